@@ -1,0 +1,31 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+# The venv's tools come first, also for what they call (molecule looks for ansible-config, ansible for docker).
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# A Docker client before 23 builds with BuildKit only when told so.
+export DOCKER_BUILDKIT := 1
+
+.PHONY: help setup demo test lint clean requirements
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
+
+setup: ## install what the other targets need (they call it themselves)
+	@scripts/setup.sh
+
+demo: setup ## build, publish and deploy to two systemd containers, then transcribe
+	@ansible-playbook playbooks/demo.yml
+
+test: setup ## run everything: lint, units, Docker build, MinIO, molecule, end to end
+	@pytest $(PYTEST_ARGS)
+
+lint: setup ## ansible-lint, yamllint, ruff, shellcheck, hadolint
+	@scripts/lint.sh
+
+clean: ## remove what the project made here: containers, images, networks, its Docker daemon, build folders
+	@scripts/clean.sh
+
+requirements: ## pin requirements.txt anew from requirements.in
+	@scripts/pin_requirements.sh

@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# Install what the control node needs: Debian packages, .venv with exact pins, a Docker daemon with BuildKit.
+# Every `make` target that needs something calls this first; when all is there it only looks and says nothing.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+venv=$root/.venv
+state=$root/.state
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+fail() {
+  printf 'setup: %s\n' "$*" >&2
+  exit 1
+}
+
+packages=(ca-certificates curl debootstrap espeak-ng ffmpeg git iptables libgomp1 openssh-client python3-venv xz-utils)
+
+missing_packages() {
+  local name
+  for name in "$@"; do
+    [[ $(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null) == installed ]] || printf '%s\n' "$name"
+  done
+}
+
+install_packages() {
+  local missing log
+  command -v dpkg-query >/dev/null || fail "this is not a Debian system: install ${packages[*]} and Docker by hand"
+  mapfile -t missing < <(missing_packages "$@")
+  ((${#missing[@]})) || return 0
+  [[ $(id -u) == 0 ]] || fail "these packages are missing: run 'sudo apt-get install ${missing[*]}', then the same command again"
+  say "installing ${missing[*]}"
+  mkdir -p "$state"
+  log=$state/apt.log
+  if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } \
+    >"$log" 2>&1 </dev/null; then
+    fail "apt-get could not install ${missing[*]} ($(grep -m1 '^E:' "$log" || tail -n1 "$log")); the whole log is in $log"
+  fi
+}
+
+# The venv is good when it was made from this requirements.txt by a Python that still runs.
+make_venv() {
+  local wanted stamp=$venv/.requirements.sha256
+  wanted=$(sha256sum <"$root/requirements.txt")
+  if [[ -f $stamp && $(<"$stamp") == "$wanted" ]] && "$venv/bin/python" -c '' 2>/dev/null; then
+    return 0
+  fi
+  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    fail "$(python3 --version) is too old: the control node needs Python 3.11 or newer as python3"
+  say "making .venv (about a minute)"
+  mkdir -p "$state"
+  rm -rf "$venv"
+  python3 -m venv "$venv"
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$root/requirements.txt" \
+    >"$state/pip.log" 2>&1 </dev/null ||
+    fail "pip could not install requirements.txt ($(grep -m1 ERROR "$state/pip.log" || tail -n1 "$state/pip.log")); the whole log is in $state/pip.log"
+  printf '%s\n' "$wanted" >"$stamp"
+}
+
+docker_answers() { docker info >/dev/null 2>&1; }
+
+start_docker() {
+  if [[ -d /run/systemd/system ]]; then
+    systemctl start docker >/dev/null 2>&1 || true
+  else
+    # A daemon that was killed leaves its pid file behind, and the pid may belong to another process by now.
+    local pid
+    pid=$(cat /var/run/docker.pid 2>/dev/null || true)
+    if [[ -n $pid && $(cat "/proc/$pid/comm" 2>/dev/null) != dockerd ]]; then
+      rm -f /var/run/docker.pid
+    fi
+    mkdir -p "$state"
+    printf '{"features": {"buildkit": true}}\n' >"$state/dockerd.json"
+    setsid nohup dockerd --config-file "$state/dockerd.json" >"$state/dockerd.log" 2>&1 </dev/null &
+    printf '%s\n' "$!" >"$state/dockerd.pid"
+  fi
+  for _ in {1..60}; do
+    docker_answers && return 0
+    sleep 1
+  done
+  if [[ -f $state/dockerd.log ]]; then
+    fail "the Docker daemon does not start: $(grep -vE 'level=(info|warning)' "$state/dockerd.log" | tail -n1); see $state/dockerd.log"
+  fi
+  fail "the Docker daemon does not answer: see 'docker info' and 'systemctl status docker'"
+}
+
+# BuildKit comes with the buildx plugin, or with the client of Docker before 23, which has it built in.
+has_buildkit() {
+  "$1" buildx version >/dev/null 2>&1 && return 0
+  local major
+  major=$("$1" version --format '{{.Client.Version}}' 2>/dev/null | cut -d. -f1) || return 1
+  [[ -n $major ]] && ((major >= 19 && major < 23))
+}
+
+prepare_docker() {
+  export PATH=$venv/bin:$PATH
+  if ! docker_answers; then
+    [[ -z ${DOCKER_HOST:-} ]] || fail "the Docker daemon at DOCKER_HOST=$DOCKER_HOST does not answer"
+    command -v dockerd >/dev/null || install_packages docker.io
+    docker_answers || { say "starting a Docker daemon"; start_docker; }
+  fi
+  has_buildkit docker && return 0
+  # A bare client stands first on PATH; Debian's own, when installed, has BuildKit built in.
+  if [[ -x /usr/bin/docker ]] && has_buildkit /usr/bin/docker; then
+    ln -sf /usr/bin/docker "$venv/bin/docker"
+    return 0
+  fi
+  fail "this Docker client has no BuildKit: install the package docker-buildx-plugin (or docker-buildx), then run the same command again"
+}
+
+install_packages "${packages[@]}"
+make_venv
+prepare_docker

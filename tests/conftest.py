@@ -1,0 +1,96 @@
+"""Fixtures that several test modules share: recordings, packages from the real builder, logs of what failed.
+
+Whatever is slow to make is made once a session and only when a test asks for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from whisper_xeon.package import Package
+
+ROOT = Path(__file__).resolve().parent.parent
+RECORDINGS = ROOT / "tests" / "fixtures" / "recordings"
+INVENTORY = ROOT / "tests" / "inventory"
+DIST = ROOT / ".build" / "test" / "dist"
+
+os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+# A Docker client before 23 builds with BuildKit only when told so.
+os.environ["DOCKER_BUILDKIT"] = "1"
+
+
+def run_playbook(playbook: str, *arguments: str, check: bool = True, env: dict | None = None, timeout: float = 2400):
+    """Run `ansible-playbook` on the tests' inventory from the repository's root.
+
+    Returns the completed process with `stdout` (and stderr in it) as text. With `check`, a failed run fails the test
+    with the whole output.
+    """
+    result = subprocess.run(
+        ["ansible-playbook", "-i", str(INVENTORY), playbook, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1", **(env or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+    )
+    if check and result.returncode:
+        pytest.fail(f"{' '.join(result.args)} ended with {result.returncode}:\n{result.stdout[-20000:]}", pytrace=False)
+    return result
+
+
+@pytest.fixture(scope="session")
+def recordings() -> list[dict]:
+    """Every recording of refs.json, with its `path` added."""
+    entries = json.loads((RECORDINGS / "refs.json").read_text("utf-8"))["recordings"]
+    return [dict(entry, path=RECORDINGS / entry["file"]) for entry in entries]
+
+
+@pytest.fixture(scope="session")
+def exact_recordings(recordings) -> list[dict]:
+    """The recordings that both models transcribe word for word."""
+    return [entry for entry in recordings if entry["exact"]]
+
+
+@pytest.fixture(scope="session")
+def artifacts_dir() -> Path:
+    """Folder with `whisper_small_xeon/` and `whisper_medium_xeon/`, built by the real builder from the fixtures.
+
+    WHISPER_XEON_TEST_ARTIFACTS names a folder that holds them already.
+    """
+    ready = os.environ.get("WHISPER_XEON_TEST_ARTIFACTS")
+    if ready:
+        return Path(ready)
+    run_playbook("playbooks/build.yml", "--skip-tags", "publish")
+    return DIST
+
+
+@pytest.fixture(scope="session")
+def small_package(artifacts_dir) -> Package:
+    """The opened package of model `small`."""
+    return Package.find(artifacts_dir, "small")
+
+
+@pytest.fixture(scope="session")
+def medium_package(artifacts_dir) -> Package:
+    """The opened package of model `medium`."""
+    return Package.find(artifacts_dir, "medium")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Add the logs of everything that a failed test used: a fixture's value says them by `logs() -> str`."""
+    report = yield
+    if report.failed:
+        for name, value in getattr(item, "funcargs", {}).items():
+            logs = getattr(value, "logs", None)
+            if callable(logs):
+                report.sections.append((f"logs of {name}", logs()))
+    return report
