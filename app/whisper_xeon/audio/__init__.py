@@ -1,0 +1,1 @@
+"""Uploaded bytes to 16 kHz mono float32 samples."""

@@ -1,0 +1,25 @@
+"""libwhisper behind a process border: `adapter` calls the library, `worker` hosts it, `pool` supervises the workers.
+
+The front process imports `pool` only, which never loads the library. Names of the adapter are resolved on first use,
+so that importing this package stays free of ctypes.
+"""
+
+from __future__ import annotations
+
+from whisper_xeon.engine.errors import LibraryLoadError, ModelInitError, UnsupportedOptionError, WhisperLibraryError
+
+__all__ = [
+    "LibraryLoadError",
+    "ModelInitError",
+    "UnsupportedOptionError",
+    "WhisperLibraryAdapter",
+    "WhisperLibraryError",
+]
+
+
+def __getattr__(name):
+    if name == "WhisperLibraryAdapter":
+        from whisper_xeon.engine.adapter import WhisperLibraryAdapter
+
+        return WhisperLibraryAdapter
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

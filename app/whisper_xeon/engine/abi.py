@@ -1,0 +1,125 @@
+"""libwhisper's structures, built from the layout that the package's builder measured and wrote into the manifest.
+
+Nothing here knows an offset by itself: whisper.cpp changed its layout under an unchanged SONAME before, and a wrong
+offset corrupts memory silently. A layout that lacks what we use, or disagrees about its size, is refused.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from typing import Any
+
+from whisper_xeon.engine.errors import LibraryLoadError
+
+# Field of the C structure -> C type. Only what is read or written here; the rest of each structure is padding.
+_USED: dict[str, dict[str, Any]] = {
+    "whisper_full_params": {
+        "strategy": ctypes.c_int,
+        "n_threads": ctypes.c_int,
+        "n_max_text_ctx": ctypes.c_int,
+        "translate": ctypes.c_bool,
+        "no_context": ctypes.c_bool,
+        "print_special": ctypes.c_bool,
+        "print_progress": ctypes.c_bool,
+        "print_realtime": ctypes.c_bool,
+        "print_timestamps": ctypes.c_bool,
+        "token_timestamps": ctypes.c_bool,
+        "thold_pt": ctypes.c_float,
+        "carry_initial_prompt": ctypes.c_bool,
+        "prompt_tokens": ctypes.c_void_p,
+        "prompt_n_tokens": ctypes.c_int,
+        "language": ctypes.c_char_p,
+        "temperature": ctypes.c_float,
+        "temperature_inc": ctypes.c_float,
+        "entropy_thold": ctypes.c_float,
+        "logprob_thold": ctypes.c_float,
+        "no_speech_thold": ctypes.c_float,
+        "greedy.best_of": ctypes.c_int,
+        "grammar_penalty": ctypes.c_float,
+    },
+    "whisper_context_params": {
+        "use_gpu": ctypes.c_bool,
+        "flash_attn": ctypes.c_bool,
+        "gpu_device": ctypes.c_int,
+        "dtw_token_timestamps": ctypes.c_bool,
+        "dtw_mem_size": ctypes.c_size_t,
+    },
+    "whisper_token_data": {
+        "id": ctypes.c_int32,
+        "p": ctypes.c_float,
+        "plog": ctypes.c_float,
+        "t0": ctypes.c_int64,
+        "t1": ctypes.c_int64,
+    },
+}
+
+# What whisper_full_default_params(WHISPER_SAMPLING_GREEDY) answers; distinct values spread over the structure.
+_DEFAULTS = {
+    "strategy": 0,
+    "n_max_text_ctx": 16384,
+    "translate": False,
+    "no_context": True,
+    "print_progress": True,
+    "print_realtime": False,
+    "print_timestamps": True,
+    "thold_pt": 0.01,
+    "carry_initial_prompt": False,
+    "prompt_n_tokens": 0,
+    "language": b"en",
+    "temperature": 0.0,
+    "temperature_inc": 0.2,
+    "entropy_thold": 2.4,
+    "logprob_thold": -1.0,
+    "no_speech_thold": 0.6,
+    "greedy.best_of": 5,
+    "grammar_penalty": 100.0,
+}
+
+
+def build_structures(layouts: dict[str, Any]) -> dict[str, type[ctypes.Structure]]:
+    """Return a ctypes class for each structure in use, laid out as the manifest's `abi` says.
+
+    A nested field keeps its dotted name (`greedy.best_of`, by getattr). Raises `LibraryLoadError`.
+    """
+    return {name: _build(name, layouts.get(name), fields) for name, fields in _USED.items()}
+
+
+def _build(name: str, layout: Any, types: dict[str, Any]) -> type[ctypes.Structure]:
+    try:
+        size = layout["size"]
+        wanted = sorted((layout["fields"][field]["offset"], field, layout["fields"][field]["size"]) for field in types)
+    except (KeyError, TypeError):
+        missing = sorted(set(types) - set(layout.get("fields", ()))) if isinstance(layout, dict) else []
+        raise _mismatch(f"the manifest describes no {name}" + (f".{missing[0]}" if missing else "")) from None
+    fields, end = [], 0
+    for offset, field, width in wanted:
+        if type(offset) is not int or offset < end or width != ctypes.sizeof(types[field]):
+            raise _mismatch(f"{name}.{field} has {width} bytes at offset {offset}")
+        fields += _padding(end, offset)
+        fields.append((field, types[field]))
+        end = offset + width
+    if type(size) is not int or not end <= size <= 4096:
+        raise _mismatch(f"{name} has {size} bytes")
+    structure = type(name, (ctypes.Structure,), {"_fields_": fields + _padding(end, size)})
+    wrong = [field for offset, field, _ in wanted if getattr(structure, field).offset != offset]
+    if wrong or ctypes.sizeof(structure) != size:
+        raise _mismatch(f"{name} does not have C's alignment")
+    return structure
+
+
+def _padding(start: int, end: int) -> list[tuple[str, Any]]:
+    return [(f"_unused_{start}", ctypes.c_ubyte * (end - start))] if end > start else []
+
+
+def check_defaults(params: ctypes.Structure) -> None:
+    """Compare the library's own default parameters with what they are known to be; `LibraryLoadError` if not."""
+    for field, expected in _DEFAULTS.items():
+        actual = getattr(params, field)
+        same = math.isclose(actual, expected, rel_tol=1e-6) if isinstance(expected, float) else actual == expected
+        if not same:
+            raise _mismatch(f"whisper_full_params.{field} defaults to {actual!r} instead of {expected!r}")
+
+
+def _mismatch(detail: str) -> LibraryLoadError:
+    return LibraryLoadError(f"libwhisper has another memory layout than expected ({detail}): build the package again")

@@ -1,0 +1,19 @@
+"""The errors of the library adapter; their messages say what is wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+
+class WhisperLibraryError(Exception):
+    """libwhisper, or the package around it, cannot do what was asked; base of the errors below."""
+
+
+class LibraryLoadError(WhisperLibraryError):
+    """The shared objects cannot be loaded on this host, or are not the ones that the package's manifest describes."""
+
+
+class ModelInitError(WhisperLibraryError):
+    """The model file is damaged or not a Whisper model, or the library refused it."""
+
+
+class UnsupportedOptionError(WhisperLibraryError):
+    """This model cannot do what the request asks for, for example decode a language it was not trained on."""

@@ -1,0 +1,229 @@
+"""Loads a package's shared objects and gives their functions types.
+
+The C prototype stands above each declaration; `ctypes` checks nothing by itself. A processor that lacks what the
+objects were compiled for is refused before the first of them is mapped: afterwards it would be a SIGILL.
+"""
+
+from __future__ import annotations
+
+import collections
+import ctypes
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+from whisper_xeon.engine import abi
+from whisper_xeon.engine.errors import LibraryLoadError
+from whisper_xeon.package import Package
+
+# void (*ggml_log_callback)(enum ggml_log_level level, const char * text, void * user_data)
+_LOG_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+_LOG_LEVEL_WARN = 3  # GGML_LOG_LEVEL_WARN; errors are 4
+
+_loaded: dict[tuple, Library] = {}
+_lock = threading.Lock()
+
+
+def cpu_flags(cpuinfo: str = "/proc/cpuinfo") -> frozenset[str]:
+    """Return the flags of this host's processor, by the kernel's names (`avx2`, `fma`, …)."""
+    try:
+        text = Path(cpuinfo).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise LibraryLoadError(
+            f"{cpuinfo} cannot be read ({error.strerror}): it tells what the processor can"
+        ) from None
+    found = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
+    return frozenset(found.group(1).split() if found else ())
+
+
+def choose_variant(package: Package, flags: frozenset[str]) -> dict[str, Any]:
+    """Return the manifest's entry of the CPU library that asks for the most of what this processor has.
+
+    Raises `LibraryLoadError`, naming what is missing, when the processor can run none.
+    """
+    variants = sorted(package.manifest["variants"], key=lambda variant: len(variant["cpu_flags"]))
+    if not variants:
+        raise LibraryLoadError(f"{package.directory} lists no CPU variant: fetch or build the package again")
+    suitable = [variant for variant in variants if flags.issuperset(variant["cpu_flags"])]
+    if not suitable:
+        missing = ", ".join(sorted(set(variants[0]["cpu_flags"]) - flags))
+        raise LibraryLoadError(
+            f"this host's processor lacks {missing}: {package.name} needs x86-64-v3 (Haswell or newer); use another host"
+        )
+    return suitable[-1]
+
+
+class Library:
+    """The functions of libwhisper, typed. Get it with `load`; it stays mapped for the life of the process."""
+
+    def __init__(self, package: Package, variant: dict[str, Any]):
+        structures = abi.build_structures(package.manifest["abi"])
+        self.ContextParams = structures["whisper_context_params"]
+        self.FullParams = structures["whisper_full_params"]
+        self.TokenData = structures["whisper_token_data"]
+        self.variant: str = variant["name"]
+        self._messages: collections.deque[str] = collections.deque(maxlen=4)
+        # Dependencies first and by absolute path: their SONAMEs are then satisfied, and no search path, current
+        # directory or LD_LIBRARY_PATH decides what gets loaded.
+        listed = {entry["path"] for entry in package.manifest["files"]}
+        order = ["libggml-base.so.0", variant["path"], "libggml-blas.so.0", "libggml.so.0", "libwhisper.so.1"]
+        for name in order:
+            if name in listed or name != "libggml-blas.so.0":
+                handle = _dlopen(package.path(name).absolute())
+        self._declare(handle)
+        # The library's own log goes to stderr by default, transcripts included. Kept for error messages instead, and
+        # referenced here because the library holds the pointer for as long as it is mapped.
+        self._log_callback = _LOG_CALLBACK(self._keep_message)
+        self.whisper_log_set(self._log_callback, None)
+        self._check(package)
+
+    def default_params(self) -> ctypes.Structure:
+        """Return a `whisper_full_params` with the library's defaults for greedy decoding."""
+        pointer = self.whisper_full_default_params_by_ref(0)
+        try:
+            return self.FullParams.from_buffer_copy(pointer.contents)
+        finally:
+            self.whisper_free_params(pointer)
+
+    def default_context_params(self) -> ctypes.Structure:
+        """Return a `whisper_context_params` with the library's defaults."""
+        pointer = self.whisper_context_default_params_by_ref()
+        try:
+            return self.ContextParams.from_buffer_copy(pointer.contents)
+        finally:
+            self.whisper_free_context_params(pointer)
+
+    def last_message(self) -> str:
+        """Return the last warning or error that the library logged; empty when there was none."""
+        return self._messages[-1] if self._messages else ""
+
+    def _keep_message(self, level, text, _user_data):
+        if level >= _LOG_LEVEL_WARN and text:
+            self._messages.append(text.decode("utf-8", "replace").strip())
+
+    def _check(self, package: Package) -> None:
+        version = (self.whisper_version() or b"").decode("utf-8", "replace")
+        expected = package.manifest["whisper_cpp"]["version"]
+        if version != expected:
+            raise LibraryLoadError(
+                f"{package.directory} holds libwhisper {version or 'of an unknown version'}, its manifest says "
+                f"{expected}: fetch the package again"
+            )
+        abi.check_defaults(self.default_params())
+
+    def _declare(self, handle: ctypes.CDLL) -> None:
+        context = state = ctypes.c_void_p
+        samples = ctypes.POINTER(ctypes.c_float)
+        tokens = ctypes.POINTER(ctypes.c_int32)
+        c_int, c_char_p = ctypes.c_int, ctypes.c_char_p
+
+        def function(name, restype, *argtypes):
+            try:
+                result = getattr(handle, name)
+            except AttributeError:
+                raise LibraryLoadError(f"libwhisper exports no {name}: build the package again") from None
+            result.restype, result.argtypes = restype, argtypes
+            setattr(self, name, result)
+
+        # const char * whisper_version(void)
+        function("whisper_version", c_char_p)
+        # void whisper_log_set(ggml_log_callback log_callback, void * user_data)
+        function("whisper_log_set", None, _LOG_CALLBACK, ctypes.c_void_p)
+        # struct whisper_context_params * whisper_context_default_params_by_ref(void)
+        function("whisper_context_default_params_by_ref", ctypes.POINTER(self.ContextParams))
+        # void whisper_free_context_params(struct whisper_context_params * params)
+        function("whisper_free_context_params", None, ctypes.POINTER(self.ContextParams))
+        # struct whisper_full_params * whisper_full_default_params_by_ref(enum whisper_sampling_strategy strategy)
+        function("whisper_full_default_params_by_ref", ctypes.POINTER(self.FullParams), c_int)
+        # void whisper_free_params(struct whisper_full_params * params)
+        function("whisper_free_params", None, ctypes.POINTER(self.FullParams))
+
+        # struct whisper_context * whisper_init_from_file_with_params_no_state(
+        #     const char * path_model, struct whisper_context_params params)
+        function("whisper_init_from_file_with_params_no_state", context, c_char_p, self.ContextParams)
+        # void whisper_free(struct whisper_context * ctx)
+        function("whisper_free", None, context)
+        # struct whisper_state * whisper_init_state(struct whisper_context * ctx)
+        function("whisper_init_state", state, context)
+        # void whisper_free_state(struct whisper_state * state)
+        function("whisper_free_state", None, state)
+        # int whisper_n_vocab(struct whisper_context * ctx)
+        function("whisper_n_vocab", c_int, context)
+        # int whisper_n_text_ctx(struct whisper_context * ctx)
+        function("whisper_n_text_ctx", c_int, context)
+        # int whisper_is_multilingual(struct whisper_context * ctx)
+        function("whisper_is_multilingual", c_int, context)
+        # whisper_token whisper_token_eot(struct whisper_context * ctx)
+        function("whisper_token_eot", ctypes.c_int32, context)
+        # int whisper_tokenize(struct whisper_context * ctx, const char * text, whisper_token * tokens, int n_max_tokens)
+        function("whisper_tokenize", c_int, context, c_char_p, tokens, c_int)
+
+        # int whisper_lang_max_id(void)
+        function("whisper_lang_max_id", c_int)
+        # int whisper_lang_id(const char * lang)
+        function("whisper_lang_id", c_int, c_char_p)
+        # const char * whisper_lang_str(int id)
+        function("whisper_lang_str", c_char_p, c_int)
+        # int whisper_pcm_to_mel_with_state(
+        #     struct whisper_context * ctx, struct whisper_state * state, const float * samples, int n_samples,
+        #     int n_threads)
+        function("whisper_pcm_to_mel_with_state", c_int, context, state, samples, c_int, c_int)
+        # int whisper_lang_auto_detect_with_state(
+        #     struct whisper_context * ctx, struct whisper_state * state, int offset_ms, int n_threads,
+        #     float * lang_probs)
+        function("whisper_lang_auto_detect_with_state", c_int, context, state, c_int, c_int, samples)
+        # int whisper_full_with_state(
+        #     struct whisper_context * ctx, struct whisper_state * state, struct whisper_full_params params,
+        #     const float * samples, int n_samples)
+        function("whisper_full_with_state", c_int, context, state, self.FullParams, samples, c_int)
+
+        # int whisper_full_n_segments_from_state(struct whisper_state * state)
+        function("whisper_full_n_segments_from_state", c_int, state)
+        # int64_t whisper_full_get_segment_t0_from_state(struct whisper_state * state, int i_segment)
+        function("whisper_full_get_segment_t0_from_state", ctypes.c_int64, state, c_int)
+        # int64_t whisper_full_get_segment_t1_from_state(struct whisper_state * state, int i_segment)
+        function("whisper_full_get_segment_t1_from_state", ctypes.c_int64, state, c_int)
+        # const char * whisper_full_get_segment_text_from_state(struct whisper_state * state, int i_segment)
+        function("whisper_full_get_segment_text_from_state", c_char_p, state, c_int)
+        # float whisper_full_get_segment_no_speech_prob_from_state(struct whisper_state * state, int i_segment)
+        function("whisper_full_get_segment_no_speech_prob_from_state", ctypes.c_float, state, c_int)
+        # int whisper_full_n_tokens_from_state(struct whisper_state * state, int i_segment)
+        function("whisper_full_n_tokens_from_state", c_int, state, c_int)
+        # whisper_token_data whisper_full_get_token_data_from_state(
+        #     struct whisper_state * state, int i_segment, int i_token)
+        function("whisper_full_get_token_data_from_state", self.TokenData, state, c_int, c_int)
+        # const char * whisper_full_get_token_text_from_state(
+        #     struct whisper_context * ctx, struct whisper_state * state, int i_segment, int i_token)
+        function("whisper_full_get_token_text_from_state", c_char_p, context, state, c_int, c_int)
+
+
+def load(package: Package) -> Library:
+    """Load the package's libraries, or return those already loaded from files of the same content.
+
+    A process holds one build: the objects' SONAMEs are the same in every build, and a second one would get half of
+    its symbols from the first. Raises `LibraryLoadError`.
+    """
+    variant = choose_variant(package, cpu_flags())
+    build = tuple(
+        (entry["path"], entry["sha256"]) for entry in package.manifest["files"] if entry["path"].startswith("lib")
+    )
+    with _lock:
+        if build not in _loaded:
+            if _loaded:
+                raise LibraryLoadError(
+                    f"this process has already loaded libwhisper from another build than {package.directory}: "
+                    "use one process for each build"
+                )
+            _loaded[build] = Library(package, variant)
+        return _loaded[build]
+
+
+def _dlopen(path: Path) -> ctypes.CDLL:
+    if not path.is_file():
+        raise LibraryLoadError(f"{path} is missing: fetch the package again")
+    try:
+        return ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        hint = ": apt-get install libgomp1" if "libgomp" in str(error) else ""
+        raise LibraryLoadError(f"{path.name} cannot be loaded ({error}){hint}") from None

@@ -1,0 +1,231 @@
+"""Checks a ggml Whisper model before the library reads it.
+
+whisper.cpp's loader trusts its input: a tensor of more than four dimensions writes past the stack, a vocabulary of
+another size than Whisper's reads past the heap during transcription, absurd sizes end in an uncaught exception. So every
+number the loader would act on is compared here with what the others imply. Weights are skipped, not read: a file of
+600 MB takes a few milliseconds more than one of 8 MB. Dimensions come from the file, never from its name.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from whisper_xeon.engine.errors import ModelInitError
+
+_MAGIC = 0x67676D6C  # "ggml"
+_QUANTIZATION_VERSION = 2
+_FFT_BINS = 201  # 1 + WHISPER_N_FFT / 2
+_MAX_NAME = 64
+_MAX_TOKEN = 1024
+
+# The vocabularies Whisper was released with: English only, 99 languages, 100 languages (large-v3).
+VOCABULARIES = (51864, 51865, 51866)
+
+
+class _Type(NamedTuple):
+    number: int  # enum ggml_type
+    block: int  # weights in a block
+    size: int  # bytes of a block
+
+
+_F32, _F16 = _Type(0, 1, 4), _Type(1, 1, 2)
+# ftype of the file's header (enum ggml_ftype) -> type of its matrices.
+_MATRIX_TYPES = {
+    0: _F32,
+    1: _F16,
+    2: _Type(2, 32, 18),  # q4_0
+    3: _Type(3, 32, 20),  # q4_1
+    7: _Type(8, 32, 34),  # q8_0
+    8: _Type(6, 32, 22),  # q5_0
+    9: _Type(7, 32, 24),  # q5_1
+    10: _Type(10, 256, 84),  # q2_K
+    11: _Type(11, 256, 110),  # q3_K
+    12: _Type(12, 256, 144),  # q4_K
+    13: _Type(13, 256, 176),  # q5_K
+    14: _Type(14, 256, 210),  # q6_K
+}
+
+
+class HyperParameters(NamedTuple):
+    """The header of a model file, in the file's order; counts, none of them bytes."""
+
+    n_vocab: int
+    n_audio_ctx: int
+    n_audio_state: int
+    n_audio_head: int
+    n_audio_layer: int
+    n_text_ctx: int
+    n_text_state: int
+    n_text_head: int
+    n_text_layer: int
+    n_mels: int
+    ftype: int
+
+
+# Generous bounds, so that products of sizes that pass stay far from 32-bit overflow. The largest Whisper has 1280, 32.
+_BOUNDS = {
+    "n_audio_ctx": (1, 1500),
+    "n_audio_state": (32, 2048),
+    "n_audio_head": (1, 64),
+    "n_audio_layer": (1, 64),
+    "n_text_ctx": (32, 2048),
+    "n_text_state": (32, 2048),
+    "n_text_head": (1, 64),
+    "n_text_layer": (1, 64),
+}
+
+
+def check_model_file(path: os.PathLike | str) -> HyperParameters:
+    """Return the file's hyper-parameters if the library can load it safely; `ModelInitError` says why if not."""
+    path = Path(path)
+    try:
+        with path.open("rb", buffering=1 << 16) as stream:
+            return _Checker(path, stream, os.fstat(stream.fileno()).st_size).check()
+    except FileNotFoundError:
+        raise ModelInitError(f"{path} does not exist: fetch the package again") from None
+    except OSError as error:
+        raise ModelInitError(f"{path} cannot be read: {error.strerror}") from None
+
+
+class _Checker:
+    def __init__(self, path: Path, stream: BinaryIO, size: int):
+        self._path = path
+        self._stream = stream
+        self._size = size
+
+    def check(self) -> HyperParameters:
+        (magic,) = self._unpack("<I")
+        if magic != _MAGIC:
+            raise self._error("it does not begin with ggml's magic number; is it a ggml Whisper model?")
+        parameters = HyperParameters(*self._unpack("<11i"))
+        matrix = self._check_parameters(parameters)
+        self._check_filters(parameters)
+        self._check_vocabulary(parameters)
+        self._check_tensors(parameters, matrix)
+        return parameters
+
+    def _check_parameters(self, p: HyperParameters) -> _Type:
+        if p.n_vocab not in VOCABULARIES:
+            raise self._error(f"n_vocab is {p.n_vocab}, Whisper's are {', '.join(map(str, VOCABULARIES))}")
+        for name, (least, most) in _BOUNDS.items():
+            value = getattr(p, name)
+            if not least <= value <= most:
+                raise self._error(f"{name} is {value}, expected {least} to {most}")
+        if p.n_audio_state != p.n_text_state:
+            raise self._error(f"n_audio_state {p.n_audio_state} differs from n_text_state {p.n_text_state}")
+        for state, head in ((p.n_audio_state, p.n_audio_head), (p.n_text_state, p.n_text_head)):
+            if state % head:
+                raise self._error(f"a state of {state} cannot be divided into {head} heads")
+        if p.n_mels not in (80, 128):
+            raise self._error(f"n_mels is {p.n_mels}, expected 80 or 128")
+        version, ftype = divmod(p.ftype, 1000)
+        if ftype not in _MATRIX_TYPES or not 0 <= version <= _QUANTIZATION_VERSION:
+            raise self._error(f"ftype {p.ftype} is no known type of weights")
+        matrix = _MATRIX_TYPES[ftype]
+        if p.n_audio_state % matrix.block:
+            raise self._error(f"a state of {p.n_audio_state} does not fit blocks of {matrix.block} weights")
+        return matrix
+
+    def _check_filters(self, p: HyperParameters) -> None:
+        n_mel, n_fft = self._unpack("<2i")
+        if (n_mel, n_fft) != (p.n_mels, _FFT_BINS):
+            raise self._error(f"the mel filters are {n_mel} x {n_fft}, expected {p.n_mels} x {_FFT_BINS}")
+        self._skip(n_mel * n_fft * 4)
+
+    def _check_vocabulary(self, p: HyperParameters) -> None:
+        (count,) = self._unpack("<i")
+        if not 1 <= count <= p.n_vocab:
+            raise self._error(f"it lists {count} tokens, expected 1 to {p.n_vocab}")
+        for index in range(count):
+            (length,) = self._unpack("<I")
+            if length > _MAX_TOKEN:
+                raise self._error(f"token {index} has {length} bytes")
+            self._take(length)
+
+    def _check_tensors(self, p: HyperParameters, matrix: _Type) -> None:
+        missing = dict(_tensors(p, matrix))
+        while self._stream.tell() < self._size:
+            n_dims, length, number = self._unpack("<3i")
+            if not 1 <= n_dims <= 3:
+                raise self._error(f"a tensor has {n_dims} dimensions")
+            shape = self._unpack(f"<{n_dims}i")
+            if not 1 <= length <= _MAX_NAME:
+                raise self._error(f"a tensor's name has {length} bytes")
+            name = self._take(length).decode("utf-8", "replace")
+            if name not in missing:
+                raise self._error(f"tensor {name!r} is unknown or stands twice")
+            expected_shape, expected_type = missing.pop(name)
+            if shape != expected_shape:
+                raise self._error(f"tensor {name} has shape {list(shape)}, expected {list(expected_shape)}")
+            if number != expected_type.number:
+                raise self._error(f"tensor {name} has type {number}, expected {expected_type.number}")
+            weights = 1
+            for extent in shape:
+                weights *= extent
+            self._skip(weights // expected_type.block * expected_type.size)
+        if missing:
+            raise self._error(f"{len(missing)} tensors are missing, {min(missing)} among them")
+
+    def _unpack(self, layout: str) -> tuple[int, ...]:
+        return struct.unpack(layout, self._take(struct.calcsize(layout)))
+
+    def _take(self, length: int) -> bytes:
+        data = self._stream.read(length)
+        if len(data) != length:
+            raise self._error(f"it ends after {self._size} bytes, in the middle of a field")
+        return data
+
+    def _skip(self, length: int) -> None:
+        if self._stream.tell() + length > self._size:
+            raise self._error(f"it ends after {self._size} bytes, in the middle of a field")
+        self._stream.seek(length, os.SEEK_CUR)
+
+    def _error(self, detail: str) -> ModelInitError:
+        return ModelInitError(f"{self._path} is damaged or no Whisper model: {detail}; fetch or build it again")
+
+
+def _tensors(p: HyperParameters, matrix: _Type) -> Iterator[tuple[str, tuple[tuple[int, ...], _Type]]]:
+    """Yield name, shape (innermost extent first) and type of every tensor, as whisper.cpp's loader creates them."""
+    state = p.n_audio_state
+    convolution = _F32 if matrix is _F32 else _F16
+
+    def norm(name):
+        yield f"{name}.weight", ((state,), _F32)
+        yield f"{name}.bias", ((state,), _F32)
+
+    def linear(name, inputs, outputs, bias=True):
+        yield f"{name}.weight", ((inputs, outputs), matrix)
+        if bias:
+            yield f"{name}.bias", ((outputs,), _F32)
+
+    def attention(name):
+        yield from norm(f"{name}_ln")
+        yield from linear(f"{name}.query", state, state)
+        yield from linear(f"{name}.key", state, state, bias=False)
+        yield from linear(f"{name}.value", state, state)
+        yield from linear(f"{name}.out", state, state)
+
+    def perceptron(name):
+        yield from norm(f"{name}_ln")
+        yield from linear(f"{name}.0", state, 4 * state)
+        yield from linear(f"{name}.2", 4 * state, state)
+
+    yield "encoder.positional_embedding", ((state, p.n_audio_ctx), _F32)
+    for number, inputs in ((1, p.n_mels), (2, state)):
+        yield f"encoder.conv{number}.weight", ((3, inputs, state), convolution)
+        yield f"encoder.conv{number}.bias", ((1, state), _F32)
+    yield from norm("encoder.ln_post")
+    for layer in range(p.n_audio_layer):
+        yield from attention(f"encoder.blocks.{layer}.attn")
+        yield from perceptron(f"encoder.blocks.{layer}.mlp")
+    yield "decoder.positional_embedding", ((state, p.n_text_ctx), _F32)
+    yield "decoder.token_embedding.weight", ((state, p.n_vocab), matrix)
+    yield from norm("decoder.ln")
+    for layer in range(p.n_text_layer):
+        yield from attention(f"decoder.blocks.{layer}.attn")
+        yield from attention(f"decoder.blocks.{layer}.cross_attn")
+        yield from perceptron(f"decoder.blocks.{layer}.mlp")
