@@ -1,0 +1,232 @@
+"""Command line of the service: `python3 -m whisper_xeon` serves; see `--help`.
+
+Exit status: 0 after a stop that was asked for; 1 when the package, the library, the model or the port is at fault;
+2 for a setting that is not allowed. What is wrong is said in one line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import Callable
+
+import whisper_xeon
+from whisper_xeon import logs
+from whisper_xeon.audio.decode import AudioError, decode, require_tools
+from whisper_xeon.engine.errors import WhisperLibraryError
+from whisper_xeon.engine.pool import EngineError, EnginePool
+from whisper_xeon.package import Package, PackageError
+from whisper_xeon.selftest import same_words
+from whisper_xeon.settings import SETTINGS, Settings, SettingsError, describe_settings, load_settings, read_api_keys
+from whisper_xeon.systemd import Notifier, SocketActivationError, inherited_sockets
+from whisper_xeon.transcript import DecodeOptions
+from whisper_xeon.web.framing import Limits
+from whisper_xeon.web.routes import Application
+from whisper_xeon.web.server import Server, listen
+
+_FAILED = 1
+_BAD_SETTING = 2
+_SELF_TEST_SECONDS = 900
+_POOL_STOP_SECONDS = 2.0
+
+
+class StartError(Exception):
+    """The service cannot start; the message is one line that says what to do."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    options = _parse(arguments)
+    try:
+        settings, warnings = load_settings(os.environ)
+        keys = read_api_keys(settings.api_key_file) if settings.api_key_file else ()
+        if options.check_config:
+            _print_settings(settings, warnings)
+            return 0
+        logs.configure(settings.log_level)
+        for warning in warnings:
+            logs.log(logging.WARNING, warning)
+        return _self_test(settings) if options.self_test else _serve(settings, keys)
+    except SettingsError as error:
+        return _complain(error, _BAD_SETTING)
+    except (StartError, PackageError, AudioError, EngineError, WhisperLibraryError) as error:
+        return _complain(error, _FAILED)
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python3 -m whisper_xeon",
+        description="Speech-to-text service around libwhisper. Without options: serve until SIGTERM.",
+        epilog=describe_settings(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--version", action="version", version=f"whisper-xeon {whisper_xeon.__version__}")
+    action.add_argument("--check-config", action="store_true", help="check the settings, print them and exit")
+    action.add_argument(
+        "--self-test",
+        action="store_true",
+        help="load the package, transcribe its self-test clip, print one line of JSON and exit",
+    )
+    return parser.parse_args(arguments)
+
+
+def _complain(error: Exception, status: int) -> int:
+    print(f"whisper-xeon: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    return status
+
+
+def _print_settings(settings: Settings, warnings: list[str]) -> None:
+    values = dataclasses.asdict(settings)
+    for setting in SETTINGS:
+        value = values[setting.attribute]
+        print(f"{setting.name}={'' if value is None else value}")
+    for warning in warnings:
+        print(f"whisper-xeon: {warning}", file=sys.stderr)
+
+
+def _pool(settings: Settings, package: Package) -> EnginePool:
+    return EnginePool(
+        package,
+        engines=settings.engines,
+        threads=settings.threads,
+        queue=settings.queue,
+        job_timeout=settings.request_timeout,
+        log=logs.log,
+    )
+
+
+def _self_test(settings: Settings) -> int:
+    package = Package.find(settings.artifacts_dir, settings.model_size)
+    start = time.monotonic()
+    pool = _pool(dataclasses.replace(settings, engines=1), package)
+    try:
+        pool.start()
+        if not pool.wait_ready(_SELF_TEST_SECONDS):
+            raise StartError(pool.failure or f"{package.name} did not load within {_SELF_TEST_SECONDS} s")
+        load_s = time.monotonic() - start
+        with open(package.selftest_audio, "rb") as clip:
+            audio = decode(clip.fileno(), max_seconds=settings.max_audio_seconds)
+        with audio:
+            options = DecodeOptions(language=package.manifest["selftest"].get("language"))
+            result = pool.transcribe(audio, options, deadline=time.monotonic() + _SELF_TEST_SECONDS, cancelled=None)
+    except OSError as error:
+        raise StartError(f"{package.selftest_audio} cannot be read: {error.strerror}") from None
+    finally:
+        pool.stop(grace=0)
+    text = result.transcript.text
+    correct = same_words(text, package.selftest_text)
+    report = {
+        "ok": correct,
+        "model": package.model,
+        "release_id": package.release_id,
+        "text": text,
+        "expected": package.selftest_text,
+        "load_s": round(load_s, 3),
+        "compute_s": round(result.compute_s, 3),
+    }
+    print(json.dumps(report, ensure_ascii=False), flush=True)
+    if not correct:
+        raise StartError(f"{package.name} transcribes its self-test clip wrongly on this host: do not serve it")
+    return 0
+
+
+def _serve(settings: Settings, keys: tuple[bytes, ...]) -> int:
+    started_at = time.time()
+    notifier = Notifier()
+    listeners = _listeners(settings)
+    require_tools()
+    package = Package.find(settings.artifacts_dir, settings.model_size)
+    pool = _pool(settings, package)
+    application = Application(settings, package, pool, api_keys=keys, started_at=started_at)
+    server = Server(application, listeners.sockets, inherited=listeners.inherited)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: server.stop())
+    notifier.notify(f"STATUS=loading {package.model}")
+    pool.start()
+    watcher = threading.Thread(target=_watch, args=(pool, package, server, notifier, started_at), daemon=True)
+    watcher.start()
+    server.run(tick=_sign_of_life(server, pool, notifier), interval=min(1.0, notifier.watchdog_interval or 1.0))
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)  # a second signal ends it at once
+    failure = pool.failure if pool.state == "failed" else None
+    notifier.notify("STOPPING=1", "STATUS=finishing the running requests")
+    drained = server.drain(settings.request_timeout)
+    pool.stop(grace=_POOL_STOP_SECONDS if drained else 0)
+    if failure:
+        raise StartError(failure)
+    logs.log(logging.INFO, "stopped")
+    return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Listeners:
+    sockets: list[socket.socket]
+    inherited: bool
+
+
+def _listeners(settings: Settings) -> _Listeners:
+    try:
+        sockets = inherited_sockets()
+        if sockets:
+            return _Listeners(sockets, inherited=True)
+        listener = listen(settings.host, settings.port, Limits())
+    except SocketActivationError as error:
+        raise StartError(f"the socket from systemd is of no use: {error}") from None
+    except OSError as error:
+        raise StartError(
+            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; "
+            "stop what listens there, or set WHISPER_HOST and WHISPER_PORT"
+        ) from None
+    logs.log(logging.INFO, "listening", host=settings.host, port=settings.port)
+    return _Listeners([listener], inherited=False)
+
+
+def _watch(pool: EnginePool, package: Package, server: Server, notifier: Notifier, started_at: float) -> None:
+    """Tell the world once that the model is loaded, or stop the service when it cannot be."""
+    while pool.state == "loading":
+        pool.wait_ready(1.0)
+    if pool.state == "ready":
+        logs.log(
+            logging.INFO,
+            "model loaded",
+            model=package.model,
+            release_id=package.release_id,
+            quantization=package.quantization,
+            whisper_cpp=package.manifest["whisper_cpp"]["version"],
+            load_ms=round((time.time() - started_at) * 1000),
+        )
+        notifier.notify("READY=1", f"STATUS=serving {package.model}, release {package.release_id[:12]}")
+    elif pool.state == "failed":
+        server.stop()
+
+
+def _sign_of_life(server: Server, pool: EnginePool, notifier: Notifier) -> Callable[[], None]:
+    """Return what the accept loop calls every second: feeds systemd's watchdog, stops when the engines are lost."""
+    next_at = 0.0
+
+    def tick() -> None:
+        nonlocal next_at
+        if pool.state == "failed":
+            server.stop()
+        elif notifier.watchdog_interval and time.monotonic() >= next_at:
+            next_at = time.monotonic() + notifier.watchdog_interval
+            notifier.notify("WATCHDOG=1")
+
+    return tick
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.exit(main())
+    sys.exit(130)

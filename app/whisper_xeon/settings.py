@@ -1,0 +1,309 @@
+"""The environment, read once: `WHISPER_*` variables become one checked, frozen `Settings`.
+
+`SETTINGS` is the only list of settings: parsing, `--help`, `--check-config` and the README's table follow it. A setting
+stands here only if it does something. Nothing else in the service reads a `WHISPER_*` variable.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable
+
+from whisper_xeon.engine.cores import available_cores
+from whisper_xeon.languages import LANGUAGES
+from whisper_xeon.package import MODEL_CONFIGS
+
+PREFIX = "WHISPER_"
+TOOLING_PREFIX = "WHISPER_XEON_"  # cache folder, test artifacts: not the service's business
+
+# float32 at 16 kHz mono, the form in which audio waits for an engine
+_PCM_BYTES_PER_SECOND = 4 * 16000
+_MEBIBYTE = 1 << 20
+_MAX_THREADS_PER_ENGINE = 8  # decoding gets slower, not faster, beyond this
+
+
+class SettingsError(Exception):
+    """A variable's value is not allowed; the message is one line naming variable, value and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One environment variable: what it may hold and what it does."""
+
+    name: str
+    default: str  # as a person would write it; empty: not set
+    allowed: str
+    help: str
+    parse: Callable[[str], Any]  # raises ValueError when the text is not allowed
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def attribute(self) -> str:
+        """Name of the field of `Settings` that holds the value."""
+        return self.name[len(PREFIX) :].lower()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the service was told; one field per entry of `SETTINGS`, `auto` already worked out."""
+
+    model_size: str
+    artifacts_dir: Path
+    host: str
+    port: int
+    engines: int
+    threads: int
+    language: str | None  # None: detect
+    queue: int
+    max_upload_mb: int
+    max_audio_seconds: int
+    spool_mb: int
+    request_timeout: int  # seconds
+    api_key_file: Path | None
+    log_level: str
+
+    @property
+    def max_upload_bytes(self) -> int:
+        return self.max_upload_mb * _MEBIBYTE
+
+    @property
+    def spool_bytes(self) -> int:
+        return self.spool_mb * _MEBIBYTE
+
+
+def _choice(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in choices:
+            raise ValueError
+        return text.lower()
+
+    return parse
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
+            raise ValueError
+        return int(text)
+
+    return parse
+
+
+def _auto_or(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda text: None if text.lower() == "auto" else parse(text)
+
+
+def _folder(text: str) -> Path:
+    if not Path(text).is_dir():
+        raise ValueError
+    return Path(text)
+
+
+def _file(text: str) -> Path:
+    if not os.access(text, os.R_OK) or Path(text).is_dir():
+        raise ValueError
+    return Path(text)
+
+
+def _host(text: str) -> str:
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if not re.fullmatch(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9]+)?", bare):
+        raise ValueError
+    return bare
+
+
+_LEVELS = ("debug", "info", "warning", "error")
+# DEBUG is a switch, LOG_LEVEL a level; both words may stand in either variable, so one parser serves both.
+_SWITCH = {"true": "debug", "1": "debug", "yes": "debug", "on": "debug"}
+_SWITCH.update({"false": "info", "0": "info", "no": "info", "off": "info"})
+
+
+def _level(text: str) -> str:
+    return _choice(*_LEVELS)(_SWITCH.get(text.lower(), text))
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        "WHISPER_MODEL_SIZE",
+        "small",
+        "one of " + ", ".join(MODEL_CONFIGS),
+        "the model to serve",
+        _choice(*MODEL_CONFIGS),
+    ),
+    Setting(
+        "WHISPER_ARTIFACTS_DIR",
+        ".",
+        "a folder that exists",
+        "folder that holds whisper_<model>_xeon/",
+        _folder,
+    ),
+    Setting(
+        "WHISPER_HOST",
+        "127.0.0.1",
+        "an IPv4 or IPv6 address, or a host name",
+        "address to listen on; 0.0.0.0 or :: lets other machines in (not used with a socket from systemd)",
+        _host,
+    ),
+    Setting(
+        "WHISPER_PORT",
+        "8000",
+        "a whole number from 1 to 65535",
+        "port to listen on (not used with a socket from systemd)",
+        _whole(1, 65535),
+        ("API_PORT",),
+    ),
+    Setting(
+        "WHISPER_ENGINES",
+        "auto",
+        "auto or a whole number from 1 to 64",
+        f"requests transcribed at the same time; auto: one for every {_MAX_THREADS_PER_ENGINE} cores, at least one",
+        _auto_or(_whole(1, 64)),
+    ),
+    Setting(
+        "WHISPER_THREADS",
+        "auto",
+        "auto or a whole number from 1 to 256",
+        "threads of each engine; auto: the cores this process may use (affinity, cgroup), shared among the engines, "
+        f"at most {_MAX_THREADS_PER_ENGINE}",
+        _auto_or(_whole(1, 256)),
+    ),
+    Setting(
+        "WHISPER_LANGUAGE",
+        "auto",
+        "auto or a language code such as en, de, vi",
+        "language of requests that name none; auto: detect",
+        _auto_or(_choice(*LANGUAGES)),
+    ),
+    Setting(
+        "WHISPER_QUEUE",
+        "32",
+        "a whole number from 0 to 10000",
+        "requests that may wait for an engine; more are answered 503 with Retry-After",
+        _whole(0, 10000),
+    ),
+    Setting(
+        "WHISPER_MAX_UPLOAD_MB",
+        "25",
+        "a whole number from 1 to 4096",
+        "largest upload in MiB; a larger one is answered 413",
+        _whole(1, 4096),
+    ),
+    Setting(
+        "WHISPER_MAX_AUDIO_SECONDS",
+        "3600",
+        "a whole number from 1 to 86400",
+        "longest audio in seconds; longer audio is answered 413",
+        _whole(1, 86400),
+    ),
+    Setting(
+        "WHISPER_SPOOL_MB",
+        "1024",
+        "a whole number from 1 to 1048576, with room for one upload and one decoded audio of the largest size",
+        "memory in MiB for uploads and decoded audio (230 MiB an hour) of all requests together; beyond it, 503",
+        _whole(1, 1048576),
+    ),
+    Setting(
+        "WHISPER_REQUEST_TIMEOUT",
+        "600",
+        "a whole number from 1 to 86400",
+        "seconds from the end of an upload to its answer, waiting included; then 504",
+        _whole(1, 86400),
+    ),
+    Setting(
+        "WHISPER_API_KEY_FILE",
+        "",
+        "a readable file",
+        "file with one key a line; requests to transcribe must then carry `Authorization: Bearer <key>`",
+        _file,
+    ),
+    Setting(
+        "WHISPER_LOG_LEVEL",
+        "info",
+        "one of " + ", ".join(_LEVELS) + " (DEBUG=true means debug)",
+        "least severe log lines to write to standard error",
+        _level,
+        ("DEBUG",),
+    ),
+)
+
+
+def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
+    """Return the settings of an environment and warnings (one line each) about variables that are no setting.
+
+    An empty variable counts as not set, as compose files pass `${NAME:-}`. Raises `SettingsError`.
+    """
+    values: dict[str, Any] = {}
+    for setting in SETTINGS:
+        variable, text = _lookup(setting, environ)
+        try:
+            values[setting.attribute] = setting.parse(text) if text else None
+        except ValueError:
+            raise SettingsError(f"{variable}={text!r} is not allowed: {setting.allowed}") from None
+    cores = available_cores()
+    if values["engines"] is None:
+        values["engines"] = max(1, cores // (values["threads"] or _MAX_THREADS_PER_ENGINE))
+    if values["threads"] is None:
+        values["threads"] = min(_MAX_THREADS_PER_ENGINE, max(1, cores // values["engines"]))
+    settings = Settings(**values)
+    _check_spool(settings)
+    return settings, _unknown(environ)
+
+
+def _lookup(setting: Setting, environ: Mapping[str, str]) -> tuple[str, str]:
+    for variable in (setting.name, *setting.aliases):
+        text = environ.get(variable, "").strip()
+        if text:
+            return variable, text
+    return setting.name, setting.default
+
+
+def _check_spool(settings: Settings) -> None:
+    needed = settings.max_upload_mb + math.ceil(settings.max_audio_seconds * _PCM_BYTES_PER_SECOND / _MEBIBYTE)
+    if settings.spool_mb < needed:
+        raise SettingsError(
+            f"WHISPER_SPOOL_MB='{settings.spool_mb}' is not allowed: at least {needed}, so that one upload of "
+            f"{settings.max_upload_mb} MiB and {settings.max_audio_seconds} s of decoded audio fit "
+            "(or lower WHISPER_MAX_AUDIO_SECONDS)"
+        )
+
+
+def _unknown(environ: Mapping[str, str]) -> list[str]:
+    names = [setting.name for setting in SETTINGS]
+    warnings = []
+    for variable in sorted(environ):
+        if not variable.startswith(PREFIX) or variable.startswith(TOOLING_PREFIX) or variable in names:
+            continue
+        near = difflib.get_close_matches(variable, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else "--help lists all settings"
+        warnings.append(f"{variable} is not a setting and has no effect: {hint}")
+    return warnings
+
+
+def read_api_keys(path: Path) -> tuple[bytes, ...]:
+    """Return the keys of `WHISPER_API_KEY_FILE`, one a line, empty lines left out. Raises `SettingsError`."""
+    try:
+        keys = tuple(line.strip() for line in path.read_bytes().splitlines() if line.strip())
+    except OSError as error:
+        raise SettingsError(f"WHISPER_API_KEY_FILE='{path}' cannot be read: {error.strerror}") from None
+    if not keys or not all(re.fullmatch(rb"[\x21-\x7e]+", key) for key in keys):
+        raise SettingsError(
+            f"WHISPER_API_KEY_FILE='{path}' is not allowed: a file with one key a line, "
+            "each of visible ASCII characters without spaces"
+        )
+    return keys
+
+
+def describe_settings() -> str:
+    """Return the settings as text for `--help`."""
+    lines = ["settings (environment variables):"]
+    for setting in SETTINGS:
+        alias = f" (also {', '.join(setting.aliases)})" if setting.aliases else ""
+        lines += [f"  {setting.name}{alias}", f"      {setting.help}"]
+        lines.append(f"      allowed: {setting.allowed}; default: {setting.default or 'not set'}")
+    return "\n".join(lines)

@@ -1,0 +1,68 @@
+"""systemd's two protocols for services, without its library: sockets handed over and state told back.
+
+Outside systemd everything here does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import MutableMapping
+
+_FIRST_SOCKET = 3  # SD_LISTEN_FDS_START
+
+
+class SocketActivationError(Exception):
+    """systemd handed over something other than listening stream sockets; the message says what to change."""
+
+
+def inherited_sockets(environ: MutableMapping[str, str] = os.environ) -> list[socket.socket]:
+    """Return the listening sockets that systemd passed to this very process; empty without socket activation.
+
+    The variables are taken out of `environ`, so that no child mistakes the sockets for its own.
+    """
+    pid = environ.pop("LISTEN_PID", "")
+    count = environ.pop("LISTEN_FDS", "")
+    environ.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()) or not count.isdigit():
+        return []
+    sockets = []
+    for descriptor in range(_FIRST_SOCKET, _FIRST_SOCKET + int(count)):
+        try:
+            os.set_inheritable(descriptor, False)
+            inherited = socket.socket(fileno=descriptor)
+            listens = inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        except OSError as error:
+            raise SocketActivationError(f"file descriptor {descriptor} is no socket: {error.strerror}") from None
+        if inherited.type != socket.SOCK_STREAM or not listens:
+            raise SocketActivationError(
+                f"file descriptor {descriptor} does not listen for streams: "
+                "the socket unit needs ListenStream= and Accept=no"
+            )
+        sockets.append(inherited)
+    return sockets
+
+
+class Notifier:
+    """Tells systemd the state of the service (`sd_notify`)."""
+
+    def __init__(self, environ: MutableMapping[str, str] = os.environ):
+        """Take the address and the watchdog's period out of `environ`, so that no child speaks for the service."""
+        address = environ.pop("NOTIFY_SOCKET", "")
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        period = environ.pop("WATCHDOG_USEC", "")
+        pid = environ.pop("WATCHDOG_PID", str(os.getpid()))
+        expected = self._address and period.isdigit() and pid == str(os.getpid())
+        # Seconds between two signs of life, None when systemd expects none: half of its limit, as its manual advises.
+        self.watchdog_interval = int(period) / 2e6 if expected else None
+
+    def notify(self, *assignments: str) -> None:
+        """Send assignments such as `READY=1` or `STATUS=loading`. A lost message is no reason to stop serving."""
+        if not self._address:
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            try:
+                sender.connect(self._address)
+                sender.sendall("\n".join(assignments).encode())
+            except OSError:
+                pass

@@ -1,0 +1,1 @@
+"""The HTTP side of the service: bytes in, bytes out. It never loads libwhisper."""

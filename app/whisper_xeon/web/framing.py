@@ -1,0 +1,343 @@
+"""Where an HTTP/1.1 request begins and ends, read strictly and under deadlines (RFC 9110, RFC 9112).
+
+Whatever two readers could frame in two ways is refused with 400 and the connection closed: that is what request
+smuggling lives on, and what `http.server`'s own parser lets through. Every wait has a deadline for its whole phase, so
+that a client sending a byte now and then gains nothing. Nothing here knows about routes.
+"""
+
+from __future__ import annotations
+
+import re
+import select
+import socket
+import time
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from whisper_xeon.web.errors import ClientGone, HttpError
+
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
+_HEADER_LINE = re.compile(rb"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*)")
+_ABSOLUTE_FORM = re.compile(r"https?://([^/?#]*)(/?[^#]*)", re.IGNORECASE)
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::[0-9]{0,5})?")
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})(?:;[\t\x20-\x7e\x80-\xff]*)?")
+# Fields that say where the request ends, whom it is for or who sends it: twice means two opinions.
+_ONLY_ONCE = frozenset(
+    ("host", "content-length", "transfer-encoding", "content-type", "authorization", "expect", "x-request-id")
+)
+_RECEIVE_BYTES = 1 << 16
+_CHUNK_LINE_BYTES = 256
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one client may take: sizes in bytes, times in seconds."""
+
+    line: int = 8192  # request line, or one header line
+    headers: int = 100
+    head: int = 32768  # request line and all headers
+    connections: int = 512
+    backlog: int = 1024
+    idle: float = 15.0  # between two requests of a connection
+    head_time: float = 10.0
+    grace: float = 10.0  # of a body or an answer before its rate counts
+    rate: int = 1024  # bytes a second that a body or an answer must move after the grace
+    body_time: float = 900.0
+    linger: float = 10.0  # for the rest of a refused upload, so that the client gets to read why
+
+
+def bad_request(message: str) -> HttpError:
+    """Return the answer to a request whose framing is wrong or ambiguous."""
+    return HttpError(400, message, code="bad_request", close=True)
+
+
+class Stream:
+    """A connected socket that is read and written under deadlines (`time.monotonic` values)."""
+
+    def __init__(self, sock: socket.socket):
+        self._sock = sock
+        self._buffer = bytearray()
+
+    @property
+    def buffered(self) -> bool:
+        """Whether bytes were received that nobody read yet."""
+        return bool(self._buffer)
+
+    def read_line(self, limit: int, deadline: float, too_long: HttpError) -> bytes:
+        """Return the next line without its CRLF. A line end other than CRLF is a bad request."""
+        searched = 0
+        while True:
+            end = self._buffer.find(b"\n", searched, limit + 2)
+            if end >= 0:
+                break
+            if len(self._buffer) >= limit + 2:
+                raise too_long
+            searched = len(self._buffer)
+            self._receive(deadline)
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        if not line.endswith(b"\r") or b"\r" in line[:-1]:
+            raise bad_request("a line does not end with CRLF")
+        return line[:-1]
+
+    def read_some(self, size: int, deadline: float) -> bytes:
+        """Return between 1 and `size` bytes."""
+        if not self._buffer:
+            self._receive(deadline)
+        data = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return data
+
+    def write(self, data: bytes, limits: Limits) -> None:
+        """Send everything, at the rate that `limits` asks for. Raises `ClientGone`."""
+        start = time.monotonic()
+        view = memoryview(data)
+        sent = 0
+        while sent < len(view):
+            try:
+                self._sock.settimeout(_remaining(start + limits.grace + sent / limits.rate))
+                sent += self._sock.send(view[sent:])
+            except OSError:
+                raise ClientGone from None
+
+    def client_gone(self) -> bool:
+        """Whether the client closed its side: it will not read an answer.
+
+        A client that only half-closes counts as gone, as it does for nginx; the two look the same from here.
+        """
+        poll = select.poll()
+        poll.register(self._sock, select.POLLRDHUP)
+        return bool(poll.poll(0))
+
+    def linger(self, seconds: float) -> None:
+        """Close the sending side and discard what still arrives, for a while.
+
+        Closing at once would reset the connection, and the reset would overtake the answer.
+        """
+        deadline = time.monotonic() + seconds
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+            while True:
+                self._sock.settimeout(min(2.0, _remaining(deadline)))
+                if not self._sock.recv(_RECEIVE_BYTES):
+                    return
+        except OSError:
+            return
+
+    def _receive(self, deadline: float) -> None:
+        try:
+            self._sock.settimeout(_remaining(deadline))
+            data = self._sock.recv(_RECEIVE_BYTES)
+        except socket.timeout:
+            raise HttpError(408, "the request did not arrive in time", code="request_timeout", close=True) from None
+        except OSError:
+            raise ClientGone from None
+        if not data:
+            raise bad_request("the connection ended inside the request")
+        self._buffer += data
+
+
+def _remaining(deadline: float) -> float:
+    remaining = deadline - time.monotonic()
+    if remaining <= 0:
+        raise socket.timeout
+    return remaining
+
+
+@dataclass(frozen=True)
+class Head:
+    """The request line and headers of one request."""
+
+    method: str
+    path: str  # as sent, not decoded, without the query
+    query: str
+    http_1_0: bool
+    headers: dict[str, str]  # lower-case names; repeated fields joined by ", "
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the client wants to send another request on this connection."""
+        options = {option.strip().lower() for option in self.headers.get("connection", "").split(",")}
+        return not self.http_1_0 and "close" not in options
+
+    @property
+    def chunked(self) -> bool:
+        return "transfer-encoding" in self.headers
+
+    @property
+    def content_length(self) -> int:
+        return int(self.headers.get("content-length", 0))
+
+
+def read_head(stream: Stream, limits: Limits) -> Head:
+    """Read one request line and its headers. Raises `HttpError` (always closing) or `ClientGone`."""
+    deadline = time.monotonic() + limits.head_time
+    too_long = HttpError(414, f"the request line is over {limits.line} bytes", code="uri_too_long", close=True)
+    too_large = HttpError(
+        431,
+        f"the headers are over {limits.headers} fields, {limits.line} bytes a field or {limits.head} bytes together",
+        code="headers_too_large",
+        close=True,
+    )
+    line = stream.read_line(limits.line, deadline, too_long)
+    if not line:  # RFC 9112, 2.2: one empty line before a request is an old client's slip
+        line = stream.read_line(limits.line, deadline, too_long)
+    match = _REQUEST_LINE.fullmatch(line)
+    if not match:
+        raise bad_request("the request line is malformed")
+    method, target, major, minor = (group.decode("ascii") for group in match.groups())
+    if major != "1":
+        raise HttpError(505, "only HTTP/1.1 is spoken here", code="http_version_not_supported", close=True)
+    headers: dict[str, str] = {}
+    size, count = len(line), 0
+    while True:
+        line = stream.read_line(limits.line, deadline, too_large)
+        if not line:
+            break
+        size, count = size + len(line) + 2, count + 1
+        if size > limits.head or count > limits.headers:
+            raise too_large
+        name, value = _parse_header(line)
+        if name in headers:
+            if name in _ONLY_ONCE:
+                raise bad_request(f"the header {name} stands more than once")
+            value = f"{headers[name]}, {value}"
+        headers[name] = value
+    http_1_0 = minor == "0"
+    _check_framing(headers, http_1_0)
+    path, query = _parse_target(method, target, headers, http_1_0)
+    return Head(method, path, query, http_1_0, headers)
+
+
+def _parse_header(line: bytes) -> tuple[str, str]:
+    if line[:1] in (b" ", b"\t"):
+        raise bad_request("a header is folded over two lines")
+    match = _HEADER_LINE.fullmatch(line)
+    if not match:
+        raise bad_request("a header line is malformed")
+    return match.group(1).decode("ascii").lower(), match.group(2).strip(b" \t").decode("latin-1")
+
+
+def _check_framing(headers: dict[str, str], http_1_0: bool) -> None:
+    length = headers.get("content-length")
+    encoding = headers.get("transfer-encoding")
+    if encoding is not None:
+        if length is not None:
+            raise bad_request("Transfer-Encoding and Content-Length exclude each other")
+        if http_1_0 or encoding.lower() != "chunked":
+            raise bad_request("the only Transfer-Encoding allowed is chunked, in HTTP/1.1")
+    if length is not None and not re.fullmatch(r"[0-9]{1,18}", length):
+        raise bad_request("Content-Length is not a number of bytes")
+
+
+def _parse_target(method: str, target: str, headers: dict[str, str], http_1_0: bool) -> tuple[str, str]:
+    host = headers.get("host")
+    if host is None and not http_1_0:
+        raise bad_request("the header Host is missing")
+    if host is not None and not _HOST.fullmatch(host):
+        raise bad_request("the header Host is malformed")
+    absolute = _ABSOLUTE_FORM.fullmatch(target)
+    if absolute:
+        if not _HOST.fullmatch(absolute.group(1)):
+            raise bad_request("the request target names no valid host")
+        target = absolute.group(2) or "/"
+        target = target if target.startswith("/") else "/" + target
+    elif not target.startswith("/") and not (target == "*" and method == "OPTIONS"):
+        raise bad_request("the request target is malformed")
+    if "#" in target:
+        raise bad_request("the request target is malformed")
+    path, _, query = target.partition("?")
+    return path, query
+
+
+class Body:
+    """The body of one request, read in pieces; nothing of it is read before `accept`."""
+
+    def __init__(self, stream: Stream, head: Head, limits: Limits):
+        self._stream = stream
+        self._limits = limits
+        self._chunked = head.chunked
+        self._length = head.content_length
+        self._left = self._length  # of the body, or of the current chunk
+        self._finished = not self._chunked and not self._length
+        self._maximum = 0
+        self._too_large: HttpError | None = None
+        self._start: float | None = None
+        expectation = head.headers.get("expect", "")
+        self._continue_expected = bool(expectation) and not head.http_1_0
+        if self._continue_expected and expectation.lower() != "100-continue":
+            raise HttpError(417, "the only expectation known is 100-continue", code="expectation_failed", close=True)
+        self.received = 0  # bytes of content so far
+
+    @property
+    def finished(self) -> bool:
+        """Whether everything was read: only then does the next request begin here."""
+        return self._finished
+
+    def accept(self, maximum: int, too_large: HttpError) -> None:
+        """Let the client send up to `maximum` bytes. Raises `too_large`, before any of them, when it announced more."""
+        self._maximum, self._too_large = maximum, too_large
+        if self._length > maximum:
+            raise too_large
+
+    def read(self, size: int = _RECEIVE_BYTES) -> bytes:
+        """Return up to `size` bytes, none at the end. Raises `HttpError` 400, 408 or 413, or `ClientGone`."""
+        if self._finished:
+            return b""
+        if self._start is None:
+            self._start = time.monotonic()
+            if self._continue_expected and not self._stream.buffered:
+                self._stream.write(b"HTTP/1.1 100 Continue\r\n\r\n", self._limits)
+        if self._chunked and not self._left and not self._next_chunk():
+            return b""
+        data = self._stream.read_some(min(size, self._left), self._deadline())
+        self._left -= len(data)
+        self.received += len(data)
+        if self.received > self._maximum:
+            raise self._too_large
+        if not self._left:
+            if self._chunked:
+                self._end_chunk()
+            else:
+                self._finished = True
+        return data
+
+    def _deadline(self) -> float:
+        earned = self._limits.grace + self.received / self._limits.rate
+        return self._start + min(earned, self._limits.body_time)
+
+    def _next_chunk(self) -> bool:
+        line = self._stream.read_line(
+            _CHUNK_LINE_BYTES, self._deadline(), bad_request("a chunk's size line is too long")
+        )
+        match = _CHUNK_LINE.fullmatch(line)
+        if not match:
+            raise bad_request("a chunk's size is malformed")
+        self._left = int(match.group(1), 16)
+        if not self._left:
+            self._read_trailers()
+            self._finished = True
+        return not self._finished
+
+    def _end_chunk(self) -> None:
+        if self._stream.read_line(0, self._deadline(), bad_request("a chunk is longer than its size")):
+            raise bad_request("a chunk is longer than its size")
+
+    def _read_trailers(self) -> None:
+        too_large = HttpError(431, "the trailers are too large", code="headers_too_large", close=True)
+        size = 0
+        while True:
+            line = self._stream.read_line(self._limits.line, self._deadline(), too_large)
+            if not line:
+                return
+            size += len(line) + 2
+            if size > self._limits.head:
+                raise too_large
+            _parse_header(line)
+
+
+def encode_head(status: int, headers: list[tuple[str, str]]) -> bytes:
+    """Return a status line and headers, ready to send."""
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{name}: {value}" for name, value in headers)]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")

@@ -1,0 +1,225 @@
+"""multipart/form-data, read as it arrives (RFC 7578, RFC 2046): the file goes to a sink, fields stay small.
+
+Every byte is looked at a bounded number of times, whatever the boundary. Names and file names are never used as paths
+and never logged. What a browser, curl or the OpenAI SDK sends is accepted; anything ambiguous is refused with 400.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Callable
+
+from whisper_xeon.web.errors import HttpError
+
+_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_PARAMETER = re.compile(r"[ \t]*;[ \t]*(" + _NAME + r")[ \t]*=[ \t]*(?:(" + _NAME + r')|"((?:[^"\\]|\\.)*)")')
+_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
+_CHARSETS = {"utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "ascii", "ascii": "ascii", "iso-8859-1": "latin-1"}
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_PLAIN_ENCODINGS = ("binary", "8bit", "7bit")
+
+_READ_BYTES = 1 << 16
+_MAX_PARTS = 64
+_MAX_PART_HEADERS = 16
+_MAX_HEADER_BYTES = 4096
+_MAX_FIELD_BYTES = 65536
+_MAX_FIELDS_BYTES = 262144
+
+
+def parse_parameters(value: str, what: str) -> tuple[str, dict[str, str]]:
+    """Split `form-data; name="x"` into its lower-case first word and its parameters. Raises 400 naming `what`."""
+    first = re.match(r"[ \t]*([^;\s]+)", value)
+    if not first:
+        raise _malformed(f"{what} is empty")
+    parameters: dict[str, str] = {}
+    position = first.end()
+    while position < len(value):
+        match = _PARAMETER.match(value, position)
+        if not match:
+            if value[position:].strip(" \t;"):
+                raise _malformed(f"{what} is malformed")
+            break
+        name, token, quoted = match.groups()
+        if name.lower() in parameters:
+            raise _malformed(f"{what} has two parameters {name.lower()}")
+        parameters[name.lower()] = token if token is not None else re.sub(r"\\(.)", r"\1", quoted)
+        position = match.end()
+    return first.group(1).lower(), parameters
+
+
+def read_form(
+    read: Callable[[int], bytes], content_type: str, file_field: str, write_file: Callable[[bytes], None]
+) -> dict[str, list[str]]:
+    """Read a whole form: the part named `file_field` goes to `write_file`, the other parts are returned by name.
+
+    `read(size)` gives up to `size` bytes, none at the end; `content_type` is the request's. Raises `HttpError` 400 that
+    names the field at fault; whatever `read` and `write_file` raise passes through.
+    """
+    _, parameters = parse_parameters(content_type, "the header Content-Type")
+    boundary = parameters.get("boundary", "")
+    if not _BOUNDARY.fullmatch(boundary):
+        raise _malformed("the header Content-Type has no valid boundary")
+    scanner = _Scanner(read, boundary.encode("ascii"))
+    fields: dict[str, list[str]] = {}
+    has_file = False
+    total = 0
+    for _ in range(_MAX_PARTS):
+        headers = scanner.next_part()
+        if headers is None:
+            break
+        name, is_file = _identify(headers)
+        if name == file_field:
+            if has_file:
+                raise _malformed(f"{file_field} stands twice: send one file a request", file_field)
+            if not is_file:
+                raise _malformed(
+                    f"{file_field} must be a file, not text (with curl: -F {file_field}=@call.wav)", file_field
+                )
+            has_file = True
+            scanner.read_content(write_file)
+            continue
+        if is_file:
+            raise _malformed(f"{_shown(name)} must be text, not a file; the audio belongs into {file_field}", name)
+        value = _FieldValue(name)
+        scanner.read_content(value.append)
+        total += len(value.data)
+        if total > _MAX_FIELDS_BYTES:
+            raise _malformed(f"the fields are over {_MAX_FIELDS_BYTES} bytes together", name)
+        fields.setdefault(name, []).append(value.decode(headers.get("content-type", "")))
+    else:
+        raise _malformed(f"the form has more than {_MAX_PARTS} parts")
+    if not has_file:
+        raise _malformed(
+            f"{file_field} is missing: send the audio in it (with curl: -F {file_field}=@call.wav)", file_field
+        )
+    return fields
+
+
+def _malformed(message: str, param: str | None = None) -> HttpError:
+    return HttpError(400, message, param=param, code="invalid_form" if param is None else "invalid_value")
+
+
+def _shown(name: str) -> str:
+    """A name from the request as it may stand in a message."""
+    return repr(name if len(name) <= 64 else name[:64] + "…")
+
+
+def _identify(headers: dict[str, str]) -> tuple[str, bool]:
+    kind, parameters = parse_parameters(headers.get("content-disposition", ""), "a part's Content-Disposition")
+    if kind != "form-data" or "name" not in parameters:
+        raise _malformed("a part's Content-Disposition is not form-data with a name")
+    # Browsers write a quote as %22 (and line ends as %0D, %0A); curl and RFC 822 use a backslash, undone already.
+    name = parameters["name"].replace("%22", '"')
+    if headers.get("content-transfer-encoding", "binary").lower() not in _PLAIN_ENCODINGS:
+        raise _malformed(f"{_shown(name)} has a Content-Transfer-Encoding, which forms do not have any more", name)
+    return name, "filename" in parameters or "filename*" in parameters
+
+
+class _FieldValue:
+    def __init__(self, name: str):
+        self._name = name
+        self.data = bytearray()
+
+    def append(self, data: bytes) -> None:
+        if len(self.data) + len(data) > _MAX_FIELD_BYTES:
+            raise _malformed(f"{_shown(self._name)} is over {_MAX_FIELD_BYTES} bytes", self._name)
+        self.data += data
+
+    def decode(self, content_type: str) -> str:
+        what = f"{_shown(self._name)}: its Content-Type"
+        charset = parse_parameters(content_type, what)[1].get("charset", "utf-8") if content_type else "utf-8"
+        codec = _CHARSETS.get(charset.lower())
+        if codec is None:
+            raise _malformed(f"{_shown(self._name)} has an unknown charset: use utf-8", self._name)
+        try:
+            return self.data.decode(codec)
+        except UnicodeDecodeError:
+            raise _malformed(f"{_shown(self._name)} is not valid {codec} text", self._name) from None
+
+
+class _Scanner:
+    """Finds the parts of a body. Keeps at most one read and one delimiter in memory."""
+
+    def __init__(self, read: Callable[[int], bytes], boundary: bytes):
+        self._read = read
+        self._delimiter = b"\r\n--" + boundary
+        # The delimiter of the first part starts a line like all others, but no line precedes it.
+        self._buffer = bytearray(b"\r\n")
+        self._started = False
+
+    def next_part(self) -> dict[str, str] | None:
+        """Return the headers of the next part by lower-case name; None after the last, with the body read up."""
+        if not self._started:
+            self._started = True
+            self.read_content(_refuse_preamble)
+        self._need(2)
+        if self._buffer[:2] == b"--":
+            del self._buffer[:2]
+            self._expect_end()
+            return None
+        if self._line().strip(" \t"):
+            raise _malformed("a boundary line is malformed")
+        headers: dict[str, str] = {}
+        for _ in range(_MAX_PART_HEADERS + 1):
+            line = self._line()
+            if not line:
+                return headers
+            name, colon, value = line.partition(":")
+            if not colon or not re.fullmatch(_NAME, name) or name.lower() in headers:
+                raise _malformed("a part's header is malformed")
+            headers[name.lower()] = value.strip(" \t")
+        raise _malformed(f"a part has more than {_MAX_PART_HEADERS} headers")
+
+    def read_content(self, write: Callable[[bytes], None]) -> None:
+        """Pass on everything before the next delimiter, and take the delimiter itself away."""
+        keep = len(self._delimiter) - 1  # the start of a delimiter may stand at the end of what has arrived
+        while True:
+            end = self._buffer.find(self._delimiter)
+            content = end if end >= 0 else max(0, len(self._buffer) - keep)
+            if content:
+                write(bytes(self._buffer[:content]))
+                del self._buffer[:content]
+            if end >= 0:
+                del self._buffer[: len(self._delimiter)]
+                return
+            self._fill()
+
+    def _line(self) -> str:
+        searched = 0
+        while True:
+            end = self._buffer.find(b"\r\n", searched)
+            if end >= 0:
+                break
+            searched = max(0, len(self._buffer) - 1)
+            if searched > _MAX_HEADER_BYTES:
+                raise _malformed("a part's header is too long")
+            self._fill()
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 2]
+        if len(line) > _MAX_HEADER_BYTES or _CONTROL.search(line):
+            raise _malformed("a part's header is too long or has control characters")
+        return line.decode("utf-8", "replace")  # old clients write file names in their own charset; nobody reads those
+
+    def _expect_end(self) -> None:
+        while True:
+            if self._buffer.strip(b" \t\r\n"):
+                raise _malformed("something follows the last part")
+            self._buffer.clear()
+            data = self._read(_READ_BYTES)
+            if not data:
+                return
+            self._buffer += data
+
+    def _need(self, size: int) -> None:
+        while len(self._buffer) < size:
+            self._fill()
+
+    def _fill(self) -> None:
+        data = self._read(_READ_BYTES)
+        if not data:
+            raise _malformed("the form ends before its last boundary")
+        self._buffer += data
+
+
+def _refuse_preamble(data: bytes) -> None:
+    raise _malformed("the body does not begin with the boundary that Content-Type names")

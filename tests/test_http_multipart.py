@@ -1,0 +1,166 @@
+"""multipart/form-data: what clients send is read, whatever is ambiguous is refused with the field's name."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from service import encode_form
+from whisper_xeon.web.errors import HttpError
+from whisper_xeon.web.multipart import read_form
+
+TYPE = "multipart/form-data; boundary=b"
+FILE = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\nRIFF\r\n'
+END = b"--b--\r\n"
+
+
+def parse(body: bytes, content_type: str = TYPE, piece: int = 65536) -> tuple[dict[str, list[str]], bytes]:
+    """Parse a body that arrives in pieces; returns the fields and the file."""
+    stream, file = io.BytesIO(body), bytearray()
+    fields = read_form(lambda size: stream.read(min(size, piece)), content_type, "file", file.extend)
+    assert not stream.read(), "something of the body was left unread"
+    return fields, bytes(file)
+
+
+def refusal(body: bytes, content_type: str = TYPE) -> HttpError:
+    with pytest.raises(HttpError) as caught:
+        parse(body, content_type)
+    assert caught.value.status == 400
+    return caught.value
+
+
+def text_part(disposition: str, value: bytes = b"x", extra: str = "") -> bytes:
+    return f"--b\r\nContent-Disposition: {disposition}\r\n{extra}\r\n".encode() + value + b"\r\n"
+
+
+def test_a_form_gives_its_fields_and_its_file():
+    assert parse(FILE + text_part('form-data; name="language"', b"de") + END) == ({"language": ["de"]}, b"RIFF")
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 5, 7, 64])
+def test_it_does_not_matter_in_which_pieces_a_form_arrives(piece):
+    content = b"\r\n--a\r\n-\r\n--\r\n\r\n--\rb--b\r\n--"
+    body, content_type = encode_form([("file", content), ("prompt", "hi"), ("model", "")])
+    assert parse(body, content_type, piece) == ({"prompt": ["hi"], "model": [""]}, content)
+
+
+def test_a_field_may_repeat():
+    part = text_part('form-data; name="timestamp_granularities[]"', b"word")
+    assert parse(FILE + part + part + END)[0] == {"timestamp_granularities[]": ["word", "word"]}
+
+
+def test_an_empty_file_is_a_file():
+    assert parse(text_part('form-data; name="file"; filename=""', b"") + END)[1] == b""
+
+
+@pytest.mark.parametrize(
+    ("disposition", "name"),
+    [
+        ("form-data; name=prompt", "prompt"),
+        ('form-data; name="pro;mpt"', "pro;mpt"),
+        (r'form-data; name="pro\"mpt"', 'pro"mpt'),
+        ('form-data; name="pro%22mpt"', 'pro"mpt'),
+        ('FORM-DATA ; NAME = "prompt"', "prompt"),
+        ('form-data; name="prompt";', "prompt"),
+    ],
+)
+def test_names_may_be_quoted_or_escaped(disposition, name):
+    assert parse(FILE + text_part(disposition) + END)[0] == {name: ["x"]}
+
+
+@pytest.mark.parametrize(
+    "filename",
+    ['"a \\"b\\".wav"', '"C:\\dir\\a.wav"', '"ghi âm.wav"', '"a;b=c.wav"', "a.wav", '"Screen\u202frecording.mov"'],
+)
+def test_a_file_may_have_any_name(filename):
+    assert parse(text_part(f'form-data; name="file"; filename={filename}', b"RIFF") + END)[1] == b"RIFF"
+
+
+def test_a_file_may_have_an_encoded_name_only():
+    assert parse(text_part("form-data; name=file; filename*=UTF-8''a%20b.wav", b"RIFF") + END)[1] == b"RIFF"
+
+
+@pytest.mark.parametrize(
+    ("charset", "value"), [("utf-8", "é".encode()), ("ISO-8859-1", "é".encode("latin-1")), ('"utf-8"', "é".encode())]
+)
+def test_a_field_may_name_its_charset(charset, value):
+    part = text_part('form-data; name="prompt"', value, f"Content-Type: text/plain; charset={charset}\r\n")
+    assert parse(FILE + part + END)[0] == {"prompt": ["é"]}
+
+
+def test_spaces_may_follow_a_boundary():
+    assert parse(FILE.replace(b"--b\r\n", b"--b \t\r\n", 1) + b"--b--  \r\n\r\n")[1] == b"RIFF"
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (FILE + text_part('form-data; name="prompt"', b"\xff") + END, "prompt"),
+        (
+            FILE + text_part('form-data; name="prompt"', b"x", "Content-Type: text/plain; charset=utf-7\r\n") + END,
+            "prompt",
+        ),
+        (
+            FILE + text_part('form-data; name="prompt"', b"eA==", "Content-Transfer-Encoding: base64\r\n") + END,
+            "prompt",
+        ),
+        (FILE + text_part('form-data; name="prompt"', b"x" * 65537) + END, "prompt"),
+        (FILE + text_part('form-data; name="model"; filename="m"') + END, "model"),
+        (FILE + FILE + END, "file"),
+        (text_part('form-data; name="file"', b"call.wav") + END, "file"),
+        (text_part('form-data; name="prompt"') + END, "file"),
+        (END, "file"),
+    ],
+)
+def test_a_field_at_fault_is_named(body, param):
+    assert refusal(body).param == param
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"RIFF",
+        b"--",
+        b"--b",
+        FILE,
+        FILE + b"--b-",
+        FILE + END + b"more",
+        b"preamble\r\n" + FILE + END,
+        b"--bb\r\n\r\n",
+        b"--b\n" + FILE,
+        b"--b\r\n\r\nx\r\n" + END,
+        text_part("form-data") + END,
+        text_part('attachment; name="file"') + END,
+        text_part('form-data; name="a"; name="b"') + END,
+        text_part('form-data; name="a') + END,
+        text_part('form-data; name="a"', b"x", "Folded\r\n: x\r\n") + END,
+        text_part('form-data; name="a"', b"x", "Bad Name: x\r\n") + END,
+        text_part('form-data; name="a"', b"x", "X: \x00\r\n") + END,
+        text_part('form-data; name="a"', b"x", 'Content-Disposition: form-data; name="b"\r\n') + END,
+        text_part('form-data; name="a"', b"x", "X: " + "y" * 5000 + "\r\n") + END,
+        text_part('form-data; name="a"', b"x", "".join(f"X-{n}: y\r\n" for n in range(20))) + END,
+        FILE + text_part('form-data; name="a"') * 70 + END,
+        FILE + b"".join(text_part(f'form-data; name="f{n}"', b"x" * 60000) for n in range(5)) + END,
+    ],
+)
+def test_a_malformed_form_is_refused(body):
+    refusal(body)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["multipart/form-data", "multipart/form-data; boundary=", "multipart/form-data; boundary=" + "b" * 71,
+     'multipart/form-data; boundary="b "', "multipart/form-data; boundary=b; boundary=c", "multipart/form-data; b"],
+)  # fmt: skip
+def test_a_content_type_without_a_usable_boundary_is_refused(content_type):
+    refusal(FILE + END, content_type)
+
+
+def test_megabytes_of_almost_boundaries_are_content():
+    boundary = "-" * 70
+    content = (b"\r\n--" + b"-" * 69 + b"x") * 60000  # a parser that starts over at each of them would take minutes
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename=a\r\n\r\n'.encode()
+    body = head + content + f"\r\n--{boundary}--".encode()
+    assert parse(body, f'multipart/form-data; boundary="{boundary}"')[1] == content

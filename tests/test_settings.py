@@ -1,0 +1,138 @@
+"""WHISPER_* variables: defaults, what is refused and how it is said."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+
+from service import run_cli
+from whisper_xeon.engine.cores import available_cores
+from whisper_xeon.settings import SETTINGS, Settings, SettingsError, load_settings, read_api_keys
+
+
+def load(**environ: str) -> Settings:
+    return load_settings(environ)[0]
+
+
+def test_the_table_and_the_fields_name_the_same_settings():
+    assert [setting.attribute for setting in SETTINGS] == [field.name for field in dataclasses.fields(Settings)]
+
+
+def test_without_variables_the_defaults_hold():
+    settings = load()
+    assert (settings.model_size, settings.host, settings.port, settings.language) == ("small", "127.0.0.1", 8000, None)
+    assert settings.max_upload_bytes == 25 * 1024 * 1024
+
+
+def test_an_empty_variable_counts_as_not_set():
+    assert load(WHISPER_PORT="", WHISPER_MODEL_SIZE="").port == 8000
+
+
+def test_engines_and_threads_share_the_cores_by_default():
+    settings = load()
+    assert settings.engines * settings.threads <= max(available_cores(), settings.engines)
+
+
+def test_named_threads_decide_how_many_engines_fit():
+    assert load(WHISPER_THREADS="1").engines == available_cores()
+
+
+@pytest.mark.parametrize(("variable", "value"), [("API_PORT", "9100"), ("WHISPER_PORT", "9100")])
+def test_the_port_has_an_alias(variable, value):
+    assert load(**{variable: value}).port == 9100
+
+
+def test_the_setting_wins_over_its_alias():
+    assert load(WHISPER_PORT="9100", API_PORT="9200").port == 9100
+
+
+@pytest.mark.parametrize(
+    ("value", "level"), [("true", "debug"), ("1", "debug"), ("false", "info"), ("0", "info"), ("", "info")]
+)
+def test_debug_is_an_alias_of_the_log_level(value, level):
+    assert load(DEBUG=value).log_level == level
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "[::1]", "localhost", "fe80::1%eth0"])
+def test_hosts_may_be_addresses_of_both_families_and_names(host):
+    assert load(WHISPER_HOST=host).host == host.strip("[]")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "allowed"),
+    [
+        ("WHISPER_MODEL_SIZE", "huge", "small, medium"),
+        ("WHISPER_ARTIFACTS_DIR", "/no/such/folder", "a folder that exists"),
+        ("WHISPER_HOST", "a b", "IPv4 or IPv6"),
+        ("WHISPER_PORT", "http", "1 to 65535"),
+        ("WHISPER_PORT", "65536", "1 to 65535"),
+        ("WHISPER_PORT", "-1", "1 to 65535"),
+        ("API_PORT", "0", "1 to 65535"),
+        ("WHISPER_ENGINES", "0", "auto or a whole number"),
+        ("WHISPER_THREADS", "two", "auto or a whole number"),
+        ("WHISPER_LANGUAGE", "klingon", "auto or a language code"),
+        ("WHISPER_QUEUE", "1.5", "0 to 10000"),
+        ("WHISPER_MAX_UPLOAD_MB", "0", "1 to 4096"),
+        ("WHISPER_MAX_AUDIO_SECONDS", "1e3", "1 to 86400"),
+        ("WHISPER_REQUEST_TIMEOUT", "10 s", "1 to 86400"),
+        ("WHISPER_SPOOL_MB", "100", "at least 245"),
+        ("WHISPER_API_KEY_FILE", "/no/such/file", "a readable file"),
+        ("WHISPER_LOG_LEVEL", "loud", "debug, info, warning, error"),
+        ("DEBUG", "maybe", "DEBUG=true"),
+    ],
+)
+def test_a_bad_value_is_refused_naming_variable_value_and_what_is_allowed(variable, value, allowed):
+    with pytest.raises(SettingsError) as refusal:
+        load(**{variable: value})
+    message = str(refusal.value)
+    assert message.startswith(f"{variable}={value!r} is not allowed: ")
+    assert allowed in message
+    assert "\n" not in message
+
+
+def test_an_unknown_variable_is_warned_about_with_the_nearest_name():
+    _, warnings = load_settings({"WHISPER_MODELSIZE": "small"})
+    assert warnings == ["WHISPER_MODELSIZE is not a setting and has no effect: did you mean WHISPER_MODEL_SIZE?"]
+
+
+def test_variables_of_the_tooling_and_of_others_are_none_of_its_business():
+    assert load_settings({"WHISPER_XEON_CACHE": "/tmp", "HOME": "/"})[1] == []
+
+
+def test_api_keys_stand_one_a_line(tmp_path):
+    (tmp_path / "keys").write_text("first-key\n\nsecond-key\n", encoding="ascii")
+    assert read_api_keys(tmp_path / "keys") == (b"first-key", b"second-key")
+
+
+@pytest.mark.parametrize("content", ["", "\n \n", "two words\n", "schlüssel\n"])
+def test_a_key_file_without_usable_keys_is_refused(tmp_path, content):
+    (tmp_path / "keys").write_text(content, encoding="utf-8")
+    with pytest.raises(SettingsError, match="WHISPER_API_KEY_FILE"):
+        read_api_keys(tmp_path / "keys")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--check-config",), ("--self-test",)])
+def test_a_bad_setting_ends_the_start_with_one_line_and_status_2(arguments):
+    result = run_cli(*arguments, WHISPER_PORT="eighty")
+    assert result.returncode == 2
+    assert result.stderr == ("whisper-xeon: WHISPER_PORT='eighty' is not allowed: a whole number from 1 to 65535\n")
+
+
+def test_check_config_prints_every_setting():
+    result = run_cli("--check-config", WHISPER_MODEL_SIZE="medium")
+    assert result.returncode == 0
+    assert [line.split("=")[0] for line in result.stdout.splitlines()] == [setting.name for setting in SETTINGS]
+    assert "WHISPER_MODEL_SIZE=medium\n" in result.stdout
+
+
+def test_help_lists_every_setting_with_its_default():
+    text = run_cli("--help").stdout
+    for setting in SETTINGS:
+        assert setting.name in text
+        assert setting.help in text
+
+
+def test_version_is_printed():
+    assert re.fullmatch(r"whisper-xeon \d+\.\d+\.\d+\n", run_cli("--version").stdout)
