@@ -1,0 +1,147 @@
+"""What can go wrong with the store: one line that says which endpoint and object, and what to do; an exit status each.
+
+Nothing else leaves this package: botocore's exceptions are translated here and never shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from botocore import exceptions as botocore_exceptions
+
+if TYPE_CHECKING:
+    from .settings import StoreSettings
+
+
+class StoreError(Exception):
+    """Something failed; the message is for the person who can act. `exit_status` is a command's."""
+
+    exit_status = 1
+
+
+class BadSetting(StoreError):
+    """A setting is missing or invalid."""
+
+    exit_status = 2
+
+
+class NoSuchRelease(StoreError):
+    """The store holds no such release, channel, or model in a channel."""
+
+    exit_status = 3
+
+
+class DigestMismatch(StoreError):
+    """An object or a file is not what its manifest says."""
+
+    exit_status = 4
+
+
+class StoreUnreachable(StoreError):
+    """Nothing that speaks S3 answers at the endpoint."""
+
+    exit_status = 5
+
+
+class AccessDenied(StoreError):
+    """The store refuses the credentials, or they do not allow this."""
+
+    exit_status = 5
+
+
+class NoSuchBucket(StoreError):
+    """The bucket does not exist."""
+
+    exit_status = 5
+
+
+class ConditionsIgnored(StoreError):
+    """The store accepts a conditional write whose condition does not hold."""
+
+
+class ObjectMissing(Exception):
+    """Internal: the object asked for does not stand. Callers of `Store` never see it."""
+
+
+class ConditionFailed(Exception):
+    """Internal: the condition of a write does not hold, or another writer is at it. Callers of `Store` never see it."""
+
+
+_CONDITION_CODES = {"PreconditionFailed", "412", "ConditionalRequestConflict", "OperationAborted"}
+_MISSING_CODES = {"NoSuchKey", "404", "NotFound"}
+_KEY_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidSecurity", "InvalidToken", "ExpiredToken"}
+_DENIED_CODES = {"AccessDenied", "AllAccessDisabled", "403", "Forbidden", "UnauthorizedAccess"}
+_BUSY_CODES = {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "500", "502", "503", "504"}
+_FULL_CODES = {"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "InsufficientCapacity", "507"}
+_REGION_CODES = {"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException", "301"}
+
+
+@contextmanager
+def translated(settings: StoreSettings, what: str) -> Iterator[None]:
+    """Turn what botocore raises inside into this module's errors; `what` names the object or the bucket."""
+    try:
+        yield
+    except botocore_exceptions.ClientError as error:
+        raise _from_answer(error, settings, what) from None
+    except botocore_exceptions.SSLError as error:
+        raise StoreUnreachable(
+            f"the TLS connection to the store at {settings.endpoint} failed ({_short(error)}): check the endpoint, "
+            "or name the CA that signed its certificate in AWS_CA_BUNDLE"
+        ) from None
+    except (botocore_exceptions.HTTPClientError, botocore_exceptions.ResponseStreamingError) as error:
+        raise StoreUnreachable(
+            f"the store at {settings.endpoint} does not answer ({what}: {_short(error)}): "
+            "check that it runs and that this machine reaches it"
+        ) from None
+    except botocore_exceptions.ResponseParserError:
+        raise StoreUnreachable(
+            f"{settings.endpoint} answers, but not as an S3 store ({what}): check the endpoint; it is the S3 port, "
+            "not the console's"
+        ) from None
+    except botocore_exceptions.BotoCoreError as error:
+        raise StoreError(f"{what} at {settings.endpoint} failed: {_short(error)}") from None
+
+
+def _from_answer(error: botocore_exceptions.ClientError, settings: StoreSettings, what: str) -> Exception:
+    answer = error.response.get("Error", {})
+    code = str(answer.get("Code", ""))
+    where = f"the store at {settings.endpoint}"
+    if code in _CONDITION_CODES:
+        return ConditionFailed(code)
+    if code in _MISSING_CODES:
+        return ObjectMissing(what)
+    if code == "NoSuchBucket":
+        return NoSuchBucket(
+            f"{where} has no bucket {settings.bucket!r}: create it (playbooks/minio.yml does for our MinIO) "
+            "or correct its name"
+        )
+    if code in _KEY_CODES:
+        return AccessDenied(
+            f"{where} refuses the credentials ({code}): check the access key {settings.access_key!r} and its secret"
+        )
+    if code in _DENIED_CODES:
+        return AccessDenied(
+            f"{where} denies {what} to the access key {settings.access_key!r} ({code}): check its secret and its policy"
+        )
+    if code == "RequestTimeTooSkewed":
+        return AccessDenied(
+            f"{where} refuses the request because its clock and this machine's differ by too much: set both clocks"
+        )
+    if code in _REGION_CODES:
+        return StoreError(f"{where} is in another region than {settings.region!r} ({code}): set MINIO_REGION")
+    if code in _FULL_CODES:
+        return StoreError(f"{where} has no space left for {what} ({code}): free some or enlarge it")
+    if code in _BUSY_CODES or code.startswith("XMinioServer"):
+        return StoreUnreachable(f"{where} is not able to serve {what} now ({code}): try again, or look at its log")
+    return StoreError(f"{where} refuses {what}: {code} {answer.get('Message', '')}".rstrip())
+
+
+def _short(error: Exception) -> str:
+    """One line of a botocore exception, without the endpoint that our message names already."""
+    cause = error.kwargs.get("error", error) if isinstance(error, botocore_exceptions.BotoCoreError) else error
+    reason = getattr(cause, "reason", cause)
+    text = str(reason).split("\n", 1)[0]
+    # urllib3 prefixes its object's repr: "<...HTTPConnection object at 0x7f...>: Failed to establish ...".
+    return text.rsplit(">: ", 1)[-1]

@@ -1,0 +1,449 @@
+"""Releases and channels in the bucket: publish, resolve, sign URLs.
+
+    releases/<release id>/<package>/<file>    written once, never changed; manifest.json last
+    channels/<channel>.json                   which release of each model is current; written last
+
+A reader starts at a channel and never lists, so it sees the old release or the new one and never a mix. Nothing here
+overwrites a release, and a channel is written only over the content that was read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from whisper_xeon.package import (
+    MANIFEST_NAME,
+    MODEL_CONFIGS,
+    Package,
+    PackageError,
+    model_config,
+    parse_manifest,
+)
+
+from .client import s3_client
+from .errors import (
+    ConditionFailed,
+    ConditionsIgnored,
+    DigestMismatch,
+    NoSuchBucket,
+    NoSuchRelease,
+    ObjectMissing,
+    StoreError,
+    translated,
+)
+from .settings import StoreSettings, check_endpoint
+
+CHANNEL_SCHEMA_VERSION = 1
+DEFAULT_CHANNEL = "stable"
+
+# A part is held in memory; S3 allows 10,000 of them, so this carries files of up to 160 GB.
+PART_SIZE = 16 << 20
+# Manifests and channels are a few kilobytes; more is not ours and is not read into memory.
+MAX_DOCUMENT_SIZE = 4 << 20
+# Eight publishers that write one channel at the same moment need about as many rounds.
+CHANNEL_ATTEMPTS = 20
+
+_CHANNEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_RELEASE_ID = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Release:
+    """One release of one model in the store, with its checked manifest."""
+
+    release_id: str
+    package: str
+    manifest: dict[str, Any]
+    manifest_bytes: bytes
+
+    @property
+    def manifest_sha256(self) -> str:
+        """SHA-256 of `manifest.json`, in hex."""
+        return hashlib.sha256(self.manifest_bytes).hexdigest()
+
+    @property
+    def files(self) -> list[dict[str, Any]]:
+        """Every file of the package, `manifest.json` included: path, size in bytes, sha256, executable."""
+        manifest = {
+            "path": MANIFEST_NAME,
+            "size": len(self.manifest_bytes),
+            "sha256": self.manifest_sha256,
+            "executable": False,
+        }
+        return [*self.manifest["files"], manifest]
+
+
+@dataclass(frozen=True)
+class Channel:
+    """What a channel says: for each model its release id, package and manifest digest. `etag` is None if it is new."""
+
+    name: str
+    models: dict[str, dict[str, str]] = field(default_factory=dict)
+    etag: str | None = None
+
+    def encode(self) -> bytes:
+        """Return the bytes of the channel's object; the same content gives the same bytes."""
+        content = {"schema_version": CHANNEL_SCHEMA_VERSION, "models": self.models}
+        return (json.dumps(content, sort_keys=True, indent=1) + "\n").encode("ascii")
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What publishing a package did, or would do: files uploaded, their bytes, and the channel on both sides of it."""
+
+    release_id: str
+    package: str
+    uploaded: list[str]
+    uploaded_bytes: int
+    channel_before: Channel
+    channel_after: Channel
+
+    @property
+    def changed(self) -> bool:
+        """Whether the store is another one than before."""
+        return bool(self.uploaded) or self.channel_before.models != self.channel_after.models
+
+
+def release_key(release_id: str, package: str, path: str) -> str:
+    """Return the key of a file of a release."""
+    return f"releases/{release_id}/{package}/{path}"
+
+
+def channel_key(channel: str) -> str:
+    """Return the key of a channel. Raises `StoreError` for a name that is none."""
+    if not _CHANNEL.fullmatch(channel):
+        raise StoreError(f"{channel!r} is not the name of a channel: use a-z, 0-9, '.', '_' and '-', at most 63")
+    return f"channels/{channel}.json"
+
+
+class Store:
+    """A bucket at an endpoint, with one credential. Every method raises `StoreError` and nothing else."""
+
+    def __init__(self, settings: StoreSettings, log: Callable[[str], None] = lambda line: None):
+        """Connect to nothing yet; `log` receives one line for each file and step."""
+        self.settings = settings
+        self._s3 = s3_client(settings)
+        self._log = log
+
+    def check(self) -> None:
+        """Raise unless the endpoint answers, takes the credential, and has the bucket."""
+        bucket = f"bucket {self.settings.bucket!r}"
+        try:
+            with translated(self.settings, bucket):
+                self._s3.list_objects_v2(Bucket=self.settings.bucket, MaxKeys=1)
+        except ObjectMissing:
+            raise NoSuchBucket(f"the store at {self.settings.endpoint} has no {bucket}: create it") from None
+
+    def read_channel(self, name: str) -> Channel:
+        """Return a channel; one that was never written is empty. Raises `StoreError` for content that is not ours."""
+        key = channel_key(name)
+        try:
+            data, etag = self._read_document(key)
+        except ObjectMissing:
+            return Channel(name)
+        where = self._where(key)
+        try:
+            content = json.loads(data)
+            version, models = content["schema_version"], content["models"]
+            valid = isinstance(version, int) and all(
+                _RELEASE_ID.fullmatch(entry["release_id"])
+                and _RELEASE_ID.fullmatch(entry["manifest_sha256"])
+                and isinstance(entry["package"], str)
+                for entry in models.values()
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            valid, version = False, 0
+        if valid and version > CHANNEL_SCHEMA_VERSION:
+            raise StoreError(
+                f"{where} has schema_version {version}, this reader knows up to {CHANNEL_SCHEMA_VERSION}: "
+                "update whisper-xeon before using it"
+            )
+        if not valid:
+            raise StoreError(f"{where} is not a channel of whisper-xeon: remove it and publish again")
+        return Channel(name, models, etag)
+
+    def resolve(self, model: str, channel: str = DEFAULT_CHANNEL, release: str | None = None) -> Release:
+        """Return the release of `model` that a channel names, or the one with the id `release`, manifest checked."""
+        package = _package_name(model)
+        if release:
+            if not _RELEASE_ID.fullmatch(release):
+                raise NoSuchRelease(f"{release!r} is not a release id: it has 64 digits of 0-9 and a-f")
+            release_id, manifest_sha256 = release, None
+        else:
+            release_id, manifest_sha256 = self._current(model, channel)
+        key = release_key(release_id, package, MANIFEST_NAME)
+        try:
+            data, _ = self._read_document(key)
+        except ObjectMissing:
+            named = "" if release else f", which channel {channel!r} names,"
+            raise NoSuchRelease(
+                f"{self._where(key)} does not exist: release {release_id}{named} was never completed or is gone; "
+                "publish it again"
+            ) from None
+        return self._checked_release(key, data, model, release_id, manifest_sha256)
+
+    def signed_urls(self, release: Release, expires_s: int, endpoint: str | None = None) -> dict[str, str]:
+        """Return a URL for each file of a release, good for `expires_s` seconds and only under `endpoint`.
+
+        `endpoint` is the address under which the reader of the URLs reaches the store; the signature covers it.
+        """
+        if endpoint:
+            check_endpoint(endpoint)
+        client = s3_client(self.settings, endpoint)
+        return {
+            entry["path"]: client.generate_presigned_url(
+                "get_object",
+                Params={
+                    "Bucket": self.settings.bucket,
+                    "Key": release_key(release.release_id, release.package, entry["path"]),
+                },
+                ExpiresIn=expires_s,
+            )
+            for entry in release.files
+        }
+
+    def publish(self, directory: Path | str, channel: str = DEFAULT_CHANNEL, dry_run: bool = False) -> Publication:
+        """Put the package in `directory` into the store and make it `channel`'s release of its model.
+
+        Every byte is compared with the manifest first. Files that stand are checked and not sent again, so a publish
+        that was interrupted is completed by the next, and one that was complete sends nothing. `dry_run` only reads.
+        """
+        package = _verified(directory)
+        key_of_channel = channel_key(channel)
+        before = self.read_channel(channel)
+        entry = {
+            "release_id": package.release_id,
+            "package": package.name,
+            "manifest_sha256": package.manifest_digest,
+        }
+        manifest_entry = {
+            "path": MANIFEST_NAME,
+            "size": package.path(MANIFEST_NAME).stat().st_size,
+            "sha256": package.manifest_digest,
+        }
+        uploaded = []
+        for file in [*package.manifest["files"], manifest_entry]:
+            if self._stands(package, file):
+                continue
+            uploaded.append(file)
+            if not dry_run:
+                self._log(f"upload {package.name}/{file['path']} ({file['size']} bytes)")
+                self._upload(package, file)
+        after = Channel(channel, {**before.models, package.model: entry})
+        if not dry_run and (uploaded or before.models != after.models):
+            self._prove_conditions(package)
+            after = self._point(before, package.model, entry)
+            self._log(f"{key_of_channel}: {package.model} is {package.release_id}")
+        return Publication(
+            release_id=package.release_id,
+            package=package.name,
+            uploaded=[file["path"] for file in uploaded],
+            uploaded_bytes=sum(file["size"] for file in uploaded),
+            channel_before=before,
+            channel_after=after,
+        )
+
+    def _current(self, model: str, channel: str) -> tuple[str, str]:
+        found = self.read_channel(channel)
+        if model not in found.models:
+            where = self._where(channel_key(channel))
+            what = f"names no release of {model!r}" if found.etag else "does not exist"
+            raise NoSuchRelease(f"{where} {what}: publish {model} to channel {channel!r}, or choose another channel")
+        return found.models[model]["release_id"], found.models[model]["manifest_sha256"]
+
+    def _checked_release(
+        self, key: str, data: bytes, model: str, release_id: str, manifest_sha256: str | None
+    ) -> Release:
+        where = self._where(key)
+        try:
+            manifest = parse_manifest(data, where)
+        except PackageError as error:
+            raise DigestMismatch(str(error)) from None
+        found = Release(release_id, _package_name(model), manifest, data)
+        if manifest["release_id"] != release_id or manifest["model"]["name"] != model:
+            raise DigestMismatch(
+                f"{where} is the manifest of release {manifest['release_id']} of {manifest['model']['name']!r}: "
+                "the store was altered; remove this release and publish it again"
+            )
+        if manifest_sha256 and found.manifest_sha256 != manifest_sha256:
+            raise DigestMismatch(
+                f"{where} has another SHA-256 than its channel says: the store was altered; publish the release again"
+            )
+        return found
+
+    def _stands(self, package: Package, file: dict[str, Any]) -> bool:
+        """Return whether the object of a package's file stands; one with other content raises `DigestMismatch`."""
+        key = release_key(package.release_id, package.name, file["path"])
+        try:
+            with translated(self.settings, key):
+                head = self._s3.head_object(Bucket=self.settings.bucket, Key=key)
+            same = head["ContentLength"] == file["size"]
+            # An object that another tool put there says nothing about its digest: read it.
+            same = same and (head["Metadata"].get("sha256") or self._digest_of(key)) == file["sha256"]
+        except ObjectMissing:
+            return False
+        if same:
+            return True
+        raise DigestMismatch(
+            f"{self._where(key)} stands with other content than release {package.release_id} has: "
+            "releases never change, so it was altered; remove the object and publish again"
+        )
+
+    def _upload(self, package: Package, file: dict[str, Any]) -> None:
+        key = release_key(package.release_id, package.name, file["path"])
+        target = {"Bucket": self.settings.bucket, "Key": key}
+        parts = _parts(package.path(file["path"]), file)
+        try:
+            with translated(self.settings, key):
+                if file["size"] <= PART_SIZE:
+                    body = b"".join(parts)
+                    self._s3.put_object(**target, Body=body, IfNoneMatch="*", Metadata={"sha256": file["sha256"]})
+                else:
+                    self._upload_parts(target, parts, file["sha256"])
+        except ConditionFailed:
+            # Another publisher of the same release was faster; its object is as good as ours if it is the same.
+            if not self._stands(package, file):
+                raise StoreError(
+                    f"{self._where(key)} is being written by another publisher that has not finished: "
+                    "publish again in a moment"
+                ) from None
+
+    def _upload_parts(self, target: dict[str, str], parts: Iterator[bytes], sha256: str) -> None:
+        upload_id = self._s3.create_multipart_upload(**target, Metadata={"sha256": sha256})["UploadId"]
+        upload = {**target, "UploadId": upload_id}
+        try:
+            done = []
+            for number, body in enumerate(parts, start=1):
+                etag = self._s3.upload_part(**upload, PartNumber=number, Body=body)["ETag"]
+                done.append({"PartNumber": number, "ETag": etag})
+            self._s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": done}, IfNoneMatch="*")
+        except BaseException:
+            # Parts that nobody completes would stay and be paid for; the first error is the one to report.
+            with _ignored_failure(self.settings, target["Key"]):
+                self._s3.abort_multipart_upload(**upload)
+            raise
+
+    def _prove_conditions(self, package: Package) -> None:
+        """Raise `ConditionsIgnored` unless the store refuses writes whose condition does not hold.
+
+        Two writes that must fail, of the bytes that stand already: on a store that ignores the conditions they change
+        nothing. A guard that passes in silence would be worse than none.
+        """
+        key = release_key(package.release_id, package.name, MANIFEST_NAME)
+        body = package.path(MANIFEST_NAME).read_bytes()
+        metadata = {"sha256": package.manifest_digest}
+        for name, condition in (("If-None-Match", {"IfNoneMatch": "*"}), ("If-Match", {"IfMatch": f'"{"0" * 32}"'})):
+            try:
+                with translated(self.settings, key):
+                    self._s3.put_object(Bucket=self.settings.bucket, Key=key, Body=body, Metadata=metadata, **condition)
+            except ConditionFailed:
+                continue
+            raise ConditionsIgnored(
+                f"the store at {self.settings.endpoint} ignores {name} on writes, so a publisher could overwrite "
+                "another's work unseen: nothing was pointed at this release; use a store that honours conditional "
+                "writes"
+            )
+
+    def _point(self, read: Channel, model: str, entry: dict[str, str]) -> Channel:
+        """Write a channel that was `read`, with `entry` for `model` and all else as it stands, and return it."""
+        key = channel_key(read.name)
+        for attempt in range(CHANNEL_ATTEMPTS):
+            if attempt:
+                time.sleep(random.uniform(0, min(2.0, 0.05 * 2**attempt)))  # noqa: S311 - spreads writers, no secret
+                read = self.read_channel(read.name)
+            if read.models.get(model) == entry:
+                return read
+            written = Channel(read.name, {**read.models, model: entry})
+            condition = {"IfMatch": read.etag} if read.etag else {"IfNoneMatch": "*"}
+            try:
+                with translated(self.settings, key):
+                    self._s3.put_object(
+                        Bucket=self.settings.bucket,
+                        Key=key,
+                        Body=written.encode(),
+                        ContentType="application/json",
+                        **condition,
+                    )
+            except (ConditionFailed, ObjectMissing):
+                continue
+            return written
+        raise StoreError(
+            f"{self._where(key)} was changed by others {CHANNEL_ATTEMPTS} times while this publish tried to write it: "
+            "publish again; the release itself is complete"
+        )
+
+    def _read_document(self, key: str) -> tuple[bytes, str]:
+        with translated(self.settings, key):
+            answer = self._s3.get_object(Bucket=self.settings.bucket, Key=key)
+            data = answer["Body"].read(MAX_DOCUMENT_SIZE + 1)
+        if len(data) > MAX_DOCUMENT_SIZE:
+            raise DigestMismatch(f"{self._where(key)} is larger than any manifest or channel: remove it")
+        return data, answer["ETag"]
+
+    def _digest_of(self, key: str) -> str:
+        digest = hashlib.sha256()
+        with translated(self.settings, key):
+            body = self._s3.get_object(Bucket=self.settings.bucket, Key=key)["Body"]
+            for block in body.iter_chunks(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
+
+    def _where(self, key: str) -> str:
+        return f"{key} in bucket {self.settings.bucket!r} at {self.settings.endpoint}"
+
+
+def _verified(directory: Path | str) -> Package:
+    try:
+        package = Package(directory)
+        if package.model not in MODEL_CONFIGS or package.name != MODEL_CONFIGS[package.model]["dir"]:
+            raise PackageError(
+                f"{package.directory} calls itself {package.name!r} of model {package.model!r}; known are "
+                + ", ".join(f"{config['dir']} of {model}" for model, config in MODEL_CONFIGS.items())
+            )
+        package.verify()
+    except PackageError as error:
+        raise DigestMismatch(f"nothing was published: {error}") from None
+    return package
+
+
+def _package_name(model: str) -> str:
+    try:
+        return model_config(model)["dir"]
+    except PackageError as error:
+        raise NoSuchRelease(str(error)) from None
+
+
+def _parts(path: Path, file: dict[str, Any]) -> Iterator[bytes]:
+    """Yield a file's bytes in parts; a file that is not what its entry says raises before the last part is used."""
+    digest = hashlib.sha256()
+    size = 0
+    try:
+        with open(path, "rb") as stream:
+            for body in iter(lambda: stream.read(PART_SIZE), b""):
+                digest.update(body)
+                size += len(body)
+                if size >= file["size"] and digest.hexdigest() != file["sha256"]:
+                    raise DigestMismatch(f"{path} changed while it was published: build or fetch the package again")
+                yield body
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from None
+    if size != file["size"]:
+        raise DigestMismatch(f"{path} changed while it was published: build or fetch the package again")
+
+
+@contextmanager
+def _ignored_failure(settings: StoreSettings, what: str) -> Iterator[None]:
+    try:
+        with translated(settings, what):
+            yield
+    except (StoreError, ObjectMissing, ConditionFailed):
+        pass
