@@ -1,0 +1,163 @@
+"""Ansible module: say what a deployment consists of, before any host is touched.
+
+Runs on the control node with `PYTHONPATH` naming this project's `app/`. A deployment is a package, the application,
+its settings and its units; the record lists every file of it, and the digest of the record is its name. The module
+reads only: no host, no store, no file is changed.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+from whisper_xeon.package import (
+    MANIFEST_NAME,
+    MODEL_CONFIGS,
+    Package,
+    PackageError,
+    model_config,
+    parse_manifest,
+)
+
+DOCUMENTATION = r"""
+module: whisper_deployment_plan
+short_description: Say what a deployment consists of
+options:
+  model: {type: str, required: true, description: Model that the package must hold.}
+  artifact_dir: {type: path, description: Package folder, or a folder that holds package folders.}
+  manifest: {type: str, description: Text of manifest.json, when the package is not on the control node.}
+  url: {type: str, required: true, description: Where the host itself reaches the service; goes into the record.}
+  app_dir: {type: path, required: true, description: Folder that holds the application package whisper_xeon.}
+  texts: {type: dict, required: true, description: "Path in the deployment -> content: settings and units."}
+"""
+
+RETURN = r"""
+digest: {description: Name of the deployment, type: str}
+record: {description: "Text of deployment.json: model, release, every file with its digest", type: str}
+bundle: {description: "Base64 of a tar.gz with every file that is not fetched from a store or folder", type: str}
+sources: {description: "Path in the deployment -> file on the control node, for the files of the package", type: dict}
+release_id: {type: str}
+package: {description: Folder name of the package, type: str}
+package_bytes: {description: Size of the package, type: int}
+ram_mb: {description: Memory of one engine at the model's true dimensions, type: int}
+minimum: {description: "glibc and glibcxx that the libraries need", type: dict}
+variants: {description: CPU variants with the flags each needs, type: list}
+"""
+
+
+def package_in(artifact_dir: Path, model: str) -> Package:
+    """Return the package of `model` that `artifact_dir` is or holds. Raises `PackageError`."""
+    if not (artifact_dir / MANIFEST_NAME).exists():
+        return Package.find(artifact_dir, model)
+    package = Package(artifact_dir)
+    if package.model != model:
+        raise PackageError(
+            f"{artifact_dir} holds model {package.model!r}, this host gets {model!r}: name the folder that holds "
+            f"{model_config(model)['dir']}"
+        )
+    return package
+
+
+def app_files(app_dir: Path) -> dict[str, bytes]:
+    """Return path in the deployment -> content of the application's files, without Python's caches."""
+    found = {
+        f"app/{path.relative_to(app_dir).as_posix()}": path.read_bytes()
+        for path in sorted((app_dir / "whisper_xeon").rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    if "app/whisper_xeon/__main__.py" not in found:
+        raise PackageError(f"{app_dir} does not hold the application: whisper_xeon/__main__.py is missing")
+    return found
+
+
+def bundle_of(files: dict[str, bytes]) -> str:
+    """Return the files as base64 of a tar.gz."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for path, content in sorted(files.items()):
+            member = tarfile.TarInfo(path)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def plan(
+    *, model: str, artifact_dir: str | None, manifest: str | None, url: str, app_dir: str, texts: dict[str, str]
+) -> dict:
+    """Return the module's result; the arguments are the module's options. Raises `PackageError`."""
+    sources: dict[str, str] = {}
+    if manifest is None:
+        package = package_in(Path(artifact_dir), model)
+        content = package.manifest
+        manifest_bytes = package.path(MANIFEST_NAME).read_bytes()
+        folder = f"package/{package.name}"
+        sources = {f"{folder}/{entry['path']}": str(package.path(entry["path"])) for entry in content["files"]}
+    else:
+        manifest_bytes = manifest.encode("utf-8")
+        content = parse_manifest(manifest_bytes, f"the manifest of model {model}")
+        folder = f"package/{content['package']}"
+        if content["model"]["name"] != model:
+            raise PackageError(f"the store offers model {content['model']['name']!r} as {model!r}: publish it again")
+
+    small = {f"{folder}/{MANIFEST_NAME}": manifest_bytes}
+    small.update(app_files(Path(app_dir)))
+    small.update({path: text.encode("utf-8") for path, text in texts.items()})
+    files = [dict(entry, path=f"{folder}/{entry['path']}") for entry in content["files"]] + [
+        {"path": path, "size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "executable": False}
+        for path, data in small.items()
+    ]
+    record = {
+        "schema_version": 1,
+        "model": model,
+        "url": url,
+        "package": content["package"],
+        "release_id": content["release_id"],
+        "files": sorted(files, key=lambda entry: entry["path"]),
+    }
+    text = json.dumps(record, sort_keys=True, indent=1) + "\n"
+    return {
+        "digest": hashlib.sha256(text.encode("utf-8")).hexdigest(),
+        "record": text,
+        "bundle": bundle_of(small),
+        "sources": sources,
+        "release_id": content["release_id"],
+        "package": content["package"],
+        "package_bytes": sum(entry["size"] for entry in content["files"]),
+        "ram_mb": model_config(model)["ram_mb"],
+        "minimum": content["minimum"],
+        "variants": content["variants"],
+    }
+
+
+def main() -> None:
+    """Run as an Ansible module."""
+    module = AnsibleModule(
+        argument_spec={
+            "model": {"type": "str", "required": True, "choices": list(MODEL_CONFIGS)},
+            "artifact_dir": {"type": "path"},
+            "manifest": {"type": "str"},
+            "url": {"type": "str", "required": True},
+            "app_dir": {"type": "path", "required": True},
+            "texts": {"type": "dict", "required": True},
+        },
+        required_one_of=[("artifact_dir", "manifest")],
+        mutually_exclusive=[("artifact_dir", "manifest")],
+        supports_check_mode=True,
+    )
+    try:
+        result = plan(**module.params)
+    except PackageError as error:
+        module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=f"{error.filename} cannot be read: {error.strerror}")
+    module.exit_json(changed=False, **result)
+
+
+if __name__ == "__main__":
+    main()
