@@ -1,0 +1,106 @@
+"""Fill `dist/`: put each exported package in place by a rename, and tell whether what lies there is still it.
+
+A package folder in `dist/` is the old one or the new one, never a mix; what does not verify never gets there.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from whisper_xeon.package import Package, PackageError, model_config
+
+_STAMP = ".build.json"
+
+
+@dataclass(frozen=True)
+class Built:
+    """One package in `dist/`."""
+
+    model: str
+    path: Path
+    release_id: str
+
+
+class Distribution:
+    """The folder that holds the packages, and a note of the inputs that they were built from."""
+
+    def __init__(self, directory: Path, models: list[str]):
+        """Look after the packages of `models` in `directory`. Raises `PackageError` for an unknown model."""
+        self.directory = directory
+        self.folders = {model: model_config(model)["dir"] for model in models}
+
+    def outdated(self, inputs_sha256: str | None) -> list[str]:
+        """Return, as messages, why the packages have to be built or exported again; empty when they need not."""
+        note = self._note()
+        reasons = []
+        for model, folder in self.folders.items():
+            if not (self.directory / folder).exists():
+                reasons.append(f"{self.directory / folder} is not built yet")
+                continue
+            try:
+                package = Package.find(self.directory, model)
+                package.verify()
+            except PackageError as error:
+                reasons.append(str(error))
+                continue
+            if note.get(folder) != {"inputs_sha256": inputs_sha256, "manifest_sha256": package.manifest_digest}:
+                reasons.append(f"{package.directory} was built from other inputs")
+        return reasons
+
+    def install(self, exported: Path, inputs_sha256: str) -> list[str]:
+        """Put the packages found in `exported` in place and return the models whose package changed.
+
+        Raises `PackageError` when one does not match its manifest; then `dist/` is as it was.
+        """
+        candidates = {model: Package.find(exported, model) for model in self.folders}
+        for candidate in candidates.values():
+            candidate.verify()
+        note = self._note()
+        changed = []
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for model, candidate in candidates.items():
+            if not self._holds(candidate, model):
+                self._swap(candidate)
+                changed.append(model)
+            note[candidate.name] = {"inputs_sha256": inputs_sha256, "manifest_sha256": candidate.manifest_digest}
+        scratch = self.directory / f"{_STAMP}.new"
+        scratch.write_text(json.dumps(note, sort_keys=True, indent=1) + "\n")
+        scratch.replace(self.directory / _STAMP)
+        return changed
+
+    def built(self) -> list[Built]:
+        """Return what `dist/` holds, in the order of the models."""
+        packages = {model: Package.find(self.directory, model) for model in self.folders}
+        return [Built(model, package.directory, package.release_id) for model, package in packages.items()]
+
+    def _note(self) -> dict:
+        try:
+            note = json.loads((self.directory / _STAMP).read_text())
+        except (OSError, ValueError):
+            return {}
+        return note if isinstance(note, dict) else {}
+
+    def _holds(self, candidate: Package, model: str) -> bool:
+        try:
+            present = Package.find(self.directory, model)
+            present.verify()
+        except PackageError:
+            return False
+        return present.manifest_digest == candidate.manifest_digest
+
+    def _swap(self, candidate: Package) -> None:
+        target = self.directory / candidate.name
+        incoming = self.directory / f".{candidate.name}.new"
+        outgoing = self.directory / f".{candidate.name}.old"
+        for leftover in (incoming, outgoing):
+            shutil.rmtree(leftover, ignore_errors=True)
+        # dist/ may lie on another file system than the export: only a rename within it is atomic.
+        shutil.copytree(candidate.directory, incoming)
+        Package(incoming).verify()
+        if target.exists():
+            target.rename(outgoing)
+        incoming.rename(target)
+        shutil.rmtree(outgoing, ignore_errors=True)

@@ -1,0 +1,325 @@
+"""Get a model file or the whisper.cpp tree from the first of an ordered list of sources that has it.
+
+A source is a dictionary of one of these forms, as in `versions.yml`:
+
+    {path: FILE_OR_FOLDER, sha256: optional}
+    {url: ADDRESS, sha256: HEX, subdir: for archives of a tree}
+    {pypi: {name, version, sha256, subdir}}
+    {git: {url, tag, commit}}
+
+A source that cannot be reached is passed over with a note; one that answers with other bytes than those pinned is an
+error. Everything lands in a cache that other runs share, complete or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import lzma
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from whisper_build import source_tree
+from whisper_build.downloads import DigestMismatch, Report, SourceError, SourceUnavailable, download
+from whisper_xeon.package import file_digest
+
+_COMMAND_SECONDS = 900
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """Where a source's content lies, the SHA-256 (hex) of it, and whether this call brought it into the cache."""
+
+    path: Path
+    sha256: str
+    changed: bool
+
+
+def default_cache() -> Path:
+    """The cache's folder: $WHISPER_XEON_CACHE, or `whisper-xeon` in the user's cache folder."""
+    configured = os.environ.get("WHISPER_XEON_CACHE")
+    if configured:
+        return Path(configured).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "whisper-xeon"
+
+
+class _NotCached(Exception):
+    """The thing would have to be brought into the cache, which a read-only cache does not do."""
+
+
+class Cache:
+    """A folder of files and trees, each under a name that holds the SHA-256 of its content."""
+
+    def __init__(self, directory: Path, report: Report, *, read_only: bool = False):
+        """Use `directory`; `report` is called with one line for each thing worth showing a waiting person.
+
+        A read-only cache (Ansible's check mode) answers None for what would have to be brought into it.
+        """
+        self.directory = directory
+        self.report = report
+        self.read_only = read_only
+
+    def file(self, name: str, sources: list[dict[str, Any]]) -> Fetched | None:
+        """Return the file `name`, unpacked when it comes as `.xz`. Raises `SourceError`."""
+        return self._first(name, sources, self._file_from)
+
+    def whisper_cpp(self, sources: list[dict[str, Any]], sha256: str | None) -> Fetched | None:
+        """Return the normalized whisper.cpp tree; with `sha256` any other tree is refused. Raises `SourceError`."""
+        if sha256:
+            tree = self._cached_tree(sha256)
+            if tree.is_dir() and source_tree.tree_digest(tree) == sha256:
+                return Fetched(tree, sha256, changed=False)
+        return self._first("whisper.cpp", sources, lambda source: self._tree_from(source, sha256))
+
+    def _first(self, name, sources, fetch) -> Fetched | None:
+        passed_over = []
+        for source in sources:
+            try:
+                return fetch(source)
+            except _NotCached:
+                return None
+            except SourceUnavailable as error:
+                passed_over.append(str(error))
+                self.report(f"{name}: source passed over: {error}")
+        reasons = "; ".join(passed_over) or "none is given"
+        raise SourceError(
+            f"no source of {name} could be used: {reasons}. "
+            "Give a local path instead (artifact_build_model_overrides, artifact_build_whisper_cpp_path) "
+            "or restore the network."
+        )
+
+    def _file_from(self, source: dict[str, Any]) -> Fetched:
+        if "path" in source:
+            path = _existing(source["path"])
+            if not path.is_file():
+                raise SourceError(f"{path} is a folder: a file is needed here")
+            _check_digest(path, source.get("sha256"))
+            return self._unpacked(path)
+        if "url" in source:
+            path, changed = self._downloaded(source)
+            fetched = self._unpacked(path)
+            return Fetched(fetched.path, fetched.sha256, changed or fetched.changed)
+        raise SourceError(f"unknown source {source!r}: a file comes from a path or a url")
+
+    def _tree_from(self, source: dict[str, Any], expected: str | None) -> Fetched:
+        if self.read_only:
+            raise _NotCached
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.directory, prefix=".tree-") as scratch:
+            tree = Path(scratch) / "tree"
+            if "path" in source:
+                path = _existing(source["path"])
+                if path.is_dir():
+                    source_tree.copy_from_folder(path, tree)
+                else:
+                    _check_digest(path, source.get("sha256"))
+                    source_tree.copy_from_archive(path, source.get("subdir", ""), tree)
+            elif "url" in source:
+                archive, _ = self._downloaded(source)
+                source_tree.copy_from_archive(archive, source.get("subdir", ""), tree)
+            elif "pypi" in source:
+                archive = self._from_index(**source["pypi"])
+                source_tree.copy_from_archive(archive, source["pypi"].get("subdir", ""), tree)
+            elif "git" in source:
+                checkout = Path(scratch) / "checkout"
+                _git_checkout(checkout, **source["git"])
+                source_tree.copy_from_folder(checkout, tree)
+            else:
+                raise SourceError(f"unknown source {source!r}: use path, url, pypi or git")
+            digest = source_tree.tree_digest(tree)
+            if expected and digest != expected:
+                raise DigestMismatch(
+                    f"the whisper.cpp tree from {source!r} has digest {digest}, versions.yml pins {expected}: "
+                    "find out which of the two is wrong before changing the pin"
+                )
+            target = self._cached_tree(digest)
+            with self._locked(digest):
+                if target.is_dir() and source_tree.tree_digest(target) == digest:
+                    return Fetched(target, digest, changed=False)
+                shutil.rmtree(target, ignore_errors=True)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                tree.replace(target)
+            return Fetched(target, digest, changed=True)
+
+    def _cached_tree(self, digest: str) -> Path:
+        return self.directory / "trees" / digest
+
+    def _cached_file(self, digest: str) -> Path:
+        return self.directory / "files" / digest
+
+    def _downloaded(self, source: dict[str, Any]) -> tuple[Path, bool]:
+        url, sha256 = source["url"], source.get("sha256")
+        if not sha256:
+            raise SourceError(f"{url} has no sha256: pin it, nothing is downloaded unchecked")
+        target = self._cached_file(sha256)
+        with self._locked(sha256):
+            if target.is_file() and file_digest(target) == sha256:
+                return target, False
+            if self.read_only:
+                raise _NotCached
+            download(url, target, sha256, report=self.report)
+        return target, True
+
+    def _from_index(self, name: str, version: str, sha256: str, subdir: str = "") -> Path:
+        """Return the source distribution of a Python package, through the pip of the running interpreter."""
+        del subdir
+        target = self._cached_file(sha256)
+        with self._locked(sha256):
+            if target.is_file() and file_digest(target) == sha256:
+                return target
+            self.report(f"{name} {version}: downloading its source distribution from the Python package index")
+            with tempfile.TemporaryDirectory(dir=self.directory, prefix=".pip-") as scratch:
+                # pip runs the package's build script to read its metadata: the hash makes it check the bytes first.
+                requirements = Path(scratch) / "requirements.txt"
+                requirements.write_text(f"{name}=={version} --hash=sha256:{sha256}\n")
+                found = Path(scratch) / "found"
+                command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+                command += ["--no-input", "--no-deps", "--no-binary", name, "--require-hashes"]
+                command += ["--requirement", str(requirements), "--dest", str(found)]
+                result = _run(command, f"{name} {version} from the Python package index")
+                if "DO NOT MATCH THE HASHES" in result.stderr:
+                    raise DigestMismatch(
+                        f"the source distribution of {name} {version} has another SHA-256 than versions.yml pins "
+                        f"({sha256}): it was replaced or tampered with; find out which before changing the pin"
+                    )
+                files = list(found.iterdir()) if found.is_dir() else []
+                if result.returncode != 0 or len(files) != 1:
+                    raise SourceUnavailable(
+                        f"{name} {version} from the Python package index: {_last_line(result.stderr)}"
+                    )
+                _check_digest(files[0], sha256)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                files[0].chmod(0o444)
+                files[0].replace(target)
+        return target
+
+    def _unpacked(self, path: Path) -> Fetched:
+        """Return the content of a file, unpacked into the cache when it is `.xz` by its first bytes."""
+        with open(path, "rb") as stream:
+            packed = stream.read(6) == b"\xfd7zXZ\x00"
+        packed_digest = file_digest(path)
+        if not packed:
+            return Fetched(path, packed_digest, changed=False)
+        # The cache names files by content, so what a packed file unpacks to is noted beside them.
+        note = self.directory / "unpacked" / packed_digest
+        with self._locked(packed_digest):
+            if note.is_file():
+                known = note.read_text().strip()
+                target = self._cached_file(known)
+                if target.is_file() and file_digest(target) == known:
+                    return Fetched(target, known, changed=False)
+            if self.read_only:
+                raise _NotCached
+            self.report(f"{path.name}: unpacking")
+            scratch = self.directory / f".unpack-{packed_digest}"
+            try:
+                digest = _unpack(path, scratch)
+                target = self._cached_file(digest)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                scratch.chmod(0o444)
+                scratch.replace(target)
+            finally:
+                scratch.unlink(missing_ok=True)
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.write_text(digest + "\n")
+        return Fetched(target, digest, changed=True)
+
+    @contextlib.contextmanager
+    def _locked(self, key: str) -> Iterator[None]:
+        """Let one process at a time bring a thing into the cache."""
+        if self.read_only:
+            yield
+            return
+        locks = self.directory / "locks"
+        try:
+            locks.mkdir(parents=True, exist_ok=True)
+            stream = open(locks / key, "w")  # noqa: SIM115 (closed below, where the lock ends)
+        except OSError as error:
+            raise SourceError(
+                f"the cache {self.directory} cannot be written ({error.strerror}): set WHISPER_XEON_CACHE"
+            ) from None
+        with stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.report("another run holds this part of the cache: waiting for it")
+                fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
+
+
+def _existing(path: str) -> Path:
+    expanded = Path(path).expanduser()
+    if not expanded.exists():
+        raise SourceUnavailable(f"{expanded} does not exist")
+    return expanded
+
+
+def _check_digest(path: Path, sha256: str | None) -> None:
+    if sha256 and (actual := file_digest(path)) != sha256:
+        raise DigestMismatch(f"{path} has SHA-256 {actual}, {sha256} was expected")
+
+
+def _unpack(path: Path, destination: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with lzma.open(path) as packed, open(destination, "wb") as stream:
+            while block := packed.read(1 << 20):
+                stream.write(block)
+                digest.update(block)
+    except (lzma.LZMAError, EOFError) as error:
+        raise SourceError(f"{path} cannot be unpacked ({error}): get it again") from None
+    return digest.hexdigest()
+
+
+def _git_checkout(directory: Path, url: str, tag: str, commit: str) -> None:
+    what = f"{tag} from {url}"
+    git = ["git", "-c", "core.autocrlf=false", "-C", str(directory)]
+    directory.mkdir()
+    for command in (
+        ["init", "--quiet"],
+        ["fetch", "--quiet", "--depth", "1", "--", url, f"refs/tags/{tag}"],
+    ):
+        result = _run(git + command, what)
+        if result.returncode != 0:
+            raise SourceUnavailable(f"{what}: {_last_line(result.stderr)}")
+    actual = _run([*git, "rev-parse", "FETCH_HEAD^{commit}"], what).stdout.strip()
+    if actual != commit:
+        raise DigestMismatch(
+            f"tag {tag} of {url} is commit {actual}, versions.yml pins {commit}: "
+            "the tag was moved; find out why before changing the pin"
+        )
+    result = _run([*git, "checkout", "--quiet", "--detach", commit], what)
+    if result.returncode != 0:
+        raise SourceError(f"{what}: {_last_line(result.stderr)}")
+
+
+def _run(command: list[str], what: str) -> subprocess.CompletedProcess:
+    try:
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=_COMMAND_SECONDS,
+            check=False,
+            # A source that asks for a password is one that cannot be reached.
+            env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},
+        )
+    except FileNotFoundError:
+        raise SourceUnavailable(f"{what}: {command[0]} is not installed") from None
+    except subprocess.TimeoutExpired:
+        raise SourceUnavailable(f"{what}: no answer in {_COMMAND_SECONDS} s") from None
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason given"

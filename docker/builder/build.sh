@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# Compile whisper.cpp for any Xeon with AVX2 into one flat folder.
+#
+#   build.sh SOURCE_DIR OUT_DIR [-DOPTION=VALUE ...]
+#
+# SOURCE_DIR is a whisper.cpp tree. OUT_DIR receives the libraries (each under every name that something asks for),
+# whisper-cli, whisper-quantize, abi.json, version.txt and cmake_flags.txt. Options after OUT_DIR go to CMake after the
+# ones below, so they win. Needs cmake, make, a C and C++ compiler; uses ccache when it is there.
+# The builder image runs this script; it runs as well on a plain Debian host:
+#   apt-get install build-essential cmake ccache
+# Environment: BUILD_DIR (scratch, kept; default a temporary folder), JOBS (default: the number of processors).
+set -euo pipefail
+
+if [ "$#" -lt 2 ]; then
+    echo "usage: build.sh SOURCE_DIR OUT_DIR [-DOPTION=VALUE ...]" >&2
+    exit 2
+fi
+source_dir=$(readlink -f -- "$1")
+mkdir -p -- "$2"
+out_dir=$(readlink -f -- "$2")
+shift 2
+if [ ! -f "$source_dir/include/whisper.h" ]; then
+    echo "build.sh: $source_dir is not a whisper.cpp tree (no include/whisper.h)" >&2
+    exit 2
+fi
+for tool in cmake make cc c++; do
+    if ! command -v "$tool" >/dev/null; then
+        echo "build.sh: $tool is missing: apt-get install build-essential cmake" >&2
+        exit 2
+    fi
+done
+
+if [ -n "${BUILD_DIR:-}" ]; then
+    mkdir -p -- "$BUILD_DIR"
+    build_dir=$(readlink -f -- "$BUILD_DIR")
+else
+    build_dir=$(mktemp -d)
+    trap 'rm -rf -- "$build_dir"' EXIT
+fi
+
+# -march for everything and not only for libggml-cpu: libggml-base converts half floats too, without F16C far slower.
+flags=(
+    -DCMAKE_BUILD_TYPE=Release
+    -DBUILD_SHARED_LIBS=ON
+    -DGGML_NATIVE=OFF
+    -DGGML_AVX=ON
+    -DGGML_AVX2=ON
+    -DGGML_BMI2=ON
+    -DGGML_F16C=ON
+    -DGGML_FMA=ON
+    -DCMAKE_C_FLAGS=-march=x86-64-v3
+    -DCMAKE_CXX_FLAGS=-march=x86-64-v3
+    -DWHISPER_BUILD_SERVER=OFF
+    -DWHISPER_BUILD_TESTS=OFF
+    "$@"
+)
+# Where the package will lie is not known, so every part finds its neighbours beside itself; and no path of the machine
+# that built it gets into the result.
+prefix_map="-ffile-prefix-map=$source_dir=. -ffile-prefix-map=$build_dir=build"
+# shellcheck disable=SC2054  # the commas belong to the linker's options
+placement=(
+    -DCMAKE_BUILD_WITH_INSTALL_RPATH=ON
+    "-DCMAKE_INSTALL_RPATH=\$ORIGIN"
+    -DCMAKE_EXE_LINKER_FLAGS=-Wl,--enable-new-dtags
+    -DCMAKE_SHARED_LINKER_FLAGS=-Wl,--enable-new-dtags
+    "-DCMAKE_C_FLAGS_RELEASE=-O3 -DNDEBUG $prefix_map"
+    "-DCMAKE_CXX_FLAGS_RELEASE=-O3 -DNDEBUG $prefix_map"
+    "-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$build_dir/bin"
+)
+# whisper.cpp asks git for a commit: a repository that happens to surround the source must not answer.
+export GIT_DIR=/nonexistent
+
+cmake -S "$source_dir" -B "$build_dir" -G "Unix Makefiles" "${flags[@]}" "${placement[@]}"
+cmake --build "$build_dir" --parallel "${JOBS:-$(nproc)}" --target whisper whisper-cli whisper-quantize
+
+# Regular files only (object stores have no links): a library stands once for each name that something asks for.
+for library in libwhisper.so libwhisper.so.1 libggml.so.0 libggml-base.so.0 libggml-cpu.so.0; do
+    install -m 755 -- "$(readlink -f -- "$build_dir/bin/$library")" "$out_dir/$library"
+done
+install -m 755 -- "$build_dir/bin/whisper-cli" "$build_dir/bin/whisper-quantize" "$out_dir/"
+
+cc -std=c11 -Wall -Werror -I "$source_dir/include" -I "$source_dir/ggml/include" \
+    "$(dirname -- "$(readlink -f -- "$0")")/abi_probe.c" -o "$build_dir/abi_probe"
+"$build_dir/abi_probe" >"$out_dir/abi.json"
+sed -n 's/^project("whisper.cpp" VERSION \([0-9.]*\)).*/\1/p' "$source_dir/CMakeLists.txt" >"$out_dir/version.txt"
+printf '%s\n' "${flags[@]}" >"$out_dir/cmake_flags.txt"

@@ -1,0 +1,203 @@
+"""Lay out the packages in the builder's organizer stage and prove each one with its self-test.
+
+Reads what build.sh wrote, the quantized models and build.json (written by role artifact_build); writes
+`<output>/whisper_<model>_xeon/`. It knows no clock and no host name: the same inputs give the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import wave
+from pathlib import Path
+from typing import Any
+
+from whisper_xeon.package import (
+    MANIFEST_NAME,
+    SCHEMA_VERSION,
+    Package,
+    PackageError,
+    encode_manifest,
+    file_digest,
+    model_config,
+)
+from whisper_xeon.selftest import same_words
+
+LIBRARIES = ("libwhisper.so", "libwhisper.so.1", "libggml.so.0", "libggml-base.so.0", "libggml-cpu.so.0")
+PROGRAMS = ("whisper-cli",)
+# What the host brings: glibc, the C++ runtime of every Debian, and libgomp1. Anything else would have to be shipped.
+HOST_LIBRARIES = {"libc.so.6", "libm.so.6", "libstdc++.so.6", "libgcc_s.so.1", "libgomp.so.1", "ld-linux-x86-64.so.2"}
+# What -march=x86-64-v3 lets the compiler use, in the names of /proc/cpuinfo (abm is LZCNT).
+BASELINE_CPU_FLAGS = ["abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "popcnt", "sse4_2", "ssse3"]
+SELFTEST_SECONDS = 900
+
+
+class BuildError(Exception):
+    """The inputs do not give a package; the message says what is wrong and what to do."""
+
+
+def main() -> int:
+    """Build every package that build.json names; exit status 1 with one line on a problem."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--settings", type=Path, required=True, help="build.json")
+    parser.add_argument("--built", type=Path, required=True, help="output folder of build.sh")
+    parser.add_argument("--models", type=Path, required=True, help="folder of the quantized <model>.bin")
+    parser.add_argument("--selftest", type=Path, required=True, help="folder of the <model>.wav clips")
+    parser.add_argument("--templates", type=Path, required=True, help="folder of README.md, NOTICE, push_to_minio.sh")
+    parser.add_argument("--output", type=Path, required=True, help="where the package folders go")
+    arguments = parser.parse_args()
+    settings = json.loads(arguments.settings.read_text(encoding="utf-8"))
+    try:
+        for model in settings["models"]:
+            organize(model, settings, arguments)
+    except (BuildError, PackageError) as error:
+        print(f"organize: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def organize(model: str, settings: dict[str, Any], inputs: argparse.Namespace) -> None:
+    """Write and verify the package of one model. Raises `BuildError`."""
+    config = model_config(model)
+    wanted = settings["models"][model]
+    folder = inputs.output / config["dir"]
+    folder.mkdir(parents=True)
+    for name in LIBRARIES + PROGRAMS:
+        _place(inputs.built / name, folder / name, executable=True)
+    _place(inputs.models / f"{model}.bin", folder / config["model"])
+    _place(inputs.selftest / f"{model}.wav", folder / "selftest.wav")
+    _check_clip(folder / "selftest.wav", model)
+    minimum = _minimum_versions([folder / name for name in LIBRARIES + PROGRAMS])
+    values = {
+        "PACKAGE": config["dir"],
+        "MODEL": model,
+        "MODEL_FILE": config["model"],
+        "WEIGHTS_NOTICE": wanted["notice"],
+        "WHISPER_CPP_VERSION": (inputs.built / "version.txt").read_text(encoding="utf-8").strip(),
+        "WHISPER_CPP_LICENSE": (inputs.built / "LICENSE").read_text(encoding="utf-8").strip(),
+        "GLIBC": minimum["glibc"],
+        "GLIBCXX": minimum["glibcxx"],
+        "CPU_FLAGS": " ".join(BASELINE_CPU_FLAGS),
+    }
+    for name in ("README.md", "NOTICE"):
+        _write(folder / name, _filled((inputs.templates / name).read_text(encoding="utf-8"), values))
+    _place(inputs.templates / "push_to_minio.sh", folder / "push_to_minio.sh", executable=True)
+    text = _transcribe(folder, config["model"], wanted["selftest"]["language"])
+    if not same_words(text, wanted["selftest"]["text"]):
+        raise BuildError(
+            f"self-test of {model} failed: whisper-cli heard {text!r}, expected were the words of "
+            f"{wanted['selftest']['text']!r}. Either the model, its clip or the text in versions.yml "
+            "(artifact_build_model_overrides) is not the one that belongs to the others."
+        )
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "package": config["dir"],
+        "model": {
+            "name": model,
+            "file": config["model"],
+            "quantization": settings["quantization"],
+            "source_sha256": wanted["source_sha256"],
+        },
+        "whisper_cpp": {
+            "version": values["WHISPER_CPP_VERSION"],
+            "source_sha256": settings["whisper_cpp"]["source_sha256"],
+        },
+        "cmake_flags": (inputs.built / "cmake_flags.txt").read_text(encoding="utf-8").splitlines(),
+        "variants": [{"name": "baseline", "path": "libggml-cpu.so.0", "cpu_flags": BASELINE_CPU_FLAGS}],
+        "minimum": minimum,
+        "abi": json.loads((inputs.built / "abi.json").read_text(encoding="utf-8")),
+        "selftest": {"audio": "selftest.wav", "text": text, "language": wanted["selftest"]["language"]},
+        "files": [_file_entry(path) for path in sorted(folder.iterdir())],
+    }
+    (folder / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
+    (folder / MANIFEST_NAME).chmod(0o644)
+    Package(folder).verify()
+    print(f"{config['dir']}: self-test heard {text!r}")
+
+
+def _place(source: Path, target: Path, executable: bool = False) -> None:
+    shutil.copyfile(source, target)
+    target.chmod(0o755 if executable else 0o644)
+
+
+def _write(target: Path, text: str) -> None:
+    target.write_text(text, encoding="utf-8")
+    target.chmod(0o644)
+
+
+def _filled(template: str, values: dict[str, str]) -> str:
+    return re.sub(r"@([A-Z_]+)@", lambda match: values[match.group(1)], template)
+
+
+def _file_entry(path: Path) -> dict[str, Any]:
+    return {
+        "path": path.name,
+        "size": path.stat().st_size,
+        "sha256": file_digest(path),
+        "executable": bool(path.stat().st_mode & 0o100),
+    }
+
+
+def _check_clip(clip: Path, model: str) -> None:
+    """The service reads the self-test without ffmpeg, so the clip has to be 16 kHz mono 16-bit WAV."""
+    try:
+        with wave.open(str(clip), "rb") as audio:
+            shape = (audio.getframerate(), audio.getnchannels(), audio.getsampwidth())
+    except (wave.Error, EOFError) as error:
+        raise BuildError(f"the self-test clip of {model} is not a WAV file ({error})") from None
+    if shape != (16000, 1, 2):
+        raise BuildError(
+            f"the self-test clip of {model} has {shape[0]} Hz, {shape[1]} channel(s), {8 * shape[2]} bits: convert it "
+            "with `ffmpeg -i CLIP -ar 16000 -ac 1 -c:a pcm_s16le selftest.wav`"
+        )
+
+
+def _minimum_versions(binaries: list[Path]) -> dict[str, str]:
+    """Return the newest glibc and GLIBCXX versions that the files ask for, after checking that they stand alone."""
+    versions: dict[str, set[tuple[int, ...]]] = {"GLIBC": {(0,)}, "GLIBCXX": {(0,)}}
+    for binary in binaries:
+        output = subprocess.run(
+            ["readelf", "--wide", "--dynamic", "--version-info", str(binary)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "LC_ALL": "C"},
+        ).stdout
+        needed = set(re.findall(r"\(NEEDED\)\s+Shared library: \[(.+?)\]", output))
+        foreign = needed - HOST_LIBRARIES - set(LIBRARIES)
+        if foreign:
+            raise BuildError(
+                f"{binary.name} needs {', '.join(sorted(foreign))}, which neither the package nor a host has: "
+                "remove the option in artifact_build_cmake_flags that asks for it"
+            )
+        if re.findall(r"\((?:RUNPATH|RPATH)\)\s+.*\[(.*)\]", output) not in (["$ORIGIN"],):
+            raise BuildError(f"{binary.name} does not look for its libraries beside itself (RUNPATH is not $ORIGIN)")
+        needs = output.partition("Version needs section")[2]
+        for name, version in re.findall(r"Name: (GLIBC|GLIBCXX)_([0-9.]+)", needs):
+            versions[name].add(tuple(int(part) for part in version.split(".")))
+    newest = {name: ".".join(map(str, max(found))) for name, found in versions.items()}
+    return {"glibc": newest["GLIBC"], "glibcxx": newest["GLIBCXX"]}
+
+
+def _transcribe(folder: Path, model_file: str, language: str) -> str:
+    """Return what the package's own whisper-cli hears in its self-test clip, decoded as the service decodes."""
+    command = [str(folder / "whisper-cli"), "--model", str(folder / model_file), "--file", str(folder / "selftest.wav")]
+    command += ["--language", language, "--beam-size", "1", "--best-of", "1", "--no-timestamps", "--no-prints"]
+    try:
+        result = subprocess.run(command, capture_output=True, timeout=SELFTEST_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise BuildError(f"the self-test of {folder.name} took more than {SELFTEST_SECONDS} s") from None
+    if result.returncode != 0:
+        reason = result.stderr.decode("utf-8", "replace").strip().splitlines()[-3:]
+        status = result.returncode
+        raise BuildError(f"whisper-cli of {folder.name} ended with status {status}: {' '.join(reason)}")
+    return " ".join(result.stdout.decode("utf-8", "replace").split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

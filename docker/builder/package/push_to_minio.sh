@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Copy this package into a bucket of MinIO or another S3 store, as releases/<release id>/<package>/.
+#
+# Works with `mc` or the `aws` CLI, whichever is installed. Environment:
+#   MINIO_ENDPOINT    for example https://minio.example.com:9000
+#   MINIO_ACCESS_KEY  MINIO_SECRET_KEY  (handed on in the environment only, never as an argument)
+#   MINIO_BUCKET      default whisper-artifacts; it has to exist
+# A release is written once: one that is there already is left alone. Which release hosts install is said by
+# channels/<channel>.json in the same bucket; this script shows it and never changes it.
+set -euo pipefail
+
+fail() {
+    echo "push_to_minio.sh: $*" >&2
+    exit 1
+}
+
+cd -- "$(dirname -- "$(readlink -f -- "$0")")"
+for name in MINIO_ENDPOINT MINIO_ACCESS_KEY MINIO_SECRET_KEY; do
+    [ -n "${!name:-}" ] || fail "$name is not set: export it and run again"
+done
+bucket=${MINIO_BUCKET:-whisper-artifacts}
+[ -f manifest.json ] || fail "no manifest.json in $PWD: this is not a package"
+
+# manifest.json is always written the same way, one key a line, so these lines need no JSON parser.
+field() {
+    sed -n "s/^ \"$1\": \"\(.*\)\",\{0,1\}\$/\1/p" manifest.json
+}
+release_id=$(field release_id)
+package=$(field package)
+checksums=$(awk -F '"' '/^   "path": /{path = $4} /^   "sha256": /{print $4 "  " path}' manifest.json)
+[ -n "$release_id" ] && [ -n "$package" ] && [ -n "$checksums" ] || fail "manifest.json was altered: fetch the package again"
+sha256sum --check --strict --quiet <<<"$checksums" || fail "the files above do not match manifest.json: fetch the package again"
+extra=$(find . -mindepth 1 ! -name manifest.json ! -name manifest.json.sig -printf '%P\n' | sort | comm -23 - <(cut -c 67- <<<"$checksums" | sort))
+[ -z "$extra" ] || fail "not in manifest.json: $extra"
+
+target=$bucket/releases/$release_id/$package
+if command -v mc >/dev/null; then
+    # mc reads a host and its credentials from the environment under this name; nothing is written to its configuration.
+    export MC_HOST_whisper="${MINIO_ENDPOINT%%://*}://$MINIO_ACCESS_KEY:$MINIO_SECRET_KEY@${MINIO_ENDPOINT#*://}"
+    present() { mc stat "whisper/$1" >/dev/null 2>&1; }
+    put() { mc cp --quiet "$1" "whisper/$2" >/dev/null; }
+    channels() { mc ls "whisper/$bucket/channels/" | awk '{print $NF}'; }
+    show() { mc cat "whisper/$1"; }
+elif command -v aws >/dev/null; then
+    export AWS_ACCESS_KEY_ID=$MINIO_ACCESS_KEY AWS_SECRET_ACCESS_KEY=$MINIO_SECRET_KEY
+    export AWS_DEFAULT_REGION=${AWS_DEFAULT_REGION:-us-east-1}
+    # Stores other than AWS refuse the checksums that newer clients add by themselves.
+    export AWS_REQUEST_CHECKSUM_CALCULATION=when_required AWS_RESPONSE_CHECKSUM_VALIDATION=when_required
+    present() { aws --endpoint-url "$MINIO_ENDPOINT" s3 ls "s3://$1" >/dev/null 2>&1; }
+    put() { aws --endpoint-url "$MINIO_ENDPOINT" s3 cp --only-show-errors "$1" "s3://$2"; }
+    channels() { aws --endpoint-url "$MINIO_ENDPOINT" s3 ls "s3://$bucket/channels/" | awk '{print $NF}'; }
+    show() { aws --endpoint-url "$MINIO_ENDPOINT" s3 cp --quiet "s3://$1" -; }
+else
+    fail "neither mc nor aws is installed: install one of them (pip install awscli)"
+fi
+
+if present "$target/manifest.json"; then
+    echo "$package release $release_id is in $bucket already"
+else
+    cut -c 67- <<<"$checksums" | while IFS= read -r path; do
+        echo "$path"
+        put "$path" "$target/$path"
+    done
+    # The manifest comes last: whoever finds it finds the whole release.
+    put manifest.json "$target/manifest.json"
+    echo "$package release $release_id is in $bucket"
+fi
+
+# A bucket without any channel is a normal, empty answer.
+names=$(channels 2>/dev/null || true)
+[ -n "$names" ] || echo "no channel names a release yet"
+for name in $names; do
+    echo "channels/$name:"
+    show "$bucket/channels/$name"
+done
+echo "Hosts install what their channel names; this script changes no channel (the playbook build.yml of whisper-xeon does)."
