@@ -118,7 +118,8 @@ class WhisperLibraryAdapter:
         """Return the transcript of `samples`: a buffer of float32, mono, 16 kHz, within -1 to 1.
 
         A clip shorter than 100 ms, like one without speech, has a transcript without segments. Raises
-        `UnsupportedOptionError` for options that this model cannot follow, `WhisperLibraryError` when the library fails.
+        `UnsupportedOptionError` for options that this model cannot follow, `WhisperLibraryError` when the library
+        fails.
         """
         options = options or DecodeOptions()
         self._check(options)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import ctypes
+import os
 import re
 import threading
 from pathlib import Path
@@ -49,7 +50,8 @@ def choose_variant(package: Package, flags: frozenset[str]) -> dict[str, Any]:
     if not suitable:
         missing = ", ".join(sorted(set(variants[0]["cpu_flags"]) - flags))
         raise LibraryLoadError(
-            f"this host's processor lacks {missing}: {package.name} needs x86-64-v3 (Haswell or newer); use another host"
+            f"this host's processor lacks {missing}: {package.name} needs AVX2 (Intel Haswell or newer); "
+            "use another host"
         )
     return suitable[-1]
 
@@ -156,7 +158,8 @@ class Library:
         function("whisper_is_multilingual", c_int, context)
         # whisper_token whisper_token_eot(struct whisper_context * ctx)
         function("whisper_token_eot", ctypes.c_int32, context)
-        # int whisper_tokenize(struct whisper_context * ctx, const char * text, whisper_token * tokens, int n_max_tokens)
+        # int whisper_tokenize(
+        #     struct whisper_context * ctx, const char * text, whisper_token * tokens, int n_max_tokens)
         function("whisper_tokenize", c_int, context, c_char_p, tokens, c_int)
 
         # int whisper_lang_max_id(void)
@@ -215,6 +218,9 @@ def load(package: Package) -> Library:
                     f"this process has already loaded libwhisper from another build than {package.directory}: "
                     "use one process for each build"
                 )
+            # libgomp reads this while it is mapped. By default its threads spin at every barrier, and one busy
+            # neighbour makes a transcription three to four times slower; a host that is idle loses nothing.
+            os.environ.setdefault("OMP_WAIT_POLICY", "passive")
             _loaded[build] = Library(package, variant)
         return _loaded[build]
 

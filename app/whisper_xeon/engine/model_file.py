@@ -1,9 +1,9 @@
 """Checks a ggml Whisper model before the library reads it.
 
 whisper.cpp's loader trusts its input: a tensor of more than four dimensions writes past the stack, a vocabulary of
-another size than Whisper's reads past the heap during transcription, absurd sizes end in an uncaught exception. So every
-number the loader would act on is compared here with what the others imply. Weights are skipped, not read: a file of
-600 MB takes a few milliseconds more than one of 8 MB. Dimensions come from the file, never from its name.
+another size than Whisper's reads past the heap during transcription, absurd sizes end in an uncaught exception. So
+every number the loader would act on is compared here with what the others imply. Weights are skipped, not read: a file
+of 600 MB takes a few milliseconds more than one of 8 MB. Dimensions come from the file, never from its name.
 """
 
 from __future__ import annotations

@@ -1,0 +1,188 @@
+"""The processes behind the pool: a zygote that loads the model once, and the workers that it forks.
+
+The zygote is started by the pool (`python3 -m whisper_xeon.engine.worker <fd of the control socket>`), never computes
+and never has a second thread, so that each fork is a whole process with the weights already in its memory, shared until
+written. It reaps and kills its workers by number, which is safe for a parent only. A worker makes its own state and
+answers one job at a time on its own socket. Nobody outlives the pool: the zygote leaves when the control socket ends,
+and the kernel kills the workers of a zygote that is gone.
+
+Control socket, from the pool: {"op": "load", …} first, then {"op": "fork", "id"} with the worker's socket, and
+{"op": "kill", "id"}. To the pool: {"event": "loaded", …} or {"event": "failed", "reason"}, then {"event": "forked", "id",
+"pid"} and {"event": "exited", "id", "status"}.
+Job socket, to the worker: {"options", "samples"} with the samples' memfd. From it: {"event": "ready"} once, then
+{"event": "started"} and {"event": "done", "transcript", "compute_s"} or {"event": "error", "kind", "message"} for each
+job; {"event": "failed", "reason"} instead of all that when it cannot make its state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+from whisper_xeon.audio.decode import map_samples
+from whisper_xeon.engine.adapter import WhisperLibraryAdapter
+from whisper_xeon.engine.channel import close_all, receive_message, send_message
+from whisper_xeon.engine.errors import UnsupportedOptionError, WhisperLibraryError
+from whisper_xeon.package import Package, PackageError
+from whisper_xeon.transcript import DecodeOptions
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+# Workers go first when memory runs out: the pool replaces them.
+_OOM_SCORE_ADJUSTMENT = "500"
+
+
+def main() -> int:
+    """Run the zygote on the control socket whose descriptor is the only argument."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    # A terminal's Ctrl-C and systemd's SIGTERM reach the whole group: the pool decides when its processes end.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    # A core dump would hold the weights and somebody's speech.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _prctl(_PR_SET_NAME, b"wx-zygote")
+    with contextlib.suppress(EOFError, ConnectionError):
+        adapter = _load(control)
+        if adapter is None:
+            return 1
+        gc.collect()
+        gc.freeze()  # collections in the workers then leave the shared pages alone
+        _Zygote(control, adapter).run()
+    return 0
+
+
+def _load(control: socket.socket) -> WhisperLibraryAdapter | None:
+    order, _ = receive_message(control)
+    started = time.monotonic()
+    try:
+        adapter = WhisperLibraryAdapter(package=Package(order["directory"]), threads=order["threads"])
+    except (PackageError, WhisperLibraryError) as error:
+        send_message(control, {"event": "failed", "reason": str(error)})
+        return None
+    event = {"event": "loaded", "cpu_variant": adapter.variant, "load_s": round(time.monotonic() - started, 3)}
+    send_message(control, event)
+    return adapter
+
+
+class _Zygote:
+    def __init__(self, control: socket.socket, adapter: WhisperLibraryAdapter):
+        self._control = control
+        self._adapter = adapter
+        self._pid = os.getpid()
+        self._workers: dict[int, int] = {}  # process id -> the pool's number for the worker
+        self._wake_out, self._wake_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def run(self) -> None:
+        signal.set_wakeup_fd(self._wake_in, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(self._wake_out, select.POLLIN)
+        try:
+            while True:
+                ready = {fd for fd, _ in poll.poll()}
+                if self._wake_out in ready:
+                    os.read(self._wake_out, 4096)
+                    self._reap()
+                if self._control.fileno() in ready:
+                    self._obey(*receive_message(self._control))
+        finally:
+            for pid in self._workers:
+                os.kill(pid, signal.SIGKILL)
+
+    def _obey(self, order: dict[str, Any], fds: list[int]) -> None:
+        if order["op"] == "fork":
+            try:
+                pid = os.fork()
+            except OSError:  # no memory, or too many processes: the pool tries again
+                close_all(fds)
+                send_message(self._control, {"event": "exited", "id": order["id"], "status": 1 << 8})
+                return
+            if pid == 0:
+                self._become_worker(fds[0])
+            self._workers[pid] = order["id"]
+            close_all(fds)
+            send_message(self._control, {"event": "forked", "id": order["id"], "pid": pid})
+        elif order["op"] == "kill":
+            for pid, number in self._workers.items():
+                if number == order["id"]:
+                    os.kill(pid, signal.SIGKILL)
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    return
+                number = self._workers.pop(pid)
+                send_message(self._control, {"event": "exited", "id": number, "status": status})
+
+    def _become_worker(self, job_fd: int) -> NoReturn:
+        status = 1
+        try:
+            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._control.close()
+            close_all((self._wake_out, self._wake_in))
+            if os.getppid() == self._pid:  # else it died before the line above
+                _serve_jobs(socket.socket(fileno=job_fd), self._adapter)
+            status = 0
+        except BaseException as error:  # os._exit below would end it without a word
+            print(f"engine worker {os.getpid()}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        finally:
+            os._exit(status)
+
+
+def _serve_jobs(jobs: socket.socket, adapter: WhisperLibraryAdapter) -> None:
+    """Make a state, then transcribe what comes until the pool closes the socket."""
+    _prctl(_PR_SET_NAME, b"wx-worker")
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE_ADJUSTMENT, encoding="ascii")
+    with contextlib.suppress(EOFError, ConnectionError):
+        try:
+            adapter.prepare()
+        except WhisperLibraryError as error:
+            send_message(jobs, {"event": "failed", "reason": str(error)})
+            return
+        send_message(jobs, {"event": "ready"})
+        while True:
+            job, fds = receive_message(jobs)
+            send_message(jobs, {"event": "started"})
+            try:
+                answer = _transcribe(adapter, job, fds[0])
+            finally:
+                close_all(fds)
+            send_message(jobs, answer)
+
+
+def _transcribe(adapter: WhisperLibraryAdapter, job: dict[str, Any], pcm_fd: int) -> dict[str, Any]:
+    started = time.monotonic()
+    try:
+        samples = map_samples(pcm_fd, job["samples"]) if job["samples"] else b""
+        transcript = adapter.transcribe_pcm(samples, DecodeOptions.from_dict(job["options"]))
+    except UnsupportedOptionError as error:
+        return {"event": "error", "kind": "refused", "message": str(error)}
+    except WhisperLibraryError as error:
+        return {"event": "error", "kind": "failed", "message": str(error)}
+    return {"event": "done", "transcript": transcript.to_dict(), "compute_s": time.monotonic() - started}
+
+
+def _prctl(option: int, value: Any) -> None:
+    # int prctl(int option, unsigned long arg2, …)
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl failed")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
