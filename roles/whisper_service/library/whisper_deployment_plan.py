@@ -22,7 +22,6 @@ from whisper_xeon.package import (
     Package,
     PackageError,
     model_config,
-    parse_manifest,
 )
 
 DOCUMENTATION = r"""
@@ -31,7 +30,8 @@ short_description: Say what a deployment consists of
 options:
   model: {type: str, required: true, description: Model that the package must hold.}
   artifact_dir: {type: path, description: Package folder, or a folder that holds package folders.}
-  manifest: {type: str, description: Text of manifest.json, when the package is not on the control node.}
+  manifest: {type: dict, description: "Checked content of manifest.json, when the package is not on the control node."}
+  manifest_file: {type: dict, description: "Size and sha256 of that manifest.json."}
   url: {type: str, required: true, description: Where the host itself reaches the service; goes into the record.}
   app_dir: {type: path, required: true, description: Folder that holds the application package whisper_xeon.}
   texts: {type: dict, required: true, description: "Path in the deployment -> content: settings and units."}
@@ -88,27 +88,35 @@ def bundle_of(files: dict[str, bytes]) -> str:
 
 
 def plan(
-    *, model: str, artifact_dir: str | None, manifest: str | None, url: str, app_dir: str, texts: dict[str, str]
+    *,
+    model: str,
+    artifact_dir: str | None,
+    manifest: dict | None,
+    manifest_file: dict | None,
+    url: str,
+    app_dir: str,
+    texts: dict[str, str],
 ) -> dict:
     """Return the module's result; the arguments are the module's options. Raises `PackageError`."""
     sources: dict[str, str] = {}
     if manifest is None:
         package = package_in(Path(artifact_dir), model)
-        content = package.manifest
-        manifest_bytes = package.path(MANIFEST_NAME).read_bytes()
-        folder = f"package/{package.name}"
-        sources = {f"{folder}/{entry['path']}": str(package.path(entry["path"])) for entry in content["files"]}
-    else:
-        manifest_bytes = manifest.encode("utf-8")
-        content = parse_manifest(manifest_bytes, f"the manifest of model {model}")
-        folder = f"package/{content['package']}"
-        if content["model"]["name"] != model:
-            raise PackageError(f"the store offers model {content['model']['name']!r} as {model!r}: publish it again")
-
-    small = {f"{folder}/{MANIFEST_NAME}": manifest_bytes}
-    small.update(app_files(Path(app_dir)))
+        manifest = package.manifest
+        manifest_file = {"size": package.path(MANIFEST_NAME).stat().st_size, "sha256": package.manifest_digest}
+        names = [MANIFEST_NAME, *(entry["path"] for entry in manifest["files"])]
+        sources = {f"package/{package.name}/{name}": str(package.path(name)) for name in names}
+    elif manifest["model"]["name"] != model:
+        raise PackageError(f"the store offers model {manifest['model']['name']!r} as {model!r}: publish it again")
+    folder = f"package/{manifest['package']}"
+    listed = {
+        "path": MANIFEST_NAME,
+        "size": manifest_file["size"],
+        "sha256": manifest_file["sha256"],
+        "executable": False,
+    }
+    small = app_files(Path(app_dir))
     small.update({path: text.encode("utf-8") for path, text in texts.items()})
-    files = [dict(entry, path=f"{folder}/{entry['path']}") for entry in content["files"]] + [
+    files = [dict(entry, path=f"{folder}/{entry['path']}") for entry in [*manifest["files"], listed]] + [
         {"path": path, "size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "executable": False}
         for path, data in small.items()
     ]
@@ -116,8 +124,8 @@ def plan(
         "schema_version": 1,
         "model": model,
         "url": url,
-        "package": content["package"],
-        "release_id": content["release_id"],
+        "package": manifest["package"],
+        "release_id": manifest["release_id"],
         "files": sorted(files, key=lambda entry: entry["path"]),
     }
     text = json.dumps(record, sort_keys=True, indent=1) + "\n"
@@ -126,12 +134,12 @@ def plan(
         "record": text,
         "bundle": bundle_of(small),
         "sources": sources,
-        "release_id": content["release_id"],
-        "package": content["package"],
-        "package_bytes": sum(entry["size"] for entry in content["files"]),
+        "release_id": manifest["release_id"],
+        "package": manifest["package"],
+        "package_bytes": sum(entry["size"] for entry in manifest["files"]),
         "ram_mb": model_config(model)["ram_mb"],
-        "minimum": content["minimum"],
-        "variants": content["variants"],
+        "minimum": manifest["minimum"],
+        "variants": manifest["variants"],
     }
 
 
@@ -141,13 +149,15 @@ def main() -> None:
         argument_spec={
             "model": {"type": "str", "required": True, "choices": list(MODEL_CONFIGS)},
             "artifact_dir": {"type": "path"},
-            "manifest": {"type": "str"},
+            "manifest": {"type": "dict"},
+            "manifest_file": {"type": "dict"},
             "url": {"type": "str", "required": True},
             "app_dir": {"type": "path", "required": True},
             "texts": {"type": "dict", "required": True},
         },
         required_one_of=[("artifact_dir", "manifest")],
         mutually_exclusive=[("artifact_dir", "manifest")],
+        required_together=[("manifest", "manifest_file")],
         supports_check_mode=True,
     )
     try:
