@@ -194,7 +194,11 @@ def running_service(artifacts_dir: Path, *, wait: bool = True, **settings: str) 
         log_file = Path(folder) / "log"
         with log_file.open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "whisper_xeon"], env=environment(**values), stdout=log, stderr=log, cwd=folder
+                [sys.executable, "-m", "whisper_xeon"],
+                env=environment(TMPDIR=folder, **values),
+                stdout=log,
+                stderr=log,
+                cwd=folder,
             )
         service = Service(process, port, log_file)
         try:
@@ -229,10 +233,21 @@ def wait_for(condition, seconds: float = 20) -> Any:
     return value
 
 
+def process_stat(pid: int) -> list[str]:
+    """Return the fields of /proc/<pid>/stat from the state on; empty when there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process exists and is no zombie."""
+    return process_stat(pid)[:1] not in ([], ["Z"])
+
+
 def _parent(pid: int) -> int:
-    with contextlib.suppress(OSError):
-        return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
-    return 0
+    return int((process_stat(pid) or ["", "0"])[1])
 
 
 def _descendants(pid: int) -> list[int]:

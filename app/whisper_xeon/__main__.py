@@ -12,6 +12,7 @@ import dataclasses
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -37,6 +38,8 @@ _FAILED = 1
 _BAD_SETTING = 2
 _SELF_TEST_SECONDS = 900
 _POOL_STOP_SECONDS = 2.0
+_FAILED_DRAIN_SECONDS = 5.0
+_FILE_LIMIT = 8192  # a connection takes one file for itself and up to two for its audio
 
 
 class StartError(Exception):
@@ -52,10 +55,13 @@ def main(arguments: list[str] | None = None) -> int:
         if options.check_config:
             _print_settings(settings, warnings)
             return 0
+        if options.self_test:
+            logs.configure("critical")  # the one line that says what is wrong comes from here
+            return _self_test(settings)
         logs.configure(settings.log_level)
         for warning in warnings:
             logs.log(logging.WARNING, warning)
-        return _self_test(settings) if options.self_test else _serve(settings, keys)
+        return _serve(settings, keys)
     except SettingsError as error:
         return _complain(error, _BAD_SETTING)
     except (StartError, PackageError, AudioError, EngineError, WhisperLibraryError) as error:
@@ -134,7 +140,7 @@ def _self_test(settings: Settings) -> int:
         "load_s": round(load_s, 3),
         "compute_s": round(result.compute_s, 3),
     }
-    print(json.dumps(report, ensure_ascii=False), flush=True)
+    print(json.dumps(report), flush=True)
     if not correct:
         raise StartError(f"{package.name} transcribes its self-test clip wrongly on this host: do not serve it")
     return 0
@@ -142,6 +148,7 @@ def _self_test(settings: Settings) -> int:
 
 def _serve(settings: Settings, keys: tuple[bytes, ...]) -> int:
     started_at = time.time()
+    _raise_file_limit()
     notifier = Notifier()
     listeners = _listeners(settings)
     require_tools()
@@ -153,7 +160,7 @@ def _serve(settings: Settings, keys: tuple[bytes, ...]) -> int:
         signal.signal(number, lambda *_: server.stop())
     notifier.notify(f"STATUS=loading {package.model}")
     pool.start()
-    watcher = threading.Thread(target=_watch, args=(pool, package, server, notifier, started_at), daemon=True)
+    watcher = threading.Thread(target=_watch, args=(pool, package, server, notifier), daemon=True)
     watcher.start()
     server.run(tick=_sign_of_life(server, pool, notifier), interval=min(1.0, notifier.watchdog_interval or 1.0))
 
@@ -161,12 +168,20 @@ def _serve(settings: Settings, keys: tuple[bytes, ...]) -> int:
         signal.signal(number, signal.SIG_DFL)  # a second signal ends it at once
     failure = pool.failure if pool.state == "failed" else None
     notifier.notify("STOPPING=1", "STATUS=finishing the running requests")
-    drained = server.drain(settings.request_timeout)
+    drained = server.drain(_FAILED_DRAIN_SECONDS if failure else settings.request_timeout)
     pool.stop(grace=_POOL_STOP_SECONDS if drained else 0)
     if failure:
         raise StartError(failure)
     logs.log(logging.INFO, "stopped")
     return 0
+
+
+def _raise_file_limit() -> None:
+    """Allow more open files than the customary 1024, as far as the hard limit goes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILE_LIMIT if hard == resource.RLIM_INFINITY else min(_FILE_LIMIT, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,20 +207,11 @@ def _listeners(settings: Settings) -> _Listeners:
     return _Listeners([listener], inherited=False)
 
 
-def _watch(pool: EnginePool, package: Package, server: Server, notifier: Notifier, started_at: float) -> None:
-    """Tell the world once that the model is loaded, or stop the service when it cannot be."""
+def _watch(pool: EnginePool, package: Package, server: Server, notifier: Notifier) -> None:
+    """Tell systemd once that the model is loaded, or stop the service when it cannot be."""
     while pool.state == "loading":
         pool.wait_ready(1.0)
     if pool.state == "ready":
-        logs.log(
-            logging.INFO,
-            "model loaded",
-            model=package.model,
-            release_id=package.release_id,
-            quantization=package.quantization,
-            whisper_cpp=package.manifest["whisper_cpp"]["version"],
-            load_ms=round((time.time() - started_at) * 1000),
-        )
         notifier.notify("READY=1", f"STATUS=serving {package.model}, release {package.release_id[:12]}")
     elif pool.state == "failed":
         server.stop()

@@ -36,7 +36,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
-        text = json.dumps(line, ensure_ascii=False, default=str)
+        text = json.dumps(line, default=str)
         return f"<{_SYSLOG_PRIORITY.get(record.levelno, 6)}>{text}" if self._journal else text
 
 

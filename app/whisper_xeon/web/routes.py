@@ -25,6 +25,7 @@ from whisper_xeon.engine.pool import (
     EngineCrashed,
     EngineError,
     EnginePool,
+    EngineRefused,
     EngineResult,
     EngineTimeout,
     EngineUnavailable,
@@ -45,6 +46,14 @@ _FORM_OVERHEAD_BYTES = 1 << 20  # fields, part headers and boundaries around the
 _MAX_PROMPT_CHARACTERS = 4096  # of which the model sees the last 224 tokens
 _DECODE_SECONDS = 60.0
 _POLL_SECONDS = 0.5
+
+# Why a state of the pool takes no requests. The reason of a failure names files of this host: it goes to the log only.
+_NOT_READY = {
+    "ready": "the engines are just back",
+    "loading": "the model is loading",
+    "failed": "the model cannot be loaded; the service's log says why",
+    "stopped": "the service is stopping",
+}
 
 _OPTION_FIELDS = ("model", "language", "prompt", "temperature")
 _OPENAI_FIELDS = (
@@ -135,10 +144,8 @@ class Application:
     def _ready(self, request: Request) -> Response:
         if self._pool.state == "ready":
             return _json(200, {"status": "ready", "model": self._package.model, "release_id": self._package.release_id})
-        reason = self._pool.failure or {"loading": "the model is loading", "stopped": "the service is stopping"}.get(
-            self._pool.state, "the engines cannot be started"
-        )
-        return _json(503, {"status": self._pool.state, "reason": reason}, {"Retry-After": "1"})
+        state = self._pool.state
+        return _json(503, {"status": state, "reason": _NOT_READY[state]}, {"Retry-After": "1"})
 
     def _version(self, request: Request) -> Response:
         manifest = self._package.manifest
@@ -197,7 +204,7 @@ class Application:
         A form, or the bare audio as the body with the fields in the query.
         """
         if self._pool.state in ("failed", "stopped"):
-            raise _unavailable(self._pool.failure or "the service is stopping")
+            raise self._unavailable()
         content_type = request.headers.get("content-type", "")
         kind = parse_parameters(content_type, "the header Content-Type")[0] if content_type else ""
         too_large = HttpError(
@@ -296,7 +303,7 @@ class Application:
                 request.log.update(audio_seconds=round(audio.duration, 2), decode_ms=_ms(decode_s))
                 result = self._pool.transcribe(audio, options, deadline=deadline, cancelled=request.client_gone)
         except (AudioError, EngineError) as error:
-            raise _failure(error) from error
+            raise self._failure(error) from error
         request.log.update(wait_ms=_ms(result.wait_s), compute_ms=_ms(result.compute_s), attempts=result.attempts)
         return _Timed(result, decode_s)
 
@@ -321,6 +328,17 @@ class Application:
             yield
         finally:
             self._spool.release(size)
+
+    def _failure(self, error: AudioError | EngineError) -> Exception:
+        return self._unavailable() if isinstance(error, EngineUnavailable) else _failure(error)
+
+    def _unavailable(self) -> HttpError:
+        return HttpError(
+            503,
+            f"no engine is available: {_NOT_READY[self._pool.state]}",
+            code="engine_unavailable",
+            headers={"Retry-After": "5"},
+        )
 
     def _result_headers(self, timed: _Timed) -> dict[str, str]:
         result = timed.result
@@ -404,8 +422,8 @@ def _failure(error: AudioError | EngineError) -> Exception:
         )
     if isinstance(error, EngineTimeout):
         return _timeout()
-    if isinstance(error, EngineUnavailable):
-        return _unavailable(error.reason)
+    if isinstance(error, EngineRefused):
+        return HttpError(400, str(error), code="invalid_value")
     if isinstance(error, EngineCrashed):
         return HttpError(
             500, "the engine crashed twice on this audio; other requests are not affected", code="engine_crashed"
@@ -419,10 +437,6 @@ def _invalid(param: str, message: str) -> HttpError:
 
 def _timeout() -> HttpError:
     return HttpError(504, "the transcription took too long (WHISPER_REQUEST_TIMEOUT)", code="timeout")
-
-
-def _unavailable(reason: str) -> HttpError:
-    return HttpError(503, f"no engine is available: {reason}", code="engine_unavailable", headers={"Retry-After": "5"})
 
 
 def _json(status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> Response:

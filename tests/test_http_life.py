@@ -1,0 +1,315 @@
+"""The life of the service: start, systemd's sockets and notices, crashes and vanished clients in the middle, stop."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from service import (
+    EXACT,
+    RECORDINGS,
+    Service,
+    encode_form,
+    end,
+    environment,
+    free_port,
+    is_running,
+    process_stat,
+    run_cli,
+    running_service,
+    wait_for,
+)
+
+OPENAI = "/v1/audio/transcriptions"
+LONG = RECORDINGS / "long.wav"
+
+
+@pytest.fixture(scope="module")
+def service(artifacts_dir):
+    with running_service(artifacts_dir, WHISPER_ENGINES="2") as running:
+        yield running
+
+
+@pytest.fixture
+def no_package(artifacts_dir, tmp_path) -> Path:
+    """A folder whose package of `small` has lost its library."""
+    shutil.copytree(artifacts_dir / "whisper_small_xeon", tmp_path / "whisper_small_xeon")
+    (tmp_path / "whisper_small_xeon" / "libwhisper.so.1").unlink()
+    return tmp_path
+
+
+def submit(service: Service, path: Path, **fields: str) -> socket.socket:
+    """Send a transcription request whole and return the socket without waiting for the answer."""
+    body, content_type = encode_form([("file", path), *fields.items()])
+    sock = socket.create_connection(("127.0.0.1", service.port), timeout=60)
+    head = f"POST {OPENAI} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: {content_type}\r\n"
+    sock.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    return sock
+
+
+def busy(service: Service) -> None:
+    """Wait until an engine computes: the processor time of a worker goes up."""
+
+    def ticks() -> dict[int, int]:
+        return {pid: int(stat[11]) for pid in service.worker_pids() if (stat := process_stat(pid))}
+
+    before = ticks()
+    wait_for(lambda: any(now > before.get(pid, 0) + 5 for pid, now in ticks().items()))
+
+
+def test_ten_parallel_requests_survive_segfaults_of_all_workers(service):
+    recordings = list(EXACT)[:10]
+
+    def kill_workers() -> None:
+        for pid in service.worker_pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSEGV)
+
+    with ThreadPoolExecutor(10) as clients:
+        answers = [clients.submit(service.transcribe, recording) for recording in recordings]
+        busy(service)
+        kill_workers()
+        wait_for(lambda: sum(answer.done() for answer in answers) >= 5)  # those hit above have had their second try
+        kill_workers()
+        texts = [answer.result().json.get("text") for answer in answers]
+    assert texts == [EXACT[recording]["small"] for recording in recordings]
+    assert len(service.events("engine worker lost")) == 4
+
+
+def test_a_request_that_kills_every_worker_is_told_so_and_the_next_one_served(service):
+    with submit(service, LONG) as sock:
+        for _ in range(2):
+            busy(service)
+            for pid in service.worker_pids():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSEGV)
+        answer = sock.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert b'"code": "engine_crashed"' in answer
+    assert service.transcribe("fr-01.wav").json["text"] == EXACT["fr-01.wav"]["small"]
+
+
+def test_a_client_that_goes_away_frees_its_engine(service):
+    gone = [submit(service, LONG) for _ in range(2)]
+    busy(service)
+    for sock in gone:
+        sock.close()
+    wait_for(lambda: len([line for line in service.events("request") if line["status"] == 499]) == 2)
+    assert service.transcribe("fr-01.wav").status == 200
+
+
+def test_a_full_queue_is_503_with_retry_after(artifacts_dir):
+    with running_service(artifacts_dir, WHISPER_ENGINES="1", WHISPER_QUEUE="0") as service, submit(service, LONG):
+        busy(service)
+        answer = service.transcribe("fr-01.wav")
+        assert (answer.status, answer.error["code"], answer.error["type"]) == (503, "queue_full", "server_error")
+        assert int(answer.headers["retry-after"]) >= 1
+
+
+def test_uploads_over_the_memory_for_all_of_them_are_503_until_one_ends(artifacts_dir):
+    settings = {"WHISPER_SPOOL_MB": "2", "WHISPER_MAX_UPLOAD_MB": "1", "WHISPER_MAX_AUDIO_SECONDS": "10"}
+    head = b"POST /transcribe HTTP/1.1\r\nHost: a\r\nContent-Type: audio/wav\r\nContent-Length: 1048576\r\n\r\n"
+    with running_service(artifacts_dir, **settings) as service:
+        with contextlib.ExitStack() as stack:
+            for _ in range(2):  # two uploads that stop just before their end
+                unfinished = stack.enter_context(socket.create_connection(("127.0.0.1", service.port)))
+                unfinished.sendall(head + bytes(1048000))
+            answer = wait_for(lambda: _refused(service.transcribe("fr-01.wav")))
+            assert (answer.status, answer.error["code"]) == (503, "spool_full")
+            assert answer.headers["retry-after"]
+        wait_for(lambda: service.transcribe("fr-01.wav").status == 200)
+
+
+def _refused(answer):
+    return answer if answer.status != 200 else None
+
+
+def test_a_transcription_over_its_time_is_504(artifacts_dir):
+    settings = {"WHISPER_ENGINES": "1", "WHISPER_REQUEST_TIMEOUT": "1"}
+    with running_service(artifacts_dir, **settings) as service, submit(service, LONG) as sock:
+        assert sock.recv(65536).startswith(b"HTTP/1.1 504 ")
+        assert service.get("/readyz").status == 200
+
+
+def test_sigterm_finishes_the_running_request(artifacts_dir):
+    with running_service(artifacts_dir) as service, submit(service, RECORDINGS / "en-00.wav") as sock:
+        busy(service)
+        service.process.send_signal(signal.SIGTERM)
+        received = b"".join(iter(lambda: sock.recv(65536), b""))
+        assert received.startswith(b"HTTP/1.1 200 OK")
+        assert EXACT["en-00.wav"]["small"].encode() in received
+        assert service.process.wait(20) == 0
+
+
+def test_sigterm_to_the_whole_group_as_a_terminal_sends_it_finishes_the_running_request(artifacts_dir):
+    with running_service(artifacts_dir) as service, submit(service, RECORDINGS / "en-00.wav") as sock:
+        busy(service)
+        for pid in [*service.engine_pids(), service.process.pid]:
+            os.kill(pid, signal.SIGTERM)
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_an_idle_connection_does_not_hold_up_the_stop(artifacts_dir):
+    with running_service(artifacts_dir) as service:
+        engines = service.engine_pids()
+        with socket.create_connection(("127.0.0.1", service.port)) as idle:
+            idle.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert idle.recv(65536).startswith(b"HTTP/1.1 200 OK")
+            assert service.terminate() == 0
+        wait_for(lambda: not any(is_running(pid) for pid in engines))
+
+
+def test_while_loading_it_is_alive_but_not_ready_and_requests_wait(artifacts_dir):
+    with running_service(artifacts_dir, wait=False) as service:
+        health = wait_for(lambda: _answer_or_none(service, "/health"))
+        ready = service.get("/readyz")
+        assert health.status == 200
+        # It loads within moments; whichever comes first, the request below must be answered.
+        assert ready.status == 200 or ready.json["status"] == "loading"
+        assert service.transcribe("fr-01.wav").json["text"] == EXACT["fr-01.wav"]["small"]
+
+
+def _answer_or_none(service: Service, path: str):
+    try:
+        return service.get(path)
+    except OSError:
+        return None
+
+
+class Systemd:
+    """Plays systemd's part with its real protocol: a listening socket as descriptor 3 and a datagram socket."""
+
+    def __init__(self, folder: Path):
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notices.bind(str(folder / "notify"))
+        self.notices.settimeout(60)
+        self._address = str(folder / "notify")
+        self._log_file = folder / "log"
+
+    def start(self, artifacts_dir: Path, **settings: str) -> Service:
+        # LISTEN_PID is the service's own process id, so a process that knows it becomes the service.
+        script = (
+            "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ['LISTEN_PID'] = str(os.getpid()); "
+            "os.execv(sys.executable, [sys.executable, '-m', 'whisper_xeon'])"
+        )
+        variables = {"WHISPER_ARTIFACTS_DIR": str(artifacts_dir), "NOTIFY_SOCKET": self._address, "LISTEN_FDS": "1"}
+        descriptor = self.listener.fileno()
+        with self._log_file.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-c", script, str(descriptor)],
+                env=environment(**variables, **settings),
+                pass_fds=(descriptor,),
+                stdout=log,
+                stderr=log,
+            )
+        return Service(process, self.listener.getsockname()[1], self._log_file)
+
+    def wait_for_notice(self, assignment: str) -> None:
+        while assignment not in self.notices.recv(4096).decode().splitlines():
+            pass
+
+    def close(self) -> None:
+        self.listener.close()
+        self.notices.close()
+
+
+@pytest.fixture
+def systemd(tmp_path):
+    played = Systemd(tmp_path)
+    yield played
+    played.close()
+
+
+def test_a_socket_from_systemd_is_served_and_readiness_told_when_the_model_is_loaded(artifacts_dir, systemd):
+    service = systemd.start(artifacts_dir)
+    try:
+        systemd.wait_for_notice("READY=1")
+        assert service.get("/readyz").status == 200
+        assert service.terminate() == 0
+        systemd.wait_for_notice("STOPPING=1")
+    finally:
+        end(service.process)
+
+
+def test_a_request_between_two_services_waits_in_the_socket(artifacts_dir, systemd):
+    first = systemd.start(artifacts_dir)
+    try:
+        systemd.wait_for_notice("READY=1")
+        assert first.terminate() == 0
+    finally:
+        end(first.process)
+    with submit(first, RECORDINGS / "fr-01.wav") as waiting:
+        second = systemd.start(artifacts_dir)
+        try:
+            assert EXACT["fr-01.wav"]["small"].encode() in waiting.recv(65536)
+        finally:
+            end(second.process)
+
+
+def test_the_watchdog_is_fed(artifacts_dir, systemd):
+    service = systemd.start(artifacts_dir, WATCHDOG_USEC="400000")
+    try:
+        for _ in range(3):
+            systemd.wait_for_notice("WATCHDOG=1")
+    finally:
+        end(service.process)
+
+
+def test_sockets_meant_for_another_process_are_left_alone(artifacts_dir):
+    with running_service(artifacts_dir, LISTEN_PID="1", LISTEN_FDS="1") as service:
+        assert service.get("/readyz").status == 200
+
+
+def test_a_package_that_cannot_load_ends_the_start_with_one_line_and_status_1(no_package):
+    with running_service(no_package, wait=False) as service:
+        assert service.process.wait(30) == 1
+        complaints = [line for line in service.log_text.splitlines() if not line.startswith("{")]
+        assert len(complaints) == 1
+        assert complaints[0].startswith("whisper-xeon: ")
+        assert "libwhisper.so.1" in complaints[0]
+
+
+@pytest.mark.parametrize("arguments", [(), ("--self-test",)])
+def test_a_missing_package_is_said_in_one_line_with_status_1(tmp_path, arguments):
+    result = run_cli(*arguments, WHISPER_ARTIFACTS_DIR=str(tmp_path), WHISPER_PORT=str(free_port()))
+    assert result.returncode == 1
+    (complaint,) = [line for line in result.stderr.splitlines() if not line.startswith("{")]
+    assert str(tmp_path / "whisper_small_xeon") in complaint
+
+
+def test_a_taken_port_is_said_in_one_line_with_status_1(artifacts_dir):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = run_cli(WHISPER_ARTIFACTS_DIR=str(artifacts_dir), WHISPER_PORT=str(port))
+    assert result.returncode == 1
+    assert result.stderr == (
+        f"whisper-xeon: cannot listen on 127.0.0.1 port {port}: Address already in use; "
+        "stop what listens there, or set WHISPER_HOST and WHISPER_PORT\n"
+    )
+
+
+@pytest.mark.parametrize("model", ["small", "medium"])
+def test_the_self_test_transcribes_its_clip_and_prints_one_line_of_json(artifacts_dir, model):
+    result = run_cli("--self-test", WHISPER_ARTIFACTS_DIR=str(artifacts_dir), WHISPER_MODEL_SIZE=model)
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report.keys() == {"ok", "model", "release_id", "text", "expected", "load_s", "compute_s"}
+    assert (report["ok"], report["model"]) == (True, model)
+
+
+def test_the_medium_model_is_served_when_it_is_chosen(artifacts_dir, medium_package):
+    with running_service(artifacts_dir, WHISPER_MODEL_SIZE="medium") as service:
+        answer = service.transcribe("en-00.wav", ("model", "medium"))
+        assert answer.json["text"] == EXACT["en-00.wav"]["medium"]
+        assert answer.headers["x-whisper-release"] == medium_package.release_id

@@ -1,0 +1,113 @@
+"""The `openai` SDK as a real client: what works against OpenAI works here, errors included."""
+
+from __future__ import annotations
+
+import openai
+import pytest
+
+from service import EXACT, RECORDINGS, running_service
+
+CLIP = "en-00.wav"
+TEXT = EXACT[CLIP]["small"]
+KEY = "a-key-of-this-test"
+
+
+@pytest.fixture(scope="module")
+def service(artifacts_dir, tmp_path_factory):
+    keys = tmp_path_factory.mktemp("keys") / "keys"
+    keys.write_text(f"another-key\n{KEY}\n", encoding="ascii")
+    with running_service(artifacts_dir, WHISPER_API_KEY_FILE=str(keys), WHISPER_MAX_UPLOAD_MB="1") as running:
+        yield running
+
+
+@pytest.fixture
+def client(service):
+    with openai.OpenAI(base_url=service.url + "/v1", api_key=KEY, max_retries=0) as client:
+        yield client
+
+
+def transcribe(client, recording: str = CLIP, **options):
+    with (RECORDINGS / recording).open("rb") as file:
+        return client.audio.transcriptions.create(file=file, **{"model": "whisper-1", **options})
+
+
+def test_json_is_a_transcription(client):
+    transcription = transcribe(client)
+    assert transcription.text == TEXT
+    assert (transcription.usage.type, transcription.usage.seconds) == ("duration", 4)
+
+
+def test_verbose_json_has_typed_words_and_segments(client):
+    transcription = transcribe(
+        client,
+        response_format="verbose_json",
+        timestamp_granularities=["word", "segment"],
+        temperature=0,
+        language="en",
+    )
+    assert (transcription.language, transcription.text) == ("english", TEXT)
+    assert " ".join(word.word for word in transcription.words) == TEXT
+    assert transcription.segments[0].end == pytest.approx(EXACT[CLIP]["small_ms"][1] / 1000)
+    assert transcription.segments[0].no_speech_prob < 0.5
+
+
+@pytest.mark.parametrize(
+    ("response_format", "beginning"),
+    [("srt", "1\n00:00:00,440 --> "), ("vtt", "WEBVTT\n\n00:00:00.440 --> "), ("text", TEXT)],
+)
+def test_formats_of_text_are_strings(client, response_format, beginning):
+    assert transcribe(client, response_format=response_format).startswith(beginning)
+
+
+def test_an_unknown_model_is_not_found(client):
+    with pytest.raises(openai.NotFoundError) as error:
+        transcribe(client, model="gpt-4o-transcribe")
+    assert (error.value.code, error.value.param) == ("model_not_found", "model")
+
+
+def test_a_bad_field_is_a_bad_request_that_names_it(client):
+    with pytest.raises(openai.BadRequestError) as error:
+        transcribe(client, language="klingon")
+    assert (error.value.param, error.value.type) == ("language", "invalid_request_error")
+
+
+def test_streaming_is_refused_by_name(client):
+    with pytest.raises(openai.BadRequestError) as error:
+        transcribe(client, stream=True)
+    assert error.value.param == "stream"
+
+
+def test_unreadable_audio_is_unprocessable(client):
+    with pytest.raises(openai.UnprocessableEntityError) as error:
+        client.audio.transcriptions.create(model="whisper-1", file=("a.mp3", b"no sound"))
+    assert error.value.code == "audio_unreadable"
+
+
+def test_a_file_that_is_too_large_is_413(client):
+    with pytest.raises(openai.APIStatusError) as error:
+        client.audio.transcriptions.create(model="whisper-1", file=("a.wav", bytes(4 << 20)))
+    assert (error.value.status_code, error.value.code) == (413, "file_too_large")
+
+
+@pytest.mark.parametrize("key", ["wrong", "a-key-of-this-test-", "A-KEY-OF-THIS-TEST"])
+def test_a_wrong_key_is_an_authentication_error(client, key):
+    with pytest.raises(openai.AuthenticationError) as error:
+        transcribe(client.with_options(api_key=key))
+    assert error.value.code == "invalid_api_key"
+    assert error.value.response.headers["www-authenticate"] == "Bearer"
+
+
+def test_any_key_of_the_file_opens(client):
+    assert transcribe(client.with_options(api_key="another-key")).text == TEXT
+
+
+def test_without_a_key_nothing_is_transcribed(service):
+    assert service.transcribe(CLIP).status == 401
+
+
+def test_health_and_version_need_no_key(service):
+    assert [service.get(path).status for path in ("/health", "/readyz", "/version")] == [200, 200, 200]
+
+
+def test_the_key_is_not_in_the_log(service):
+    assert KEY not in service.log_text
