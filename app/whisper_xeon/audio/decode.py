@@ -22,9 +22,15 @@ ACCEPTED = "wav, mp3, m4a, mp4, mov, 3gp, ogg, opus, flac, aac, webm, aiff, caf,
 _SAMPLE_BYTES = 4
 # ffmpeg's names of the containers behind ACCEPTED. None of them can refer to another file: no playlist, no concat.
 _DEMUXERS = "wav,w64,mp3,flac,ogg,mov,matroska,aac,aiff,caf,asf,avi,mpegts,amr"
+# What stands in them. Pictures and video are never decoded, not even to look what they are.
+_CODECS = (
+    "aac,aac_latm,ac3,adpcm_ima_qt,adpcm_ima_wav,adpcm_ms,alac,amrnb,amrwb,eac3,flac,gsm_ms,libopus,libspeex,mp1,mp2,"
+    "mp2float,mp3,mp3float,opus,pcm_alaw,pcm_f32be,pcm_f32le,pcm_f64be,pcm_f64le,pcm_mulaw,pcm_s16be,pcm_s16le,"
+    "pcm_s24be,pcm_s24le,pcm_s32be,pcm_s32le,pcm_s8,pcm_u8,speex,vorbis,wmalossless,wmapro,wmav1,wmav2,wmavoice"
+)
 _FFMPEG_MEMORY = 1 << 30
 _MAX_CHUNKS = 64
-# Reading a minute here takes 50 ms of the interpreter, in which no other thread runs; ffmpeg takes that long to start.
+# A minute takes 50 ms of the interpreter, which other requests want too; ffmpeg takes as long to start.
 _DIRECT_SECONDS = 60
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
@@ -172,7 +178,16 @@ def _run_ffmpeg(upload_fd: int, max_seconds: float, timeout: float) -> PcmAudio:
         command = [
             *(_find_tool("prlimit", "util-linux"), *(f"--{name}={value}" for name, value in limits.items()), "--"),
             *(_find_tool("ffmpeg", "ffmpeg"), "-nostdin", "-hide_banner", "-loglevel", "error"),
-            *("-protocol_whitelist", "file", "-format_whitelist", _DEMUXERS, "-threads", "1"),
+            *(
+                "-protocol_whitelist",
+                "file",
+                "-format_whitelist",
+                _DEMUXERS,
+                "-codec_whitelist",
+                _CODECS,
+                "-threads",
+                "1",
+            ),
             *("-i", f"/proc/self/fd/{upload_fd}", "-map", "0:a:0", "-vn", "-sn", "-dn", "-t", f"{limit:.3f}"),
             # Through 16-bit integers, so that a float input cannot smuggle in infinities or not-a-number.
             *("-af", f"aformat=sample_fmts=s16:sample_rates={SAMPLE_RATE}:channel_layouts=mono"),

@@ -33,7 +33,8 @@ MAX_THREADS = 8  # more gain little on one 30 s window and cost other requests
 _MAX_FILE_SECONDS = 6 * 3600
 
 # A window that decodes badly (repetition, low probability) is tried again at 0.4 and 0.8. whisper.cpp's own step of 0.2
-# makes that six attempts, and the worst recordings take six times as long.
+# makes that six attempts, and the worst recordings take six times as long. Those attempts draw at random, so that
+# the text of such a window may differ from one request to the next.
 _TEMPERATURE_STEP = 0.4
 # whisper.cpp splits a prompt with a recursive regular expression: 2,000 bytes are several times what the decoder can
 # see (half its text context) and far from the end of the stack.

@@ -28,7 +28,10 @@ def send_message(channel: socket.socket, message: dict[str, Any], fds: Sequence[
 
 
 def receive_message(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """Wait for one message and its descriptors, which the caller closes. Raises `EOFError`, `OSError` or `ValueError`."""
+    """Wait for one message and its descriptors, which the caller closes.
+
+    Raises `EOFError` when the other side is gone, `OSError` after the socket's timeout, `ValueError` for nonsense.
+    """
     fds: list[int] = []
     try:
         head, fds, _, _ = socket.recv_fds(channel, _LENGTH.size, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)

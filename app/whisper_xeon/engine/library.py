@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import ctypes
+import json
 import os
 import re
 import threading
@@ -22,7 +23,7 @@ from whisper_xeon.package import Package
 _LOG_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 _LOG_LEVEL_WARN = 3  # GGML_LOG_LEVEL_WARN; errors are 4
 
-_loaded: dict[tuple, Library] = {}
+_loaded: dict[str, Library] = {}
 _lock = threading.Lock()
 
 
@@ -208,9 +209,8 @@ def load(package: Package) -> Library:
     its symbols from the first. Raises `LibraryLoadError`.
     """
     variant = choose_variant(package, cpu_flags())
-    build = tuple(
-        (entry["path"], entry["sha256"]) for entry in package.manifest["files"] if entry["path"].startswith("lib")
-    )
+    libraries = [(entry["path"], entry["sha256"]) for entry in package.manifest["files"] if ".so" in entry["path"]]
+    build = json.dumps([libraries, package.manifest["abi"], variant["path"]], sort_keys=True)
     with _lock:
         if build not in _loaded:
             if _loaded:

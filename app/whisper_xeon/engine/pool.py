@@ -572,7 +572,7 @@ class EnginePool:
     # What follows is called with the lock held.
 
     def _set_state(self, worker: _Worker, state: str) -> None:
-        if "doomed" != state or worker.state in ("idle", "busy"):
+        if state != "doomed" or worker.state in ("idle", "busy"):
             self._available_at = time.monotonic()
         worker.state, worker.since = state, time.monotonic()
 

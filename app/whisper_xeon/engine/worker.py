@@ -6,12 +6,15 @@ written. It reaps and kills its workers by number, which is safe for a parent on
 answers one job at a time on its own socket. Nobody outlives the pool: the zygote leaves when the control socket ends,
 and the kernel kills the workers of a zygote that is gone.
 
-Control socket, from the pool: {"op": "load", …} first, then {"op": "fork", "id"} with the worker's socket, and
-{"op": "kill", "id"}. To the pool: {"event": "loaded", …} or {"event": "failed", "reason"}, then {"event": "forked", "id",
-"pid"} and {"event": "exited", "id", "status"}.
-Job socket, to the worker: {"options", "samples"} with the samples' memfd. From it: {"event": "ready"} once, then
-{"event": "started"} and {"event": "done", "transcript", "compute_s"} or {"event": "error", "kind", "message"} for each
-job; {"event": "failed", "reason"} instead of all that when it cannot make its state.
+Control socket:
+  pool to zygote: {"op": "load", "directory", "threads"} first, then {"op": "fork", "id"} with the worker's job socket
+    and {"op": "kill", "id"}
+  zygote to pool: {"event": "loaded", "cpu_variant", "load_s"} or {"event": "failed", "reason"}, then
+    {"event": "forked", "id", "pid"} and {"event": "exited", "id", "status"}
+Job socket:
+  pool to worker: {"options", "samples"} with the memfd of the samples
+  worker to pool: {"event": "ready"} or {"event": "failed", "reason"} once, then for each job {"event": "started"} and
+    {"event": "done", "transcript", "compute_s"} or {"event": "error", "kind", "message"}
 """
 
 from __future__ import annotations
