@@ -124,14 +124,20 @@ def test_uploads_over_the_memory_for_all_of_them_are_503_until_one_ends(artifact
             for _ in range(2):  # two uploads that stop just before their end
                 unfinished = stack.enter_context(socket.create_connection(("127.0.0.1", service.port)))
                 unfinished.sendall(head + bytes(1048000))
-            answer = wait_for(lambda: _refused(service.transcribe("fr-01.wav")))
+            wait_for(lambda: _spooled(service) == 2 * 1048000)
+            answer = service.transcribe("fr-01.wav")
             assert (answer.status, answer.error["code"]) == (503, "spool_full")
             assert answer.headers["retry-after"]
         wait_for(lambda: service.transcribe("fr-01.wav").status == 200)
 
 
-def _refused(answer):
-    return answer if answer.status != 200 else None
+def _spooled(service: Service) -> int:
+    """Return the bytes in the service's anonymous files."""
+    total = 0
+    for entry in Path(f"/proc/{service.process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed in the meantime
+            total += entry.stat().st_size if "memfd" in str(entry.readlink()) else 0
+    return total
 
 
 def test_a_transcription_over_its_time_is_504(artifacts_dir):

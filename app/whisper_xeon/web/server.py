@@ -100,6 +100,7 @@ class Server:
         self._changed = threading.Condition()
         self._connections = 0
         self._refused: dict[int, tuple[socket.socket, float]] = {}
+        self._stopping = False
         # Readable from the stop on, and never read: every wait on an idle connection watches it.
         self._stop_reader, self._stop_writer = os.pipe()
         for listener in self._listeners:
@@ -107,11 +108,9 @@ class Server:
 
     def stop(self) -> None:
         """Make `run` return, from a signal handler or any thread; running requests go on until `drain`."""
-        os.write(self._stop_writer, b"x")
-
-    @property
-    def stopping(self) -> bool:
-        return bool(select.select([self._stop_reader], [], [], 0)[0])
+        if not self._stopping:
+            self._stopping = True
+            os.write(self._stop_writer, b"x")
 
     def run(self, tick: Callable[[], None] = lambda: None, interval: float = 1.0) -> None:
         """Accept connections until `stop`; calls `tick` at least every `interval` seconds, as a sign of life.
@@ -123,12 +122,9 @@ class Server:
         listeners = {listener.fileno(): listener for listener in self._listeners}
         for descriptor in (*listeners, self._stop_reader):
             poll.register(descriptor, select.POLLIN)
-        stopping = False
-        while not stopping:
+        while not self._stopping:
             for descriptor, _ in poll.poll(interval * 1000):
-                if descriptor == self._stop_reader:
-                    stopping = True
-                elif descriptor in listeners:
+                if descriptor in listeners:
                     self._accept(listeners[descriptor], poll)
                 elif descriptor in self._refused:
                     self._discard(descriptor, poll)
@@ -270,11 +266,11 @@ class Server:
                     fields,
                 )
                 response = self._application(request)
-                keep = head.keep_alive and request.body.finished and not self.stopping
+                keep = head.keep_alive and request.body.finished and not self._stopping
             except HttpError as error:
                 response = error_response(error)
                 finished = request is not None and request.body.finished
-                keep = finished and head.keep_alive and not error.close and not self.stopping
+                keep = finished and head.keep_alive and not error.close and not self._stopping
             except ClientGone:
                 raise
             except Exception:
