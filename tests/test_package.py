@@ -1,0 +1,185 @@
+"""The package reader: what it accepts, and what it says about everything else."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from whisper_xeon.package import (
+    MANIFEST_NAME,
+    MODEL_CONFIGS,
+    Package,
+    PackageError,
+    encode_manifest,
+    file_digest,
+    model_config,
+    parse_manifest,
+    release_id,
+)
+
+
+@pytest.fixture
+def folder(small_package, tmp_path):
+    """A copy of the small package that a test may spoil."""
+    return shutil.copytree(small_package.directory, tmp_path / small_package.name)
+
+
+def rewrite(folder, change):
+    """Apply `change` to the manifest and seal it again, as someone who builds packages could."""
+    path = folder / MANIFEST_NAME
+    manifest = json.loads(path.read_bytes())
+    change(manifest)
+    path.write_bytes(encode_manifest(manifest))
+
+
+def test_a_built_package_verifies(small_package):
+    small_package.verify()
+
+
+def test_the_release_id_is_the_digest_of_the_manifests_content(small_package):
+    assert small_package.release_id == release_id(small_package.manifest)
+
+
+def test_encoding_a_manifest_again_gives_the_same_bytes(small_package):
+    assert encode_manifest(small_package.manifest) == (small_package.directory / MANIFEST_NAME).read_bytes()
+
+
+def test_both_models_have_different_release_ids(small_package, medium_package):
+    assert small_package.release_id != medium_package.release_id
+
+
+def test_a_package_is_found_by_its_models_name(artifacts_dir):
+    assert Package.find(artifacts_dir, "medium").name == "whisper_medium_xeon"
+
+
+def test_the_manifest_names_the_files_that_the_readers_use(small_package):
+    assert small_package.model_file.is_file()
+    assert small_package.selftest_audio.is_file()
+
+
+def test_an_unknown_model_is_answered_with_all_names():
+    with pytest.raises(PackageError, match="'huge': choose one of small, medium"):
+        model_config("huge")
+
+
+def test_the_configurations_have_the_specified_keys():
+    assert {key for config in MODEL_CONFIGS.values() for key in config} == {"dir", "model", "size_mb", "ram_mb"}
+
+
+def test_a_missing_folder_is_said_with_the_variable_that_points_to_it(tmp_path):
+    with pytest.raises(PackageError, match="whisper_small_xeon does not exist: point WHISPER_ARTIFACTS_DIR"):
+        Package.find(tmp_path, "small")
+
+
+def test_a_folder_without_manifest_is_said(tmp_path):
+    (tmp_path / "whisper_small_xeon").mkdir()
+    with pytest.raises(PackageError, match=r"has no manifest\.json"):
+        Package.find(tmp_path, "small")
+
+
+def test_a_package_in_another_models_folder_is_refused(folder, tmp_path):
+    folder.rename(tmp_path / "whisper_medium_xeon")
+    with pytest.raises(PackageError, match="holds model 'small', not 'medium'"):
+        Package.find(tmp_path, "medium")
+
+
+def test_a_newer_schema_is_refused_by_name(folder):
+    rewrite(folder, lambda manifest: manifest.update(schema_version=2))
+    with pytest.raises(PackageError, match="schema_version 2, this reader knows up to 1: update whisper-xeon"):
+        Package(folder)
+
+
+def test_a_manifest_changed_by_hand_is_refused(folder):
+    path = folder / MANIFEST_NAME
+    path.write_bytes(path.read_bytes().replace(b'"q5_1"', b'"q8_0"'))
+    with pytest.raises(PackageError, match="was altered"):
+        Package(folder)
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{", b'"x"', b"\xff", b'{"schema_version": "1"}', b"[" * 100_000])
+def test_bytes_that_are_no_manifest_are_refused(data):
+    with pytest.raises(PackageError):
+        parse_manifest(data, "manifest.json")
+
+
+def test_a_key_that_stands_twice_is_refused():
+    with pytest.raises(PackageError, match="a key stands twice"):
+        parse_manifest(b'{"schema_version": 1, "schema_version": 1}', "manifest.json")
+
+
+@pytest.mark.parametrize("name", ["model", "files", "abi", "variants", "selftest", "minimum", "cmake_flags"])
+def test_a_manifest_without_a_field_is_refused_with_its_name(folder, name):
+    rewrite(folder, lambda manifest: manifest.pop(name))
+    with pytest.raises(PackageError, match=f"no valid '{name}'"):
+        Package(folder)
+
+
+@pytest.mark.parametrize("path", ["../escape", "/etc/passwd", "a//b", ".hidden", "a/../b", "", "manifest.json", "a\nb"])
+def test_a_file_outside_the_package_cannot_be_listed(folder, path):
+    rewrite(folder, lambda manifest: manifest["files"][0].update(path=path))
+    with pytest.raises(PackageError, match="invalid file entry"):
+        Package(folder)
+
+
+@pytest.mark.parametrize("change", [{"size": -1}, {"size": True}, {"sha256": "00"}, {"executable": 1}])
+def test_an_invalid_file_entry_is_refused(folder, change):
+    rewrite(folder, lambda manifest: manifest["files"][0].update(change))
+    with pytest.raises(PackageError, match="invalid file entry"):
+        Package(folder)
+
+
+def test_a_file_listed_twice_is_refused(folder):
+    rewrite(folder, lambda manifest: manifest["files"].append(manifest["files"][0]))
+    with pytest.raises(PackageError, match="invalid file entry"):
+        Package(folder)
+
+
+def test_a_model_that_is_not_listed_is_refused(folder):
+    rewrite(folder, lambda manifest: manifest["model"].update(file="other.bin"))
+    with pytest.raises(PackageError, match=r"names other\.bin but does not list it"):
+        Package(folder)
+
+
+def test_a_changed_byte_is_found(folder):
+    path = folder / "selftest.wav"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
+    with pytest.raises(PackageError, match=r"selftest\.wav has another SHA-256"):
+        Package(folder).verify()
+
+
+def test_a_truncated_file_is_found(folder):
+    path = folder / "libwhisper.so.1"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(PackageError, match=r"libwhisper\.so\.1 has \d+ bytes instead of \d+"):
+        Package(folder).verify()
+
+
+def test_a_missing_file_is_found(folder):
+    (folder / "whisper-cli").unlink()
+    with pytest.raises(PackageError, match="whisper-cli is missing"):
+        Package(folder).verify()
+
+
+def test_an_additional_file_is_found(folder):
+    (folder / "cpu").mkdir()
+    (folder / "cpu" / "extra.so").touch()
+    with pytest.raises(PackageError, match=r"cpu/extra\.so is not in the manifest"):
+        Package(folder).verify()
+
+
+def test_a_link_in_place_of_a_file_is_found(folder, small_package):
+    (folder / "whisper-cli").unlink()
+    (folder / "whisper-cli").symlink_to(small_package.path("whisper-cli"))
+    with pytest.raises(PackageError, match="whisper-cli is not a regular file"):
+        Package(folder).verify()
+
+
+def test_a_digest_is_the_sha256_of_the_bytes(tmp_path):
+    path = tmp_path / "abc"
+    path.write_bytes(b"abc")
+    assert file_digest(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
