@@ -3,7 +3,7 @@
 #
 # Works with `mc` or the `aws` CLI, whichever is installed. Environment:
 #   MINIO_ENDPOINT    for example https://minio.example.com:9000
-#   MINIO_ACCESS_KEY  MINIO_SECRET_KEY  (handed on in the environment only, never as an argument)
+#   MINIO_ACCESS_KEY  MINIO_SECRET_KEY  (never handed on as an argument)
 #   MINIO_BUCKET      default whisper-artifacts; it has to exist
 # A release is written once: one that is there already is left alone. Which release hosts install is said by
 # channels/<channel>.json in the same bucket; this script shows it and never changes it.
@@ -35,8 +35,14 @@ extra=$(find . -mindepth 1 ! -name manifest.json ! -name manifest.json.sig -prin
 
 target=$bucket/releases/$release_id/$package
 if command -v mc >/dev/null; then
-    # mc reads a host and its credentials from the environment under this name; nothing is written to its configuration.
-    export MC_HOST_whisper="${MINIO_ENDPOINT%%://*}://$MINIO_ACCESS_KEY:$MINIO_SECRET_KEY@${MINIO_ENDPOINT#*://}"
+    # mc takes credentials from its configuration (in the environment it stumbles over a colon in a secret), so it gets
+    # one of its own that only this user can read and that goes when the script ends.
+    MC_CONFIG_DIR=$(mktemp -d)
+    export MC_CONFIG_DIR
+    trap 'rm -rf -- "$MC_CONFIG_DIR"' EXIT
+    quoted() { local text=${1//\\/\\\\}; printf '"%s"' "${text//\"/\\\"}"; }
+    printf '{"version": "10", "aliases": {"whisper": {"url": %s, "accessKey": %s, "secretKey": %s, "api": "S3v4", "path": "on"}}}' \
+        "$(quoted "$MINIO_ENDPOINT")" "$(quoted "$MINIO_ACCESS_KEY")" "$(quoted "$MINIO_SECRET_KEY")" >"$MC_CONFIG_DIR/config.json"
     present() { mc stat "whisper/$1" >/dev/null 2>&1; }
     put() { mc cp --quiet "$1" "whisper/$2" >/dev/null; }
     channels() { mc ls "whisper/$bucket/channels/" | awk '{print $NF}'; }

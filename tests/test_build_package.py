@@ -1,0 +1,363 @@
+"""What the real builder puts into a package: files, manifest, libraries, README example, upload script."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from conftest import RECORDINGS, ROOT
+from whisper_build.sources import Cache, default_cache
+from whisper_store.settings import StoreSettings
+from whisper_store.store import Store
+from whisper_xeon.package import MODEL_CONFIGS, Package, file_digest
+from whisper_xeon.selftest import same_words
+
+LIBRARIES = ["libggml-base.so.0", "libggml-cpu.so.0", "libggml.so.0", "libwhisper.so", "libwhisper.so.1"]
+HOST_LIBRARIES = {"libc.so.6", "libm.so.6", "libstdc++.so.6", "libgcc_s.so.1", "libgomp.so.1", "ld-linux-x86-64.so.2"}
+
+
+@pytest.fixture(scope="module")
+def pins() -> dict:
+    return yaml.safe_load((ROOT / "versions.yml").read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def whisper_cpp_tree(pins) -> Path:
+    """The tree that the package was built from, out of the cache that the build filled."""
+    pinned = pins["whisper_cpp"]
+    return Cache(default_cache(), print).whisper_cpp(pinned["sources"], pinned["source_sha256"]).path
+
+
+@pytest.fixture(params=list(MODEL_CONFIGS))
+def package(request, artifacts_dir) -> Package:
+    return Package.find(artifacts_dir, request.param)
+
+
+@pytest.fixture
+def copied(package, tmp_path) -> Path:
+    """The folder of a package, copied as a user would copy it, to a path with a blank."""
+    return shutil.copytree(package.directory, tmp_path / "some where" / package.name)
+
+
+def readelf(path: Path, option: str) -> str:
+    command = ["readelf", "--wide", option, path]
+    return subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}).stdout
+
+
+def test_package_holds_the_files_of_the_contract(package):
+    assert sorted(path.name for path in package.directory.iterdir()) == sorted(
+        [
+            *LIBRARIES,
+            MODEL_CONFIGS[package.model]["model"],
+            "NOTICE",
+            "README.md",
+            "manifest.json",
+            "push_to_minio.sh",
+            "selftest.wav",
+            "whisper-cli",
+        ]
+    )
+
+
+def test_package_matches_its_manifest(package):
+    package.verify()
+
+
+def test_package_holds_regular_files_only(package):
+    assert all(stat.S_ISREG(path.lstat().st_mode) for path in package.directory.iterdir())
+
+
+def test_libraries_and_programs_are_executable_and_nothing_else(package):
+    executable = {entry["path"] for entry in package.manifest["files"] if entry["executable"]}
+    assert executable == {*LIBRARIES, "whisper-cli", "push_to_minio.sh"}
+    assert {path.name for path in package.directory.iterdir() if os.access(path, os.X_OK)} == executable
+
+
+def test_both_packages_share_their_libraries(small_package, medium_package):
+    for name in [*LIBRARIES, "whisper-cli"]:
+        assert file_digest(small_package.path(name)) == file_digest(medium_package.path(name))
+
+
+def test_packages_are_different_releases(small_package, medium_package):
+    assert small_package.release_id != medium_package.release_id
+
+
+@pytest.mark.parametrize("name", [*LIBRARIES, "whisper-cli"])
+def test_libraries_are_looked_for_beside_the_file(small_package, name):
+    dynamic = readelf(small_package.path(name), "--dynamic")
+    assert re.findall(r"\((RUNPATH|RPATH)\).*\[(.*)\]", dynamic) == [("RUNPATH", "$ORIGIN")]
+
+
+@pytest.mark.parametrize("name", [*LIBRARIES, "whisper-cli"])
+def test_nothing_is_needed_that_neither_package_nor_host_has(small_package, name):
+    needed = set(re.findall(r"\(NEEDED\).*\[(.*)\]", readelf(small_package.path(name), "--dynamic")))
+    assert needed <= HOST_LIBRARIES | set(LIBRARIES)
+
+
+@pytest.mark.parametrize("name", [*LIBRARIES, "whisper-cli"])
+def test_no_path_of_the_builder_is_in_the_binary(small_package, name):
+    content = small_package.path(name).read_bytes()
+    assert re.findall(rb"(?<![\w.])/(?:src|build|built|builder)/[\w./-]+", content) == []
+
+
+@pytest.mark.parametrize(
+    "symbol",
+    [
+        "whisper_full_with_state",
+        "whisper_init_from_file_with_params_no_state",
+        "whisper_vad_init_from_file_with_params",
+    ],
+)
+def test_libwhisper_exports_what_the_adapter_calls(small_package, symbol):
+    exported = [line.split() for line in readelf(small_package.path("libwhisper.so.1"), "--dyn-syms").splitlines()]
+    assert any(fields[-1] == symbol and "UND" not in fields for fields in exported if fields)
+
+
+def test_manifest_says_which_instructions_and_parts_were_asked_for(package):
+    assert {
+        "-DGGML_NATIVE=OFF",
+        "-DGGML_AVX=ON",
+        "-DGGML_AVX2=ON",
+        "-DGGML_FMA=ON",
+        "-DGGML_F16C=ON",
+        "-DGGML_BMI2=ON",
+        "-DBUILD_SHARED_LIBS=ON",
+    } <= set(package.manifest["cmake_flags"])
+
+
+def test_manifest_names_the_baseline_variant_with_its_cpu_flags(package):
+    (variant,) = package.manifest["variants"]
+    assert (variant["name"], variant["path"]) == ("baseline", "libggml-cpu.so.0")
+    assert {"avx", "avx2", "bmi2", "f16c", "fma", "sse4_2"} <= set(variant["cpu_flags"])
+
+
+def test_manifest_names_version_and_pinned_source(package, pins):
+    assert package.manifest["whisper_cpp"] == {
+        "version": pins["whisper_cpp"]["version"],
+        "source_sha256": pins["whisper_cpp"]["source_sha256"],
+    }
+
+
+@pytest.mark.parametrize(("library", "key"), [("GLIBC", "glibc"), ("GLIBCXX", "glibcxx")])
+def test_minimum_is_the_newest_symbol_version_that_is_needed(package, library, key):
+    needed = set()
+    for name in [*LIBRARIES, "whisper-cli"]:
+        needs = readelf(package.path(name), "--version-info").partition("Version needs section")[2]
+        needed |= {tuple(map(int, found.split("."))) for found in re.findall(rf"Name: {library}_([0-9.]+)", needs)}
+    assert package.manifest["minimum"][key] == ".".join(map(str, max(needed)))
+
+
+def test_debian_12_is_new_enough(package):
+    assert tuple(map(int, package.manifest["minimum"]["glibc"].split("."))) <= (2, 36)
+
+
+def header_fields(header: str, structure: str) -> set[str]:
+    """Names of a structure of whisper.h, nested ones with their path, read without a compiler."""
+    body = re.search(rf"struct {structure} {{(.*?)^    }}", header, re.S | re.M).group(1)
+    body = re.sub(r"//.*", "", body)
+    fields = set()
+    for nested, name in re.findall(r"struct {(.*?)}\s*(\w+);", body, re.S):
+        fields |= {f"{name}.{field}" for field in re.findall(r"(\w+)\s*;", nested)}
+    body = re.sub(r"struct {.*?}\s*\w+;", "", body, flags=re.S)
+    for kind, name in re.findall(r"(\w+)[\s*]+(\w+)\s*;", body):
+        if kind in ("whisper_aheads", "whisper_vad_params"):
+            fields |= {f"{name}.{field}" for field in header_fields(header, kind)}
+        else:
+            fields.add(name)
+    return fields
+
+
+@pytest.mark.parametrize(
+    "structure",
+    [
+        "whisper_context_params",
+        "whisper_full_params",
+        "whisper_token_data",
+        "whisper_vad_context_params",
+        "whisper_vad_params",
+    ],
+)
+def test_abi_lists_every_field_of_the_header(small_package, whisper_cpp_tree, structure):
+    header = (whisper_cpp_tree / "include" / "whisper.h").read_text("utf-8")
+    assert set(small_package.manifest["abi"][structure]["fields"]) == header_fields(header, structure)
+
+
+@pytest.mark.parametrize(
+    ("structure", "size"),
+    [
+        ("whisper_context_params", 48),
+        ("whisper_full_params", 304),
+        ("whisper_token_data", 56),
+        ("whisper_vad_context_params", 12),
+        ("whisper_vad_params", 24),
+    ],
+)
+def test_abi_says_the_sizes_of_1_8_5(small_package, structure, size):
+    assert small_package.manifest["abi"][structure]["size"] == size
+
+
+def test_whisper_cli_of_a_copied_folder_hears_the_selftest(package, copied):
+    command = ["./whisper-cli", "-m", package.manifest["model"]["file"], "-f", "selftest.wav"]
+    command += ["-l", package.manifest["selftest"]["language"], "-bs", "1", "-bo", "1", "-nt", "-np"]
+    result = subprocess.run(command, cwd=copied, check=True, capture_output=True, text=True)
+    assert same_words(result.stdout, package.selftest_text)
+
+
+@pytest.fixture
+def example(copied) -> Path:
+    """The README's Python block, saved as the README says."""
+    (block,) = re.findall(r"^```python\n(.*?)^```$", (copied / "README.md").read_text("utf-8"), re.S | re.M)
+    script = copied / "transcribe.py"
+    script.write_text(block, encoding="utf-8")
+    return script
+
+
+def run_example(script: Path, recording: Path | str) -> subprocess.CompletedProcess:
+    # -I: neither this checkout nor the environment may help.
+    command = [sys.executable, "-I", script, recording]
+    return subprocess.run(command, cwd="/", capture_output=True, text=True, env={"PATH": os.environ["PATH"]})
+
+
+@pytest.mark.parametrize("language", ["de", "en", "es", "fr"])
+def test_readme_example_transcribes_a_recording(package, example, exact_recordings, language):
+    recording = next(entry for entry in exact_recordings if entry["language"] == language)
+    assert same_words(run_example(example, recording["path"]).stdout, recording["text"])
+
+
+def test_readme_example_says_nothing_but_the_text(example, exact_recordings):
+    assert run_example(example, exact_recordings[0]["path"]).stderr == ""
+
+
+def test_readme_example_names_the_format_it_needs(example, tmp_path):
+    command = ["ffmpeg", "-v", "error", "-i", RECORDINGS / "en-00.wav", "-ar", "8000", tmp_path / "phone.wav"]
+    subprocess.run(command, check=True)
+    result = run_example(example, tmp_path / "phone.wav")
+    assert result.returncode == 1
+    assert "is not 16 kHz mono 16-bit WAV" in result.stderr
+
+
+def test_readme_has_no_placeholder_left(package):
+    for name in ("README.md", "NOTICE"):
+        assert re.findall(r"@[A-Z_]+@", package.path(name).read_text("utf-8")) == []
+
+
+def test_notice_carries_the_licence_of_whisper_cpp(package, whisper_cpp_tree):
+    licence = (whisper_cpp_tree / "LICENSE").read_text("utf-8").strip()
+    assert licence in package.path("NOTICE").read_text("utf-8")
+
+
+def push(folder: Path, *, path: str | None = None, **environment: str) -> subprocess.CompletedProcess:
+    command = ["bash", folder / "push_to_minio.sh"]
+    base = {"PATH": path or os.environ["PATH"], "HOME": str(folder.parent)}
+    return subprocess.run(command, env={**base, **environment}, capture_output=True, text=True, timeout=300)
+
+
+ELSEWHERE = {"MINIO_ENDPOINT": "http://127.0.0.1:9", "MINIO_ACCESS_KEY": "key", "MINIO_SECRET_KEY": "secret"}
+
+
+@pytest.mark.parametrize("missing", list(ELSEWHERE))
+def test_push_names_the_variable_that_is_missing(copied, missing):
+    result = push(copied, **{name: value for name, value in ELSEWHERE.items() if name != missing})
+    assert result.returncode == 1
+    assert f"{missing} is not set" in result.stderr
+
+
+def test_push_refuses_a_changed_file_before_it_sends_anything(copied):
+    with open(copied / "selftest.wav", "ab") as stream:
+        stream.write(b"!")
+    result = push(copied, **ELSEWHERE)
+    assert result.returncode == 1
+    assert "do not match manifest.json" in result.stderr
+    assert "selftest.wav" in result.stdout + result.stderr
+
+
+def test_push_refuses_a_missing_file(copied):
+    (copied / "whisper-cli").unlink()
+    result = push(copied, **ELSEWHERE)
+    assert result.returncode == 1
+    assert "do not match manifest.json" in result.stderr
+
+
+def test_push_refuses_a_file_that_the_manifest_does_not_list(copied):
+    (copied / "notes.txt").write_text("mine")
+    result = push(copied, **ELSEWHERE)
+    assert result.returncode == 1
+    assert "not in manifest.json: notes.txt" in result.stderr
+
+
+def test_push_without_a_client_says_what_to_install(copied, tmp_path):
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for tool in ("awk", "bash", "comm", "cut", "dirname", "find", "readlink", "sed", "sha256sum", "sort"):
+        (tools / tool).symlink_to(shutil.which(tool))
+    result = push(copied, path=str(tools), **ELSEWHERE)
+    assert result.returncode == 1
+    assert "neither mc nor aws is installed" in result.stderr
+
+
+def test_push_fails_when_the_store_is_not_there(copied):
+    assert push(copied, AWS_MAX_ATTEMPTS="1", **ELSEWHERE).returncode != 0
+
+
+def credentials(settings: StoreSettings) -> dict[str, str]:
+    return {
+        "MINIO_ENDPOINT": settings.endpoint,
+        "MINIO_ACCESS_KEY": settings.access_key,
+        "MINIO_SECRET_KEY": settings.secret_key,
+        "MINIO_BUCKET": settings.bucket,
+    }
+
+
+@pytest.fixture
+def mc(minio, tmp_path) -> Path:
+    """The folder of MinIO's own client, taken out of the image that the tests' store runs from."""
+    image = subprocess.run(
+        ["docker", "inspect", "--format", "{{.Image}}", "whisper-xeon-test-minio"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    container = subprocess.run(["docker", "create", image], check=True, capture_output=True, text=True).stdout.strip()
+    try:
+        subprocess.run(["docker", "cp", f"{container}:/bin/mc", tmp_path / "mc"], check=True, capture_output=True)
+    finally:
+        subprocess.run(["docker", "rm", container], check=True, capture_output=True)
+    folder = tmp_path / "mc-bin"
+    folder.mkdir()
+    shutil.move(tmp_path / "mc", folder / "mc")
+    return folder
+
+
+@pytest.fixture(params=["aws", "mc"])
+def client_path(request, mc) -> str:
+    """A PATH on which the one or the other client is found first."""
+    clients = {"aws": Path(sys.executable).parent, "mc": mc}
+    return f"{clients[request.param]}:/usr/bin:/bin"
+
+
+def test_pushed_release_is_found_by_its_id(minio, copied, package, client_path):
+    result = push(copied, path=client_path, **credentials(minio.settings()))
+    assert result.returncode == 0, result.stderr
+    release = Store(minio.settings("reader")).resolve(package.model, release=package.release_id)
+    assert release.manifest == package.manifest
+
+
+def test_pushing_again_leaves_the_release_alone(minio, copied, package, client_path):
+    push(copied, path=client_path, **credentials(minio.settings()))
+    result = push(copied, path=client_path, **credentials(minio.settings()))
+    assert result.returncode == 0, result.stderr
+    assert "already" in result.stdout
+
+
+def test_push_prints_no_secret(minio, copied, client_path):
+    settings = minio.settings()
+    result = push(copied, path=client_path, **credentials(settings))
+    assert settings.secret_key not in result.stdout + result.stderr
