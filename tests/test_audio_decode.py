@@ -1,0 +1,360 @@
+"""Decoding: each format that people send, the limits, and what must never be read."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import ctypes
+import fcntl
+import os
+import resource
+import statistics
+import struct
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import RECORDINGS
+from whisper_xeon.audio.decode import (
+    SAMPLE_RATE,
+    AudioTooLong,
+    DecoderMissing,
+    PcmAudio,
+    UnreadableAudio,
+    decode,
+    map_samples,
+    require_tools,
+)
+
+CLIP_SECONDS = 30
+SPEECH = RECORDINGS / "en-00.wav"
+
+# Ending of a file -> how ffmpeg writes it.
+FORMATS = {
+    "m4a": [],
+    "mp4": ["-f", "lavfi", "-i", "testsrc=size=160x120:rate=5:duration=30", "-c:v", "libx264", "-preset", "ultrafast"],
+    "mov": [],
+    "3gp": ["-c:a", "aac", "-ar", "16000"],
+    "mp3": [],
+    "ogg": ["-c:a", "libvorbis"],
+    "opus": [],
+    "flac": [],
+    "aac": [],
+    "webm": ["-f", "lavfi", "-i", "testsrc=size=160x120:rate=5:duration=30", "-c:v", "libvpx", "-deadline", "realtime"],
+    "aiff": [],
+    "caf": [],
+    "wma": [],
+    "avi": [],
+    "ts": [],
+    "8bit.wav": ["-c:a", "pcm_u8"],
+    "24bit.wav": ["-c:a", "pcm_s24le"],
+    "32bit.wav": ["-c:a", "pcm_s32le"],
+    "float.wav": ["-c:a", "pcm_f32le"],
+    "stereo.wav": ["-ac", "2"],
+    "8khz.wav": ["-ar", "8000"],
+    "48khz.wav": ["-ar", "48000"],
+    "mulaw.wav": ["-ar", "8000", "-c:a", "pcm_mulaw"],
+    "alac.m4a": ["-c:a", "alac"],
+}
+
+
+def ffmpeg(*arguments: str | Path) -> None:
+    subprocess.run(["ffmpeg", "-nostdin", "-loglevel", "error", "-y", *arguments], check=True)
+
+
+def decode_file(path: Path, **limits) -> PcmAudio:
+    with open(path, "rb") as stream:
+        return decode(stream.fileno(), **{"max_seconds": 600, **limits})
+
+
+def decode_bytes(data: bytes, **limits) -> PcmAudio:
+    fd = os.memfd_create("upload")
+    try:
+        with open(fd, "wb", closefd=False) as stream:
+            stream.write(data)
+        return decode(fd, **{"max_seconds": 600, **limits})
+    finally:
+        os.close(fd)
+
+
+def values(audio: PcmAudio) -> array.array:
+    with audio:
+        result = array.array("f")
+        result.frombytes(map_samples(audio.fd, audio.samples) if audio.samples else b"")
+        return result
+
+
+def loudness(samples: array.array) -> list[float]:
+    """Mean magnitude of every second of the clip but the last; encoders shift the sound by up to a tenth."""
+    step = SAMPLE_RATE
+    return [sum(map(abs, samples[at : at + step])) / step for at in range(0, (CLIP_SECONDS - 1) * step, step)]
+
+
+def wav(data: bytes, *, tag=1, channels=1, rate=SAMPLE_RATE, bits=16, extra=b"", before=b"", size=None) -> bytes:
+    """Return a WAV file; `size` is what its header claims about `data`."""
+    align = channels * bits // 8
+    fmt = struct.pack("<HHIIHH", tag, channels, rate, rate * align, align, bits) + extra
+    body = b"WAVEfmt " + struct.pack("<I", len(fmt)) + fmt + before
+    body += b"data" + struct.pack("<I", len(data) if size is None else size) + data
+    return b"RIFF" + struct.pack("<I", min(len(body), 0xFFFFFFFF)) + body
+
+
+def encode_amr(clip: Path, path: Path) -> None:
+    """Write AMR with the encoder that Debian keeps out of its ffmpeg (package libopencore-amrnb0)."""
+    library = ctypes.CDLL("libopencore-amrnb.so.0")
+    # void * Encoder_Interface_init(int dtx)
+    library.Encoder_Interface_init.restype = ctypes.c_void_p
+    # int Encoder_Interface_Encode(void * state, enum Mode mode, const short * speech, unsigned char * out, int force)
+    library.Encoder_Interface_Encode.argtypes = [
+        *(ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int),
+    ]
+    command = ["ffmpeg", "-nostdin", "-loglevel", "error", "-i", clip, "-ar", "8000", "-f", "s16le", "-"]
+    pcm = subprocess.run(command, check=True, capture_output=True).stdout
+    encoder = ctypes.c_void_p(library.Encoder_Interface_init(0))
+    frame, best_quality = ctypes.create_string_buffer(64), 7
+    data = b"#!AMR\n"
+    for at in range(0, len(pcm) - 319, 320):
+        size = library.Encoder_Interface_Encode(encoder, best_quality, pcm[at : at + 320], frame, 0)
+        data += frame.raw[:size]
+    library.Encoder_Interface_exit(encoder)
+    path.write_bytes(data)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    """Half a minute of speech: 16 kHz mono 16-bit WAV."""
+    path = tmp_path_factory.mktemp("clip") / "clip.wav"
+    ffmpeg("-i", RECORDINGS / "long.wav", "-t", str(CLIP_SECONDS), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def original(clip) -> array.array:
+    return values(decode_file(clip))
+
+
+def assert_sounds_like(audio: PcmAudio, original: array.array) -> None:
+    assert audio.duration == pytest.approx(CLIP_SECONDS, abs=0.15)
+    assert statistics.correlation(loudness(values(audio)), loudness(original)) > 0.95
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_half_a_minute_is_decoded_from(ending, clip, original, tmp_path):
+    path = tmp_path / f"clip.{ending}"
+    ffmpeg("-i", clip, *FORMATS[ending], path)
+    assert_sounds_like(decode_file(path), original)
+
+
+def test_half_a_minute_is_decoded_from_amr(clip, original, tmp_path):
+    encode_amr(clip, tmp_path / "clip.amr")
+    assert_sounds_like(decode_file(tmp_path / "clip.amr"), original)
+
+
+def test_half_a_minute_is_decoded_from_3gp_with_amr(clip, original, tmp_path):
+    encode_amr(clip, tmp_path / "clip.amr")
+    ffmpeg("-i", tmp_path / "clip.amr", "-c:a", "copy", tmp_path / "clip.3gp")
+    assert_sounds_like(decode_file(tmp_path / "clip.3gp"), original)
+
+
+def test_16_khz_wav_is_read_without_ffmpeg(monkeypatch):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with decode_file(SPEECH) as audio:
+        assert audio.samples == (SPEECH.stat().st_size - 44) // 2
+
+
+def test_reading_a_wav_gives_the_same_samples_as_ffmpeg(tmp_path):
+    ffmpeg("-i", SPEECH, tmp_path / "same.flac")
+    assert values(decode_file(SPEECH)) == values(decode_file(tmp_path / "same.flac"))
+
+
+def test_full_scale_stays_within_one():
+    samples = values(decode_bytes(wav(struct.pack("<4h", -32768, 32767, 0, -1))))
+    assert samples.tolist() == [-1.0, 32767 / 32768, 0.0, -1 / 32768]
+
+
+def test_a_wav_of_more_than_a_minute_has_all_its_samples():
+    with decode_file(RECORDINGS / "long.wav") as audio:
+        assert audio.samples == 75 * SAMPLE_RATE
+
+
+def test_extensible_wav_is_read(monkeypatch):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    guid = struct.pack("<H", 1) + b"\x00\x00\x00\x00\x10\x00\x80\x00\x00\xaa\x00\x38\x9b\x71"
+    extra = struct.pack("<HHI", 22, 16, 4) + guid
+    assert values(decode_bytes(wav(b"\x00\x40" * 10, tag=0xFFFE, extra=extra))).tolist() == [0.5] * 10
+
+
+def test_chunks_before_the_samples_are_skipped(monkeypatch):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    listing = b"LIST" + struct.pack("<I", 5) + b"abcde\x00"  # odd sizes are padded
+    assert len(values(decode_bytes(wav(b"\x00\x40" * 10, before=listing)))) == 10
+
+
+@pytest.mark.parametrize("claimed", [0xFFFFFFFF, 0x7FFFFFFF, 21])
+def test_a_wav_header_that_promises_too_much_is_clipped(claimed):
+    assert len(values(decode_bytes(wav(b"\x00\x40" * 10, size=claimed)))) == 10
+
+
+def test_a_wav_whose_recorder_never_filled_in_the_size_is_read():
+    assert len(values(decode_bytes(wav(b"\x00\x40" * SAMPLE_RATE, size=0)))) == SAMPLE_RATE
+
+
+def test_half_a_sample_at_the_end_is_dropped():
+    assert len(values(decode_bytes(wav(b"\x00\x40" * 10 + b"\x01")))) == 10
+
+
+def test_a_wav_without_samples_is_an_empty_clip():
+    with decode_bytes(wav(b"")) as audio:
+        assert (audio.samples, audio.duration) == (0, 0.0)
+
+
+def test_not_a_number_does_not_get_through():
+    floats = struct.pack("<f", float("nan")) * 800 + struct.pack("<f", float("inf")) * 800
+    samples = values(decode_bytes(wav(floats + struct.pack("<f", 0.5) * 8000, tag=3, bits=32)))
+    assert all(-1 <= sample <= 1 for sample in samples)
+
+
+def test_the_samples_are_sealed():
+    with decode_file(SPEECH) as audio:
+        seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        assert fcntl.fcntl(audio.fd, fcntl.F_GET_SEALS) == seals
+
+
+def test_closing_twice_is_harmless():
+    audio = decode_file(SPEECH)
+    audio.close()
+    audio.close()
+
+
+def test_an_upload_is_read_from_its_beginning_wherever_its_offset_is(tmp_path, clip):
+    ffmpeg("-i", clip, tmp_path / "clip.mp3")
+    with open(tmp_path / "clip.mp3", "rb") as stream:
+        stream.seek(1000)
+        os.lseek(stream.fileno(), 0, os.SEEK_END)
+        with decode(stream.fileno(), max_seconds=600) as audio:
+            assert audio.duration == pytest.approx(CLIP_SECONDS, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"hello, world\n" * 100, id="text"),
+        pytest.param(os.urandom(5000), id="noise"),
+        pytest.param(b"RIFF\xff\xff\xff\xffWAVE", id="bare wav header"),
+        pytest.param(b"\x89PNG\r\n\x1a\n" + bytes(100), id="png"),
+        pytest.param(b"\x7fELF" + bytes(1000), id="program"),
+        pytest.param(wav(b"\x00" * 100, channels=0), id="wav without channels"),
+    ],
+)
+def test_what_is_no_audio_is_refused_with_what_is_accepted(data):
+    with pytest.raises(UnreadableAudio, match="wav, mp3, m4a"):
+        decode_bytes(data)
+
+
+def test_an_empty_upload_is_refused():
+    with pytest.raises(UnreadableAudio, match="the file is empty"):
+        decode_bytes(b"")
+
+
+def test_a_video_without_sound_is_said(tmp_path):
+    ffmpeg("-f", "lavfi", "-i", "testsrc=size=160x120:rate=5:duration=1", tmp_path / "mute.mp4")
+    with pytest.raises(UnreadableAudio, match="holds no sound track"):
+        decode_file(tmp_path / "mute.mp4")
+
+
+PLAYLISTS = {
+    "concat": "ffconcat version 1.0\nfile '{target}'\n",
+    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nfile://{target}\n#EXT-X-ENDLIST\n",
+    "hls by http": "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nhttp://127.0.0.1:9/x.ts\n#EXT-X-ENDLIST\n",
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\n",
+    "dash": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+    'mediaPresentationDuration="PT5S"><Period><AdaptationSet mimeType="audio/mp4"><Representation id="a" '
+    'bandwidth="1"><BaseURL>{target}</BaseURL></Representation></AdaptationSet></Period></MPD>',
+    "ram": "{target}\n",
+}
+
+
+@pytest.mark.parametrize("kind", PLAYLISTS)
+def test_a_playlist_cannot_make_ffmpeg_read_another_file(kind, clip):
+    with pytest.raises(UnreadableAudio):
+        decode_bytes(PLAYLISTS[kind].format(target=clip).encode())
+
+
+def test_audio_at_the_limit_is_accepted(clip):
+    with decode_file(clip, max_seconds=CLIP_SECONDS) as audio:
+        assert audio.duration == CLIP_SECONDS
+
+
+def test_wav_over_the_limit_is_refused_with_the_limit(clip):
+    with pytest.raises(AudioTooLong, match="longer than 29 s"):
+        decode_file(clip, max_seconds=29)
+
+
+def test_compressed_audio_over_the_limit_is_refused_with_the_limit(clip, tmp_path):
+    ffmpeg("-i", clip, tmp_path / "clip.mp3")
+    with pytest.raises(AudioTooLong, match="longer than 29 s"):
+        decode_file(tmp_path / "clip.mp3", max_seconds=29)
+
+
+@pytest.fixture(scope="module")
+def bomb(tmp_path_factory) -> Path:
+    """Six hours of silence in a file that anybody may upload."""
+    path = tmp_path_factory.mktemp("bomb") / "silence.flac"
+    ffmpeg("-f", "lavfi", "-i", "anullsrc=r=8000:cl=mono", "-t", str(6 * 3600), path)
+    assert path.stat().st_size < 8 << 20
+    return path
+
+
+def test_hours_in_a_small_file_are_decoded_no_further_than_the_limit(bomb):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    with pytest.raises(AudioTooLong):
+        decode_file(bomb, max_seconds=10)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 2
+
+
+def test_decoding_that_takes_too_long_is_ended(bomb):
+    with pytest.raises(UnreadableAudio, match=r"took longer than 0\.3 s"):
+        decode_file(bomb, max_seconds=6 * 3600, timeout=0.3)
+
+
+def test_ffmpeg_sees_no_environment_no_name_and_has_limits(bomb, monkeypatch):
+    monkeypatch.setenv("SECRET", "42")
+    thread = threading.Thread(target=lambda: decode_file(bomb, max_seconds=7 * 3600).close())
+    thread.start()
+    process = None
+    while process is None and thread.is_alive():
+        for children in Path("/proc/self/task").glob("*/children"):
+            for pid in children.read_text().split():
+                with contextlib.suppress(OSError):
+                    if Path(f"/proc/{pid}/comm").read_text() == "ffmpeg\n":
+                        process = Path(f"/proc/{pid}")
+        time.sleep(0.001)
+    seen = {name: (process / name).read_bytes().decode() for name in ("environ", "cmdline", "limits")}
+    thread.join()
+    assert seen["environ"].strip("\0") == "LC_ALL=C"
+    assert bomb.name not in seen["cmdline"]
+    limits = {line[:25].strip(): line[25:].split()[0] for line in seen["limits"].splitlines()}
+    assert limits["Max address space"] == str(1 << 30)
+    assert limits["Max cpu time"] == "61"
+    assert limits["Max file size"] == str((7 * 3600 + 2) * SAMPLE_RATE * 4)
+    assert limits["Max open files"] == "32"
+    assert limits["Max core file size"] == "0"
+
+
+def test_failed_decodings_leave_no_descriptor_open():
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for data in (b"x" * 100, b"", wav(b"\x00\x00" * 100)):
+        with contextlib.suppress(UnreadableAudio, AudioTooLong):
+            decode_bytes(data, max_seconds=0.001)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_host_without_ffmpeg_is_told_what_to_install(monkeypatch):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(DecoderMissing, match="apt-get install ffmpeg"):
+        require_tools()
+    with pytest.raises(DecoderMissing):
+        decode_bytes(b"ID3" + bytes(1000))
