@@ -15,6 +15,8 @@ import pytest
 
 from whisper_xeon.package import Package
 
+pytest_plugins = ["host_container", "minio_server"]
+
 ROOT = Path(__file__).resolve().parent.parent
 RECORDINGS = ROOT / "tests" / "fixtures" / "recordings"
 INVENTORY = ROOT / "tests" / "inventory"

@@ -5,11 +5,13 @@ Nothing else leaves this package: botocore's exceptions are translated here and 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from botocore import exceptions as botocore_exceptions
+from botocore.parsers import ResponseParserError
 
 if TYPE_CHECKING:
     from .settings import StoreSettings
@@ -78,6 +80,14 @@ _FULL_CODES = {"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "Insuffici
 _REGION_CODES = {"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException", "301"}
 
 
+_CONNECTION_ERRORS = (
+    botocore_exceptions.ConnectionError,
+    botocore_exceptions.HTTPClientError,
+    botocore_exceptions.IncompleteReadError,
+    botocore_exceptions.ResponseStreamingError,
+)
+
+
 @contextmanager
 def translated(settings: StoreSettings, what: str) -> Iterator[None]:
     """Turn what botocore raises inside into this module's errors; `what` names the object or the bucket."""
@@ -90,12 +100,12 @@ def translated(settings: StoreSettings, what: str) -> Iterator[None]:
             f"the TLS connection to the store at {settings.endpoint} failed ({_short(error)}): check the endpoint, "
             "or name the CA that signed its certificate in AWS_CA_BUNDLE"
         ) from None
-    except (botocore_exceptions.HTTPClientError, botocore_exceptions.ResponseStreamingError) as error:
+    except _CONNECTION_ERRORS as error:
         raise StoreUnreachable(
             f"the store at {settings.endpoint} does not answer ({what}: {_short(error)}): "
             "check that it runs and that this machine reaches it"
         ) from None
-    except botocore_exceptions.ResponseParserError:
+    except ResponseParserError:
         raise StoreUnreachable(
             f"{settings.endpoint} answers, but not as an S3 store ({what}): check the endpoint; it is the S3 port, "
             "not the console's"
@@ -139,9 +149,7 @@ def _from_answer(error: botocore_exceptions.ClientError, settings: StoreSettings
 
 
 def _short(error: Exception) -> str:
-    """One line of a botocore exception, without the endpoint that our message names already."""
+    """The cause in an exception of botocore, without the endpoint and the object that our message names already."""
     cause = error.kwargs.get("error", error) if isinstance(error, botocore_exceptions.BotoCoreError) else error
-    reason = getattr(cause, "reason", cause)
-    text = str(reason).split("\n", 1)[0]
-    # urllib3 prefixes its object's repr: "<...HTTPConnection object at 0x7f...>: Failed to establish ...".
-    return text.rsplit(">: ", 1)[-1]
+    text = str(getattr(cause, "reason", cause)).split("\n", 1)[0].rsplit(": ", 1)[-1]
+    return re.sub(r"^[^(]*?\] ", "", text)  # "[Errno 111] Connection refused"

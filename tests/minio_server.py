@@ -1,0 +1,118 @@
+"""Fixture `minio`: the real store, started by the real playbook, with names, ports and credentials of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from whisper_store.settings import StoreSettings
+
+ROOT = Path(__file__).resolve().parent.parent
+CONTAINER = "whisper-xeon-test-minio"
+NETWORK = "whisper-xeon-test"
+
+
+@dataclass(frozen=True)
+class MinioServer:
+    """A running MinIO; `variables` says all about it as inventory variables, which `variables_file` holds as JSON."""
+
+    inventory: Path
+    variables_file: Path
+    variables: dict[str, Any] = field(repr=False)
+
+    @property
+    def endpoint(self) -> str:
+        """Address of the store as this machine reaches it."""
+        return self.variables["whisper_store_endpoint"]
+
+    @property
+    def secrets(self) -> list[str]:
+        """Every secret that no output may ever show."""
+        return [value for name, value in self.variables.items() if name.endswith(("_secret_key", "_password"))]
+
+    def settings(self, account: str = "publisher", **changes: Any) -> StoreSettings:
+        """Return the settings of account `publisher`, `reader` or `root`."""
+        access_key, secret_key = {
+            "publisher": ("whisper_store_access_key", "whisper_store_secret_key"),
+            "reader": ("whisper_store_reader_access_key", "whisper_store_reader_secret_key"),
+            "root": ("minio_root_user", "minio_root_password"),
+        }[account]
+        values = {
+            "endpoint": self.endpoint,
+            "access_key": self.variables[access_key],
+            "secret_key": self.variables[secret_key],
+            "bucket": self.variables["whisper_store_bucket"],
+        }
+        return StoreSettings(**{**values, **changes})
+
+    def play(self, playbook: Path | str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
+        """Run a playbook with this store's inventory; with `check` a failed run fails the test with its output."""
+        result = subprocess.run(
+            [Path(sys.executable).parent / "ansible-playbook", "-i", self.inventory, playbook, *arguments],
+            cwd=ROOT,
+            env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_ROLES_PATH": str(ROOT / "roles")},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=1200,
+        )
+        if check and result.returncode:
+            pytest.fail(f"{playbook} ended with {result.returncode}:\n{result.stdout[-20000:]}", pytrace=False)
+        return result
+
+    def logs(self) -> str:
+        """The last lines of the server's log."""
+        command = ["docker", "logs", "--tail", "50", CONTAINER]
+        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+
+    def remove(self) -> None:
+        """Remove the container and its data, also those of a run that was cut off."""
+        self.play("playbooks/minio.yml", "-e", "minio_state=absent", "-e", "minio_remove_volume=true")
+
+
+@pytest.fixture(scope="session")
+def minio(tmp_path_factory) -> MinioServer:
+    """The store of this test session, on 127.0.0.1:19000 (console :19001) and on network `whisper-xeon-test`."""
+    folder = tmp_path_factory.mktemp("minio")
+    variables = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": sys.executable,
+        "minio_container_name": CONTAINER,
+        "minio_network": NETWORK,
+        "minio_labels": {"io.whisper-xeon.project": "test"},
+        "minio_port": 19000,
+        "minio_console_port": 19001,
+        "minio_root_user": "test-root",
+        # Signs that mean something to a shell, a URL or YAML.
+        "minio_root_password": "r:@/ %2B'$" + secrets.token_hex(12),
+        "whisper_store_endpoint": "http://127.0.0.1:19000",
+        "whisper_store_host_endpoint": f"http://{CONTAINER}:9000",
+        "whisper_store_bucket": "whisper-artifacts",
+        "whisper_store_access_key": "test-publisher",
+        "whisper_store_secret_key": secrets.token_hex(16),
+        "whisper_store_reader_access_key": "test-reader",
+        "whisper_store_reader_secret_key": secrets.token_hex(16),
+    }
+    variables_file = folder / "variables.json"
+    variables_file.touch(mode=0o600)
+    variables_file.write_text(json.dumps(variables), encoding="utf-8")
+    inventory = folder / "inventory.json"
+    inventory.touch(mode=0o600)
+    group = {"hosts": {"localhost": None}}
+    inventory.write_text(
+        json.dumps({"all": {"vars": variables, "children": {"whisper_store": group}}}), encoding="utf-8"
+    )
+    server = MinioServer(inventory, variables_file, variables)
+    server.remove()
+    server.play("playbooks/minio.yml")
+    yield server
+    server.remove()

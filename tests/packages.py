@@ -1,0 +1,26 @@
+"""Packages for tests that need one with other content: real ones, changed and sealed again with a manifest."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from whisper_xeon.package import MANIFEST_NAME, Package, encode_manifest, file_digest
+
+
+def variant(package: Package, folder: Path, extra: dict[str, bytes]) -> Package:
+    """Copy `package` into `folder`, add the files of `extra`, and seal it with a manifest: another release."""
+    target = folder / package.name
+    shutil.copytree(package.directory, target)
+    files = {entry["path"]: entry for entry in package.manifest["files"]}
+    for path, content in extra.items():
+        (target / path).write_bytes(content)
+        files[path] = {
+            "path": path,
+            "size": len(content),
+            "sha256": file_digest(target / path),
+            "executable": False,
+        }
+    manifest = {**package.manifest, "files": [files[path] for path in sorted(files)]}
+    (target / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
+    return Package(target)

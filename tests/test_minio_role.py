@@ -1,0 +1,136 @@
+"""Role `minio` and its playbook on a real Docker daemon: what runs, what a second run does, what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+
+from minio_server import CONTAINER, NETWORK
+from whisper_store.store import Store
+
+PLAYBOOK = "playbooks/minio.yml"
+
+
+def docker(*arguments):
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture
+def container(minio):
+    """What `docker inspect` says about the container."""
+    return json.loads(docker("inspect", CONTAINER))[0]
+
+
+@pytest.fixture(scope="module")
+def second_run(minio):
+    """Output of the playbook's second run, as wordy as anyone makes it."""
+    return minio.play(PLAYBOOK, "-vvv", "--diff").stdout
+
+
+def test_second_run_changes_nothing(second_run):
+    assert "changed=0 " in second_run
+
+
+def test_no_output_shows_a_secret(minio, second_run):
+    assert [secret for secret in minio.secrets if secret in second_run] == []
+
+
+def test_check_mode_of_a_running_server_changes_nothing(minio):
+    assert "changed=0 " in minio.play(PLAYBOOK, "--check").stdout
+
+
+def test_check_mode_passes_where_nothing_is_yet(minio):
+    result = minio.play(PLAYBOOK, "--check", "-e", "minio_container_name=whisper-xeon-test-absent")
+    assert "failed=0" in result.stdout
+    assert "whisper-xeon-test-absent" not in docker("ps", "--all", "--format", "{{.Names}}")
+
+
+def test_stopped_container_is_started_as_it_was(minio):
+    docker("stop", CONTAINER)
+    assert "changed=1 " in minio.play(PLAYBOOK).stdout
+
+
+def test_new_password_is_taken_over(minio):
+    minio.play(PLAYBOOK, "-e", json.dumps({"minio_root_password": "another password"}))
+    assert Store(minio.settings("root", secret_key="another password")).check() is None
+    minio.play(PLAYBOOK)
+    assert Store(minio.settings("root")).check() is None
+
+
+def test_ports_are_published_on_the_bound_address_only(container):
+    ports = container["NetworkSettings"]["Ports"]
+    assert ports["9000/tcp"] == [{"HostIp": "127.0.0.1", "HostPort": "19000"}]
+    assert ports["9001/tcp"] == [{"HostIp": "127.0.0.1", "HostPort": "19001"}]
+
+
+def test_container_is_on_the_network_by_its_name(container):
+    assert CONTAINER in container["Name"]
+    assert list(container["NetworkSettings"]["Networks"]) == [NETWORK]
+
+
+def test_server_runs_without_root_and_without_capabilities(container):
+    assert container["Config"]["User"] == "10001:10001"
+    assert container["HostConfig"]["CapDrop"] == ["ALL"]
+
+
+@pytest.mark.parametrize("kind", ["container", "volume", "network"])
+def test_everything_carries_the_label(minio, kind):
+    name = {"container": CONTAINER, "volume": f"{CONTAINER}-data", "network": NETWORK}[kind]
+    found = json.loads(docker(kind, "inspect", name))[0]
+    labels = found.get("Labels") or found["Config"]["Labels"]
+    assert labels["io.whisper-xeon.project"] == "test"
+
+
+def test_docker_inspect_shows_no_secret(minio, container):
+    assert [secret for secret in minio.secrets if secret in json.dumps(container)] == []
+
+
+def test_image_holds_no_secret(minio, container):
+    history = docker("history", "--no-trunc", container["Image"]) + docker("inspect", container["Image"])
+    assert [secret for secret in minio.secrets if secret in history] == []
+
+
+def test_container_without_its_password_file_never_falls_back_to_a_default(container):
+    environment = [f"--env={entry}" for entry in container["Config"]["Env"]]
+    result = subprocess.run(
+        ["docker", "run", "--rm", *environment, "--tmpfs=/data:mode=0777", container["Config"]["Image"]],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode != 0
+    assert "MINIO_ROOT_PASSWORD" in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"minio_root_user": "minioadmin"},
+        {"minio_root_password": "minioadmin"},
+        {"minio_root_password": "short"},
+        {"whisper_store_secret_key": "short"},
+    ],
+    ids=lambda variables: " ".join(f"{name}={value}" for name, value in variables.items()),
+)
+def test_guessable_credentials_are_refused(minio, variables):
+    result = minio.play(PLAYBOOK, "-e", json.dumps(variables), check=False)
+    assert result.returncode != 0
+    assert "at least 12" in " ".join(result.stdout.split())
+
+
+def test_existing_store_is_only_checked(minio):
+    result = minio.play(
+        PLAYBOOK, "-e", "whisper_store_managed=false", "-e", "minio_container_name=whisper-xeon-test-absent"
+    )
+    assert "changed=0 " in result.stdout
+    assert "whisper-xeon-test-absent" not in docker("ps", "--all", "--format", "{{.Names}}")
+
+
+def test_existing_store_that_is_not_there_is_named(minio):
+    result = minio.play(
+        PLAYBOOK, "-e", "whisper_store_managed=false", "-e", "whisper_store_endpoint=http://127.0.0.1:9", check=False
+    )
+    assert result.returncode != 0
+    assert "http://127.0.0.1:9 does not answer" in " ".join(result.stdout.split())

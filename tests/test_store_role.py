@@ -1,0 +1,150 @@
+"""Role `artifact_publish` against the real store: changed, check mode, diff, messages, and no secret anywhere."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+import pytest
+
+from packages import variant
+from whisper_store.store import Store
+
+STORE = {
+    "artifact_publish_endpoint": "{{ whisper_store_endpoint }}",
+    "artifact_publish_access_key": "{{ whisper_store_access_key }}",
+    "artifact_publish_secret_key": "{{ whisper_store_secret_key }}",
+}
+
+
+@pytest.fixture
+def channel():
+    """A channel that no other test uses."""
+    return f"test-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def fresh_package(small_package, tmp_path):
+    """A package that the store does not hold."""
+    return variant(small_package, tmp_path, {"NEW": uuid.uuid4().bytes})
+
+
+@pytest.fixture
+def play_role(minio, tmp_path):
+    """Run the role, or another of its entry points, with variables; returns the completed process."""
+
+    def play(*arguments, tasks_from="main", tasks_after=(), check=True, **variables):
+        include = {"name": "artifact_publish", "tasks_from": tasks_from}
+        role = {"name": "Include the role", "ansible.builtin.include_role": include, "vars": {**STORE, **variables}}
+        playbook = tmp_path / "playbook.yml"
+        playbook.write_text(
+            json.dumps([{"hosts": "whisper_store", "gather_facts": False, "tasks": [role, *tasks_after]}]),
+            encoding="utf-8",
+        )
+        return minio.play(playbook, *arguments, check=check)
+
+    return play
+
+
+def test_first_run_changes_and_second_does_not(play_role, channel, fresh_package):
+    variables = {
+        "artifact_publish_packages": [str(fresh_package.directory)],
+        "artifact_publish_channel": channel,
+    }
+    assert "changed=1 " in play_role(**variables).stdout
+    assert "changed=0 " in play_role(**variables).stdout
+
+
+def test_check_mode_shows_the_change_and_makes_none(minio, play_role, channel, fresh_package):
+    result = play_role(
+        "--check",
+        "--diff",
+        artifact_publish_packages=[str(fresh_package.directory)],
+        artifact_publish_channel=channel,
+    )
+    assert "changed=1 " in result.stdout
+    assert fresh_package.release_id in result.stdout
+    assert Store(minio.settings("reader")).read_channel(channel).models == {}
+
+
+def test_check_mode_before_the_first_build_only_announces(play_role, channel, tmp_path):
+    result = play_role(
+        "--check", artifact_publish_packages=[str(tmp_path / "absent")], artifact_publish_channel=channel
+    )
+    assert "changed=1 " in result.stdout
+
+
+def test_diff_shows_the_channel_before_and_after(play_role, channel, small_package, fresh_package):
+    play_role(artifact_publish_packages=[str(small_package.directory)], artifact_publish_channel=channel)
+    result = play_role(
+        "--diff", artifact_publish_packages=[str(fresh_package.directory)], artifact_publish_channel=channel
+    )
+    assert f'-   "release_id": "{small_package.release_id}"' in result.stdout
+    assert f'+   "release_id": "{fresh_package.release_id}"' in result.stdout
+
+
+def test_resolved_urls_are_good_for_a_machine_without_a_credential(play_role, channel, fresh_package, tmp_path):
+    play_role(artifact_publish_packages=[str(fresh_package.directory)], artifact_publish_channel=channel)
+    target = tmp_path / "downloaded"
+    target.mkdir()
+    download = {
+        "name": "Download each file",
+        "ansible.builtin.get_url": {
+            "url": "{{ item.url }}",
+            "dest": f"{target}/{{{{ item.path }}}}",
+            "checksum": "sha256:{{ item.sha256 }}",
+            "mode": "0644",
+        },
+        "loop": "{{ artifact_publish_resolved.files }}",
+        "no_log": True,
+    }
+    play_role(
+        tasks_from="resolve",
+        tasks_after=[download],
+        artifact_publish_model="small",
+        artifact_publish_channel=channel,
+        artifact_publish_host_endpoint="http://localhost:19000",
+        artifact_publish_access_key="{{ whisper_store_reader_access_key }}",
+        artifact_publish_secret_key="{{ whisper_store_reader_secret_key }}",
+    )
+    package = type(fresh_package)(target)
+    package.verify()
+    assert package.release_id == fresh_package.release_id
+
+
+def test_no_output_shows_a_secret_or_a_signature(minio, play_role, channel, fresh_package):
+    published = play_role(
+        "-vvv", "--diff", artifact_publish_packages=[str(fresh_package.directory)], artifact_publish_channel=channel
+    )
+    resolved = play_role(
+        "-vvv",
+        tasks_from="resolve",
+        artifact_publish_model="small",
+        artifact_publish_channel=channel,
+    )
+    output = published.stdout + resolved.stdout
+    assert [secret for secret in minio.secrets if secret in output] == []
+    assert "X-Amz-Signature" not in output
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"artifact_publish_secret_key": "wrong-secret"}, "refuses the credentials"),
+        ({"artifact_publish_endpoint": "http://127.0.0.1:9"}, "http://127.0.0.1:9 does not answer"),
+        ({"artifact_publish_bucket": "absent-bucket"}, "absent-bucket"),
+        ({"artifact_publish_endpoint": "127.0.0.1:19000"}, "must be http://HOST:PORT"),
+    ],
+    ids=["wrong secret", "unreachable", "no bucket", "bad endpoint"],
+)
+def test_unusable_store_is_told_in_one_message(play_role, variables, message):
+    result = play_role(tasks_from="check", check=False, **variables)
+    assert result.returncode != 0
+    assert message in " ".join(result.stdout.split())
+    assert "Traceback" not in result.stdout
+
+
+def test_unknown_model_names_the_known_ones(play_role):
+    result = play_role(tasks_from="resolve", check=False, artifact_publish_model="huge")
+    assert result.returncode != 0
+    assert "choose one of small, medium" in " ".join(result.stdout.split())
