@@ -13,6 +13,8 @@ from .settings import StoreSettings
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 60
 ATTEMPTS = 4
+# botocore before 1.36, such as Debian 12's in the container, has neither option and adds no checksum by itself.
+CHECKSUM_OPTIONS = ("request_checksum_calculation", "response_checksum_validation")
 
 
 def s3_client(settings: StoreSettings, endpoint: str | None = None) -> Any:
@@ -26,12 +28,11 @@ def s3_client(settings: StoreSettings, endpoint: str | None = None) -> Any:
     config = Config(
         signature_version="s3v4",
         s3={"addressing_style": "path", "payload_signing_enabled": True},
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         tcp_keepalive=True,
+        **{option: "when_required" for option in CHECKSUM_OPTIONS if option in Config.OPTION_DEFAULTS},
     )
     session = botocore.session.Session(
         session_vars={
