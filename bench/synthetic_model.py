@@ -1,0 +1,144 @@
+"""Write a ggml Whisper model of true dimensions with random weights: for measuring, never for transcribing.
+
+The real `small` and `medium` cannot always be had where one measures. Time and memory of the encoder, and time of a
+decoded token, depend on dimensions and types only, so random weights give true figures for them. What a model says,
+how many tokens it says and where it stops cannot be measured this way.
+
+Mel filters and vocabulary come from a fixture model of this repository; the tensors are those that whisper.cpp 1.8
+asks for (`whisper_model_load` in src/whisper.cpp), float16 matrices and float32 vectors, as upstream's converter
+writes them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import lzma
+import struct
+from pathlib import Path
+
+import numpy as np
+
+FIXTURE = Path(__file__).resolve().parent.parent / "tests" / "fixtures" / "models" / "ggml-fixture-small.bin.xz"
+
+# model: width, heads, encoder layers, decoder layers (openai/whisper, model dimensions)
+DIMENSIONS = {
+    "tiny": (384, 6, 4, 4),
+    "base": (512, 8, 6, 6),
+    "small": (768, 12, 12, 12),
+    "medium": (1024, 16, 24, 24),
+}
+AUDIO_CONTEXT = 1500
+TEXT_CONTEXT = 448
+MELS = 80
+HYPER_PARAMETERS = struct.Struct("<11i")
+MAGIC = 0x67676D6C
+FLOAT16 = 1
+
+
+def filters_and_vocabulary(fixture: Path = FIXTURE) -> tuple[int, bytes]:
+    """Return the vocabulary's size and the raw bytes between the hyper-parameters and the first tensor."""
+    data = lzma.decompress(fixture.read_bytes())
+    n_vocab = HYPER_PARAMETERS.unpack_from(data, 4)[0]
+    start = offset = 4 + HYPER_PARAMETERS.size
+    n_mel, n_fft = struct.unpack_from("<2i", data, offset)
+    offset += 8 + 4 * n_mel * n_fft
+    (tokens,) = struct.unpack_from("<i", data, offset)
+    offset += 4
+    for _ in range(tokens):
+        (length,) = struct.unpack_from("<I", data, offset)
+        offset += 4 + length
+    return n_vocab, data[start:offset]
+
+
+def tensor_shapes(model: str, n_vocab: int):
+    """Yield (name, shape) of every tensor of `model`, outermost dimension first."""
+    width, _, encoder_layers, decoder_layers = DIMENSIONS[model]
+
+    def norm(name):
+        yield f"{name}.weight", (width,)
+        yield f"{name}.bias", (width,)
+
+    def linear(name, rows, columns, bias=True):
+        yield f"{name}.weight", (rows, columns)
+        if bias:
+            yield f"{name}.bias", (rows,)
+
+    def attention(name):
+        yield from norm(f"{name}_ln")
+        yield from linear(f"{name}.query", width, width)
+        yield from linear(f"{name}.key", width, width, bias=False)
+        yield from linear(f"{name}.value", width, width)
+        yield from linear(f"{name}.out", width, width)
+
+    def block(name, cross):
+        yield from attention(f"{name}.attn")
+        if cross:
+            yield from attention(f"{name}.cross_attn")
+        yield from norm(f"{name}.mlp_ln")
+        yield from linear(f"{name}.mlp.0", 4 * width, width)
+        yield from linear(f"{name}.mlp.2", width, 4 * width)
+
+    yield "encoder.positional_embedding", (AUDIO_CONTEXT, width)
+    yield "encoder.conv1.weight", (width, MELS, 3)
+    yield "encoder.conv1.bias", (width, 1)
+    yield "encoder.conv2.weight", (width, width, 3)
+    yield "encoder.conv2.bias", (width, 1)
+    for layer in range(encoder_layers):
+        yield from block(f"encoder.blocks.{layer}", cross=False)
+    yield from norm("encoder.ln_post")
+    yield "decoder.positional_embedding", (TEXT_CONTEXT, width)
+    yield "decoder.token_embedding.weight", (n_vocab, width)
+    for layer in range(decoder_layers):
+        yield from block(f"decoder.blocks.{layer}", cross=True)
+    yield from norm("decoder.ln")
+
+
+def write_model(model: str, path: Path, seed: int = 0) -> None:
+    """Write the float16 model file of `model` to `path`; the same seed gives the same bytes."""
+    n_vocab, middle = filters_and_vocabulary()
+    width, heads, encoder_layers, decoder_layers = DIMENSIONS[model]
+    random = np.random.default_rng(seed)
+    with path.open("wb") as stream:
+        stream.write(struct.pack("<I", MAGIC))
+        stream.write(
+            HYPER_PARAMETERS.pack(
+                n_vocab,
+                AUDIO_CONTEXT,
+                width,
+                heads,
+                encoder_layers,
+                TEXT_CONTEXT,
+                width,
+                heads,
+                decoder_layers,
+                MELS,
+                1,
+            )
+        )
+        stream.write(middle)
+        for name, shape in tensor_shapes(model, n_vocab):
+            # Only matrices are float16; whisper.cpp asks for float32 vectors and positional embeddings.
+            half = len(shape) > 1 and not name.endswith((".bias", "positional_embedding"))
+            scale = 1.0 / np.sqrt(np.prod(shape[1:])) if half else 0.02
+            values = random.standard_normal(shape, dtype=np.float32) * np.float32(scale)
+            if name.endswith(("_ln.weight", "ln.weight", "ln_post.weight")):
+                values += 1
+            encoded = name.encode()
+            stream.write(struct.pack("<3i", len(shape), len(encoded), int(half)))
+            stream.write(struct.pack(f"<{len(shape)}i", *reversed(shape)))
+            stream.write(encoded)
+            stream.write(values.astype(np.float16 if half else np.float32).tobytes())
+
+
+def main() -> None:
+    """Command line: MODEL OUTPUT."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", choices=DIMENSIONS)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    write_model(arguments.model, arguments.output, arguments.seed)
+
+
+if __name__ == "__main__":
+    main()
