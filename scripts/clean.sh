@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Remove what this project made on this machine, and nothing else: containers, networks, volumes and images that carry
-# its label, the Docker daemon if the set-up started it, and the files of this clone that git ignores.
+# Remove what this clone made on this machine, and nothing else: containers, networks and volumes that carry
+# its label, images, the Docker daemon if the set-up started it, and the files of this clone that git ignores.
 # The download cache stays; its path is printed, because it is worth keeping.
 set -euo pipefail
 
@@ -15,14 +15,16 @@ each() { # each COMMAND...: run it with the lines of standard input as arguments
 }
 
 if docker info >/dev/null 2>&1; then
-  docker ps --all --quiet --filter "label=$label" | each docker rm --force --volumes
-  docker network ls --quiet --filter "label=$label" | each docker network rm
-  docker volume ls --quiet --filter "label=$label" | each docker volume rm
-  {
-    docker image ls --quiet --filter "label=$label"
-    docker image ls --quiet 'whisper-xeon/*'
-    docker image ls --quiet whisper-builder
-  } | sort -u | each docker image rm --force
+  # The demo of another clone is not ours; tests have no owner, a run begins by removing what the last one left.
+  for filter in "io.whisper-xeon.clone=$root" "$label=test" "$label=molecule"; do
+    docker ps --all --quiet --filter "label=$filter" | each docker rm --force --volumes
+    docker network ls --quiet --filter "label=$filter" | each docker network rm
+    docker volume ls --quiet --filter "label=$filter" | each docker volume rm
+  done
+  # Images that another clone's containers run from stay.
+  for image in $(docker image ls --format '{{.Repository}}:{{.Tag}}' 'whisper-xeon/*') whisper-builder; do
+    docker image rm "$image" >/dev/null 2>&1 || true
+  done
 fi
 
 pid=$(cat "$root/.state/dockerd.pid" 2>/dev/null || true)
