@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from conftest import RECORDINGS, ROOT
+from minio_server import CONTAINER
 from whisper_build.sources import Cache, default_cache
 from whisper_store.settings import StoreSettings
 from whisper_store.store import Store
@@ -316,23 +317,11 @@ def credentials(settings: StoreSettings) -> dict[str, str]:
     }
 
 
-@pytest.fixture
-def mc(minio, tmp_path) -> Path:
-    """The folder of MinIO's own client, taken out of the image that the tests' store runs from."""
-    image = subprocess.run(
-        ["docker", "inspect", "--format", "{{.Image}}", "whisper-xeon-test-minio"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.strip()
-    container = subprocess.run(["docker", "create", image], check=True, capture_output=True, text=True).stdout.strip()
-    try:
-        subprocess.run(["docker", "cp", f"{container}:/bin/mc", tmp_path / "mc"], check=True, capture_output=True)
-    finally:
-        subprocess.run(["docker", "rm", container], check=True, capture_output=True)
-    folder = tmp_path / "mc-bin"
-    folder.mkdir()
-    shutil.move(tmp_path / "mc", folder / "mc")
+@pytest.fixture(scope="module")
+def mc(minio, tmp_path_factory) -> Path:
+    """The folder of MinIO's own client, taken out of the container of the tests' store."""
+    folder = tmp_path_factory.mktemp("mc")
+    subprocess.run(["docker", "cp", f"{CONTAINER}:/bin/mc", folder / "mc"], check=True, capture_output=True)
     return folder
 
 

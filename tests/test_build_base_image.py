@@ -1,0 +1,86 @@
+"""The base image: taken when it is there, made from Debian packages where nothing can be pulled."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+import yaml
+
+from conftest import run_playbook
+
+# A name under .invalid never resolves, whatever network the tests have.
+WANTED = "registry.invalid/debian:bookworm-slim"
+BOOTSTRAPPED = "whisper-xeon-test/base:bookworm"
+
+
+def docker(*arguments: str, check: bool = True) -> str:
+    return subprocess.run(["docker", *arguments], check=check, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(scope="module")
+def choose(tmp_path_factory):
+    """Run the role and return its output, which ends with the reference that it chose."""
+    playbook = tmp_path_factory.mktemp("base_image") / "choose.yml"
+    play = {
+        "hosts": "localhost",
+        "gather_facts": False,
+        "roles": ["base_image"],
+        "post_tasks": [{"ansible.builtin.debug": {"msg": "chosen={{ base_image_reference }}="}}],
+    }
+    playbook.write_text(yaml.safe_dump([play]), encoding="utf-8")
+
+    def run(name: str, *arguments: str, tag: str = BOOTSTRAPPED):
+        variables = ["-e", f"base_image_name={name}", "-e", f"base_image_bootstrap_tag={tag}"]
+        return run_playbook(str(playbook), *variables, *arguments)
+
+    return run
+
+
+def chosen(result) -> str:
+    return re.search(r"chosen=(.*)=", result.stdout).group(1)
+
+
+@pytest.fixture(scope="module")
+def bootstrapped(choose):
+    """The run that made an image, because none was there and none could be pulled."""
+    docker("image", "rm", BOOTSTRAPPED, check=False)
+    yield choose(WANTED)
+    docker("image", "rm", BOOTSTRAPPED)
+
+
+def test_image_is_made_when_nothing_can_be_pulled(bootstrapped):
+    assert chosen(bootstrapped) == BOOTSTRAPPED
+
+
+def test_making_an_image_is_announced(bootstrapped):
+    said = " ".join(bootstrapped.stdout.split())
+    assert f"{WANTED} is neither present nor can it be pulled: making {BOOTSTRAPPED} from the packages" in said
+
+
+def test_made_image_is_the_debian_release_asked_for(bootstrapped):
+    assert "VERSION_CODENAME=bookworm" in docker("run", "--rm", BOOTSTRAPPED, "cat", "/etc/os-release")
+
+
+def test_made_image_carries_no_manuals(bootstrapped):
+    assert docker("run", "--rm", BOOTSTRAPPED, "find", "/usr/share/man", "/usr/share/info", "-type", "f") == ""
+
+
+def test_made_image_is_taken_by_the_next_run(bootstrapped, choose):
+    again = choose(WANTED)
+    assert chosen(again) == BOOTSTRAPPED
+    assert "changed=0" in again.stdout
+
+
+def test_image_wanted_is_preferred_when_it_is_present(bootstrapped, choose):
+    docker("tag", BOOTSTRAPPED, "whisper-xeon-test/wanted:1")
+    try:
+        assert chosen(choose("whisper-xeon-test/wanted:1")) == "whisper-xeon-test/wanted:1"
+    finally:
+        docker("image", "rm", "whisper-xeon-test/wanted:1")
+
+
+def test_check_mode_makes_no_image(choose):
+    choose(WANTED, "--check", tag="whisper-xeon-test/never:1")
+    assert docker("image", "ls", "--quiet", "whisper-xeon-test/never:1") == ""

@@ -1,0 +1,290 @@
+"""The build as a user runs it: twice, after changes, with mistakes, by hand in the staged context, on a plain host."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import uuid
+from pathlib import Path
+
+import pytest
+
+from conftest import RECORDINGS, ROOT, run_playbook
+from whisper_xeon.package import Package, file_digest
+
+FIXTURES = ROOT / "tests" / "fixtures" / "models"
+FIXTURE_SELFTEST = {
+    "audio": str(RECORDINGS / "en-00.wav"),
+    "language": "en",
+    "text": "five eight right eight down hello",
+}
+
+
+class Build:
+    """A build with a context and a dist of its own; the Docker layers are those of the session's build."""
+
+    def __init__(self, folder: Path):
+        self.dist = folder / "dist"
+        self.context = folder / "work" / "context"
+        self.variables_file = folder / "variables.json"
+
+    def run(self, *arguments: str, check: bool = True, env: dict | None = None, **variables):
+        """Run build.yml without publishing; variables go over those of the inventory."""
+        own = {"artifact_build_dist_dir": str(self.dist), "artifact_build_context_dir": str(self.context)}
+        self.variables_file.write_text(json.dumps({**own, **variables}), encoding="utf-8")
+        extra = f"@{self.variables_file}"
+        return run_playbook("build.yml", "--skip-tags", "publish", "-e", extra, *arguments, check=check, env=env)
+
+
+def changed(result) -> int:
+    return int(re.search(r"changed=(\d+)", result.stdout).group(1))
+
+
+@pytest.fixture(scope="module")
+def session_build(artifacts_dir, tmp_path_factory) -> Build:
+    """A finished build that tests look at and leave as it is."""
+    build = Build(tmp_path_factory.mktemp("build"))
+    build.run()
+    return build
+
+
+@pytest.fixture
+def build(session_build, tmp_path) -> Build:
+    """A copy of the finished build that a test may do anything to."""
+    copy = Build(tmp_path)
+    shutil.copytree(session_build.dist, copy.dist)
+    shutil.copytree(session_build.context, copy.context)
+    return copy
+
+
+def test_second_run_changes_nothing(build):
+    assert changed(build.run()) == 0
+
+
+def test_same_inputs_give_the_same_bytes_elsewhere(session_build, artifacts_dir):
+    for name in ("whisper_small_xeon", "whisper_medium_xeon"):
+        assert file_digest(session_build.dist / name / "manifest.json") == file_digest(
+            artifacts_dir / name / "manifest.json"
+        )
+
+
+def test_removed_dist_is_exported_again(build):
+    shutil.rmtree(build.dist)
+    result = build.run()
+    assert "is not built yet" in result.stdout
+    Package.find(build.dist, "small").verify()
+    Package.find(build.dist, "medium").verify()
+
+
+def test_tampered_file_in_dist_is_replaced(build):
+    with open(build.dist / "whisper_small_xeon" / "libwhisper.so.1", "ab") as stream:
+        stream.write(b"!")
+    result = build.run()
+    assert "libwhisper.so.1 has" in result.stdout
+    Package.find(build.dist, "small").verify()
+
+
+def test_untouched_package_is_left_alone_when_the_other_is_replaced(build):
+    before = (build.dist / "whisper_medium_xeon").stat().st_ino
+    (build.dist / "whisper_small_xeon" / "NOTICE").unlink()
+    build.run()
+    assert (build.dist / "whisper_medium_xeon").stat().st_ino == before
+
+
+def test_check_mode_of_a_first_run_writes_nothing(session_build, tmp_path):
+    fresh = Build(tmp_path)
+    result = fresh.run("--check", "--diff", env={"WHISPER_XEON_CACHE": str(tmp_path / "cache")})
+    assert changed(result) > 0
+    assert [path for path in tmp_path.iterdir() if path != fresh.variables_file] == []
+
+
+def test_check_mode_of_a_finished_build_changes_nothing(build):
+    assert changed(build.run("--check")) == 0
+
+
+def test_file_that_does_not_belong_leaves_the_context(build):
+    (build.context / "secret.txt").write_text("mine")
+    build.run()
+    assert not (build.context / "secret.txt").exists()
+
+
+def test_folder_of_someone_else_is_not_taken_for_the_context(build, tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.txt").write_text("mine")
+    result = build.run(check=False, artifact_build_context_dir=str(tmp_path / "home"))
+    assert result.returncode != 0
+    assert "choose an empty folder" in result.stdout
+    assert (tmp_path / "home" / "thesis.txt").exists()
+
+
+def override(model: str, **changes) -> dict:
+    path = str(FIXTURES / f"ggml-fixture-{model}.bin.xz")
+    return {"path": path, "selftest": FIXTURE_SELFTEST, **changes}
+
+
+def test_text_that_the_model_does_not_hear_stops_the_build(build):
+    wrong = override("small", selftest={**FIXTURE_SELFTEST, "text": "one two three"})
+    overrides = {"small": wrong, "medium": override("medium")}
+    before = file_digest(build.dist / "whisper_small_xeon" / "manifest.json")
+    result = build.run(check=False, artifact_build_model_overrides=overrides)
+    assert result.returncode != 0
+    said = " ".join(result.stdout.split())
+    assert "self-test of small failed: whisper-cli heard 'five eight right eight down hello'" in said
+    assert "'one two three'" in said
+    assert file_digest(build.dist / "whisper_small_xeon" / "manifest.json") == before
+
+
+def test_clip_of_another_format_is_named_with_the_remedy(build, tmp_path):
+    phone = tmp_path / "phone.wav"
+    command = ["ffmpeg", "-v", "error", "-i", RECORDINGS / "en-00.wav", "-ar", "8000", phone]
+    subprocess.run(command, check=True)
+    wrong = override("small", selftest={**FIXTURE_SELFTEST, "audio": str(phone)})
+    result = build.run(check=False, artifact_build_models=["small"], artifact_build_model_overrides={"small": wrong})
+    assert "the self-test clip of small has 8000 Hz, 1 channel(s), 16 bits" in " ".join(result.stdout.split())
+
+
+def test_file_that_is_no_model_stops_the_build(build, tmp_path):
+    noise = tmp_path / "model.bin"
+    noise.write_bytes(b"not a model" * 1000)
+    wrong = override("small", path=str(noise))
+    result = build.run(check=False, artifact_build_models=["small"], artifact_build_model_overrides={"small": wrong})
+    assert result.returncode != 0
+    assert "bad magic" in result.stdout
+
+
+def test_unknown_model_is_refused_with_the_known_ones(build):
+    result = build.run(check=False, artifact_build_models=["huge"])
+    assert result.returncode != 0
+    assert "small, medium" in result.stdout
+
+
+def test_override_of_an_unknown_model_is_refused(build):
+    result = build.run(check=False, artifact_build_model_overrides={"huge": override("small")})
+    assert "artifact_build_model_overrides names huge" in " ".join(result.stdout.split())
+
+
+def test_missing_model_file_is_named(build):
+    overrides = {"small": override("small", path="/nowhere/ggml-small.bin")}
+    result = build.run(check=False, artifact_build_models=["small"], artifact_build_model_overrides=overrides)
+    assert "/nowhere/ggml-small.bin does not exist" in " ".join(result.stdout.split())
+
+
+def test_option_with_blanks_is_refused(build):
+    result = build.run(check=False, artifact_build_cmake_flags=["-DCMAKE_C_FLAGS=-O2 -g"])
+    assert "artifact_build_cmake_flags takes options of the form" in " ".join(result.stdout.split())
+
+
+def test_silent_daemon_gives_one_clear_message(build, tmp_path):
+    result = build.run(check=False, env={"DOCKER_HOST": f"unix://{tmp_path}/no.sock"})
+    assert result.returncode != 0
+    assert "Docker does not answer" in result.stdout
+
+
+def test_user_mistakes_show_no_traceback(build):
+    result = build.run(check=False, artifact_build_whisper_cpp_path="/nowhere")
+    assert result.returncode != 0
+    assert "/nowhere does not exist" in " ".join(result.stdout.split())
+    assert "Traceback" not in result.stdout
+
+
+def docker_build(context: Path, *arguments: str) -> str:
+    """Run `docker build` and return its plain progress."""
+    command = ["docker", "build", "--progress=plain", *arguments, "."]
+    result = subprocess.run(command, cwd=context, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert result.returncode == 0, result.stdout[-5000:]
+    return result.stdout
+
+
+def test_changed_model_compiles_nothing(build):
+    (build.context / "models" / "small.bin").unlink()
+    shutil.copyfile(build.context / "models" / "medium.bin", build.context / "models" / "small.bin")
+    log = docker_build(build.context, "--target=builder")
+    (compile_step,) = set(re.findall(r"^#(\d+) \[builder.*whisper-xeon-ccache", log, re.M))
+    assert f"#{compile_step} CACHED" in log
+
+
+def test_changed_flag_recompiles_only_what_it_touches(build):
+    dockerfile = build.context / "Dockerfile"
+    # The first option makes another libggml-cpu and nothing else; the second makes Docker run the step again.
+    flags = f"-DGGML_LLAMAFILE=ON -DTEST_RUN={uuid.uuid4().hex}"
+    text = dockerfile.read_text("utf-8").replace('ARG CMAKE_FLAGS=""', f'ARG CMAKE_FLAGS="{flags}"')
+    dockerfile.write_text(text, encoding="utf-8")
+    log = docker_build(build.context, "--target=builder")
+    hits, compiled = map(int, re.search(r"Hits:\s+(\d+) /\s+(\d+)", log).groups())
+    touched = len(re.findall(r"Building C(?:XX)? object ggml/src/CMakeFiles/ggml-cpu\.dir", log))
+    assert 0 < touched < compiled
+    assert hits >= compiled - touched
+
+
+def shell(command: str, folder: Path) -> None:
+    result = subprocess.run(
+        ["bash", "-c", command], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert result.returncode == 0, result.stdout[-5000:]
+
+
+@pytest.fixture(scope="module")
+def extracted(session_build, tmp_path_factory) -> Path:
+    """What the specification's two commands, word for word, leave in a copy of the staged context."""
+    folder = shutil.copytree(session_build.context, tmp_path_factory.mktemp("by_hand") / "context")
+    shell("docker build -t whisper-builder .", folder)
+    shell("docker run -v $(pwd)/artifacts:/output whisper-builder cp -r /release_artifacts /output/", folder)
+    yield folder / "artifacts" / "release_artifacts"
+    shell("docker ps --all --quiet --filter ancestor=whisper-builder | xargs --no-run-if-empty docker rm", folder)
+    shell("docker image rm whisper-builder", folder)
+
+
+def test_commands_of_the_specification_give_the_same_packages(extracted, session_build):
+    for name in ("whisper_small_xeon", "whisper_medium_xeon"):
+        Package(extracted / name).verify()
+        assert file_digest(extracted / name / "manifest.json") == file_digest(
+            session_build.dist / name / "manifest.json"
+        )
+
+
+def test_context_is_all_that_docker_reads(build):
+    (build.context / "private.key").write_text("mine")
+    (build.context / "Probe").write_text("FROM scratch\nCOPY . /\n", encoding="utf-8")
+    docker_build(build.context, "--file=Probe", "--output=type=local,dest=sent")
+    sent = {path.name for path in (build.context / "sent").iterdir()}
+    assert sent == {
+        "abi_probe.c",
+        "app",
+        "apt",
+        "build.json",
+        "build.sh",
+        "models",
+        "organize.py",
+        "package",
+        "selftest",
+        "whisper.cpp",
+    }
+
+
+def build_sh(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess:
+    command = [ROOT / "docker" / "builder" / "build.sh", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+
+
+def test_build_sh_without_arguments_says_how_it_is_used():
+    result = build_sh()
+    assert (result.returncode, result.stderr) == (2, "usage: build.sh SOURCE_DIR OUT_DIR [-DOPTION=VALUE ...]\n")
+
+
+def test_build_sh_names_a_folder_that_is_no_source(tmp_path):
+    result = build_sh(tmp_path, tmp_path / "out")
+    assert result.returncode == 2
+    assert "is not a whisper.cpp tree" in result.stderr
+
+
+def test_build_sh_names_a_missing_tool(session_build, tmp_path):
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for tool in ("bash", "env", "mkdir", "readlink"):
+        (tools / tool).symlink_to(shutil.which(tool))
+    result = build_sh(session_build.context / "whisper.cpp", tmp_path / "out", PATH=str(tools))
+    assert result.returncode == 2
+    assert "cmake is missing: apt-get install build-essential cmake" in result.stderr
