@@ -96,6 +96,12 @@ def replace_link(link: Path, target: str) -> None:
     sync(link.parent)
 
 
+def describe(record: dict) -> str:
+    """Return a record as lines to compare: model, release, and every file with the head of its digest."""
+    files = [f"{entry['sha256'][:12]} {entry['path']}" for entry in record["files"]]
+    return "\n".join([f"model {record['model']}", f"release {record['release_id']}", *files, ""])
+
+
 def sync(path: Path) -> None:
     """Have the kernel write a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -145,6 +151,10 @@ class Deployments:
         if hashlib.sha256(data).hexdigest() != digest:
             raise DeploymentError(f"{path} was altered: deploy again")
         return json.loads(data)
+
+    def describe(self, digest: str) -> str:
+        """Return a deployment as lines to compare; nothing if there is none."""
+        return describe(self.record(digest)) if digest and self.path(digest).is_dir() else ""
 
     def complete(self) -> dict[str, dict]:
         """Return digest -> record of every deployment that stands under its name with an unaltered record."""
@@ -274,6 +284,10 @@ def run(deployments: Deployments, parameters: dict, dry_run: bool) -> dict:
         if not result["complete"]:
             result["changed"] = True
             result["missing"] = deployments.stage(digest, parameters["record"], parameters["bundle"], dry_run)
+            result["diff"] = {
+                "before": deployments.describe(deployments.link("current")),
+                "after": describe(json.loads(parameters["record"])),
+            }
     elif state == "complete":
         result["changed"] = deployments.staging(digest).exists()
         if result["changed"] and not dry_run:

@@ -1,0 +1,268 @@
+"""Deploying to real systemd hosts: what is served after a deploy, a repetition, a fault, a rollback.
+
+Each test starts from the small host (or both) serving what the inventory says and may leave it as it likes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import threading
+import time
+import uuid
+
+import pytest
+
+from host_container import ROOT, Host, Hosts, Play
+from packages import variant
+from whisper_store.client import s3_client
+from whisper_store.store import Store
+from whisper_xeon.package import MANIFEST_NAME, encode_manifest
+
+MEDIUM = ("-e", "model=medium")
+
+
+@pytest.fixture
+def both(hosts: Hosts, artifacts_dir) -> Hosts:
+    """Both hosts, each serving the model of its host variables."""
+    hosts.deploy_copy(artifacts_dir)
+    return hosts
+
+
+@pytest.fixture
+def small(hosts: Hosts, artifacts_dir) -> Host:
+    """The small host, serving `small`."""
+    hosts.deploy_copy(artifacts_dir, "--limit", hosts.small.name)
+    return hosts.small
+
+
+@pytest.fixture
+def deploy(hosts: Hosts, artifacts_dir, small):
+    """Deploy to the small host by copy, from the real packages if no folder is given."""
+
+    def run(*arguments: str, artifact_dir=artifacts_dir, check: bool = True) -> Play:
+        return hosts.deploy_copy(artifact_dir, "--limit", small.name, *arguments, check=check)
+
+    return run
+
+
+@pytest.fixture
+def roll_back(hosts: Hosts, small):
+    """Roll the small host back."""
+    return lambda: hosts.play("playbooks/rollback.yml", "--limit", small.name)
+
+
+def edited_app(folder, relative: str, before: str, after: str):
+    """Copy the application into `folder`, replace text in one of its files; return the arguments that deploy it."""
+    app = folder / "app"
+    shutil.copytree(ROOT / "app", app, ignore=shutil.ignore_patterns("__pycache__"))
+    path = app / relative
+    text = path.read_text(encoding="utf-8")
+    assert before in text
+    path.write_text(text.replace(before, after), encoding="utf-8")
+    return "-e", f"whisper_service_app_dir={app}"
+
+
+def test_each_host_serves_the_model_of_its_host_variables(both):
+    assert (both.small.version()["model"], both.medium.version()["model"]) == ("small", "medium")
+
+
+def test_a_deployed_host_transcribes(small, exact_recordings):
+    recording = exact_recordings[0]
+    assert small.transcribe(recording["path"]) == recording["text"]
+
+
+def test_a_second_run_changes_nothing_and_restarts_nothing(small, deploy):
+    before = small.main_pid()
+    assert deploy().changed == 0
+    assert small.main_pid() == before
+
+
+def test_check_mode_on_a_converged_host_reports_no_change(deploy):
+    assert deploy("--check").changed == 0
+
+
+def test_check_mode_with_another_model_changes_nothing_on_the_host(small, deploy):
+    before = small.link("current")
+    assert deploy("--check", *MEDIUM).changed > 0
+    assert small.link("current") == before
+
+
+def test_model_on_the_command_line_wins_for_every_host(both, artifacts_dir):
+    both.deploy_copy(artifacts_dir, *MEDIUM)
+    assert {host.version()["model"] for host in (both.small, both.medium)} == {"medium"}
+
+
+def test_an_unknown_model_is_refused_once_and_before_any_host_is_touched(hosts, artifacts_dir):
+    play = hosts.deploy_copy(artifacts_dir, "-e", "model=huge", check=False)
+    assert play.returncode != 0
+    assert play.output.count("fatal: ") == 1
+    assert "Gathering Facts" not in play.output
+
+
+def test_an_unknown_model_is_answered_with_those_that_exist(hosts, artifacts_dir):
+    play = hosts.deploy_copy(artifacts_dir, "-e", "model=huge", check=False)
+    assert 'there is no model "huge"' in play.output
+    assert "small, medium" in play.output
+
+
+def test_files_that_two_deployments_share_are_stored_once(small, deploy):
+    deploy(*MEDIUM)
+    library = "/opt/whisper-xeon/current/package/whisper_medium_xeon/libggml-cpu.so.0"
+    assert int(small.run("stat", "--dereference", "--format=%h", library)) > 1
+
+
+def test_no_more_than_three_deployments_stay_and_those_in_use_do(small, deploy):
+    for seconds in (31, 32, 33):
+        deploy("-e", f"whisper_service_stop_timeout={seconds}")
+    kept = small.run("ls", "--almost-all", "/opt/whisper-xeon/deployments").split()
+    assert len(kept) == 3
+    assert {small.link("current"), small.link("previous")} < set(kept)
+
+
+def test_another_port_is_listened_on_after_the_deploy(small, deploy):
+    deploy("-e", "whisper_service_port=8123")
+    assert "8123" in small.run("systemctl", "show", "--property=Listen", "whisper-xeon.socket")
+
+
+def test_nobody_is_refused_while_the_model_is_switched(small, deploy):
+    failures, answers, stop = [], [], threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            try:
+                answers.append(small.version()["model"])
+            except Exception as error:
+                failures.append(error)
+            time.sleep(0.05)
+
+    clients = [threading.Thread(target=ask) for _ in range(4)]
+    for client in clients:
+        client.start()
+    try:
+        deploy(*MEDIUM)
+    finally:
+        stop.set()
+        for client in clients:
+            client.join()
+    assert failures == []
+    assert set(answers) == {"small", "medium"}
+
+
+def test_rollback_serves_the_previous_deployment_without_a_store_or_a_package(small, deploy, roll_back):
+    deploy(*MEDIUM)
+    roll_back()
+    assert small.version()["model"] == "small"
+
+
+def test_rollback_again_returns_to_what_was_left(small, deploy, roll_back):
+    deploy(*MEDIUM)
+    roll_back()
+    roll_back()
+    assert small.version()["model"] == "medium"
+
+
+def test_a_deploy_that_was_cut_off_after_the_switch_is_finished_by_the_next(small, deploy):
+    deploy(*MEDIUM)
+    link = f"deployments/{small.link('previous')}"
+    # The link was moved, and nothing came after that: the old process serves on.
+    small.run("ln", "--symbolic", "--force", "--no-dereference", link, "/opt/whisper-xeon/current")
+    deploy()
+    assert small.version()["model"] == "small"
+    assert small.link("confirmed") == small.link("current")
+
+
+def test_an_altered_file_keeps_the_old_deployment_and_is_named(small, deploy, artifacts_dir, tmp_path):
+    folder = tmp_path / "whisper_medium_xeon"
+    shutil.copytree(artifacts_dir / folder.name, folder)
+    model = folder / "ggml-medium-q5_1.bin"
+    data = bytearray(model.read_bytes())
+    data[len(data) // 2] ^= 1
+    model.chmod(0o644)
+    model.write_bytes(data)
+    play = deploy(*MEDIUM, artifact_dir=folder, check=False)
+    assert play.returncode != 0
+    assert f"{model.name} is missing or has another SHA-256" in play.output
+    assert small.version()["model"] == "small"
+    assert ".staging" not in small.run("ls", "--almost-all", "/opt/whisper-xeon/deployments")
+
+
+def test_a_candidate_that_hears_other_words_is_never_switched_to(small, deploy, medium_package, tmp_path):
+    wrong = variant(medium_package, tmp_path, {})
+    manifest = {**wrong.manifest, "selftest": {**wrong.manifest["selftest"], "text": "quite other words"}}
+    (wrong.directory / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
+    before = small.main_pid()
+    play = deploy(*MEDIUM, artifact_dir=tmp_path, check=False)
+    assert play.returncode != 0
+    assert "quite other words" in play.output
+    assert small.main_pid() == before
+
+
+def test_a_service_that_answers_wrongly_is_rolled_back_with_its_last_lines(small, deploy, tmp_path):
+    lie = edited_app(
+        tmp_path, "whisper_xeon/web/routes.py", '"release_id": self._package.release_id', '"release_id": "0" * 64'
+    )
+    play = deploy(*lie, check=False)
+    assert play.returncode != 0
+    assert "serves what it served before" in play.output
+    assert "model loaded" in play.output
+    assert small.version()["release_id"] != "0" * 64
+
+
+def test_a_failed_host_stops_the_run_before_the_next(both, artifacts_dir, tmp_path):
+    broken = edited_app(tmp_path, "whisper_xeon/__main__.py", "def main(", "raise SystemExit('broken')\n\n\ndef main(")
+    before = both.medium.link("current")
+    play = both.deploy_copy(artifacts_dir, *broken, check=False)
+    assert play.returncode != 0
+    assert "broken" in play.output
+    assert both.medium.link("current") == before
+
+
+def test_a_store_that_does_not_answer_leaves_the_old_model_serving(hosts, small, minio):
+    nowhere = ("-e", "whisper_store_endpoint=http://127.0.0.1:1")
+    play = hosts.deploy_from(minio, "--limit", small.name, *MEDIUM, *nowhere, check=False)
+    assert play.returncode != 0
+    assert "127.0.0.1:1" in play.output
+    assert small.version()["model"] == "small"
+
+
+@pytest.fixture
+def published(minio, medium_package, tmp_path):
+    """A package of model `medium` that the store alone has, and the arguments that deploy it."""
+    package = variant(medium_package, tmp_path, {"NOTE": uuid.uuid4().bytes})
+    channel = f"test-{uuid.uuid4().hex[:12]}"
+    Store(minio.settings()).publish(package.directory, channel)
+    return package, (*MEDIUM, "-e", f"whisper_store_channel={channel}")
+
+
+def test_a_host_fetches_the_package_from_the_store(hosts, small, minio, published):
+    package, arguments = published
+    hosts.deploy_from(minio, "--limit", small.name, *arguments)
+    assert small.version()["release_id"] == package.release_id
+
+
+def test_no_credential_and_no_signed_address_reaches_the_host_or_the_screen(hosts, small, minio, published):
+    play = hosts.deploy_from(minio, "--limit", small.name, *published[1], "-v")
+    found = [secret for secret in (*minio.secrets, "X-Amz-Signature") if secret in play.output]
+    for secret in (*minio.secrets, "X-Amz-Signature"):
+        places = ("/opt", "/etc", "/root", "/tmp", "/var/log")
+        found += small.run("grep", "--recursive", "--fixed-strings", "-l", "-e", secret, *places, check=False).split()
+    assert found == []
+
+
+def test_a_file_that_the_store_lost_is_named_and_the_old_model_serves(hosts, small, minio, published):
+    package, arguments = published
+    lost = f"releases/{package.release_id}/{package.name}/NOTE"
+    s3_client(minio.settings("root")).delete_object(Bucket=minio.settings().bucket, Key=lost)
+    play = hosts.deploy_from(minio, "--limit", small.name, *arguments, check=False)
+    assert play.returncode != 0
+    assert "NOTE" in play.output
+    assert "404" in play.output
+    assert small.version()["model"] == "small"
+
+
+def test_a_stopped_container_is_started_again_and_serves(hosts, small):
+    subprocess.run(["docker", "stop", "--time", "5", small.name], check=True, stdout=subprocess.DEVNULL)
+    hosts.play("playbooks/demo_hosts.yml")
+    small.run("systemctl", "start", "whisper-xeon.service")
+    assert small.version()["model"] == "small"
