@@ -17,7 +17,7 @@ import pytest
 
 from whisper_xeon.web.errors import HttpError
 from whisper_xeon.web.framing import Limits
-from whisper_xeon.web.server import Request, Response, Server, listen
+from whisper_xeon.web.server import Request, Response, Server
 
 BODY_LIMIT = 1000
 HEAD = b"POST /echo HTTP/1.1\r\nHost: a\r\n"
@@ -39,13 +39,11 @@ def echo(request: Request) -> Response:
 
 @contextlib.contextmanager
 def serving(limits: Limits | None = None) -> Iterator[tuple[str, int]]:
-    listener = listen("127.0.0.1", 0, limits or Limits())
-    address = listener.getsockname()
-    server = Server(echo, [listener], limits=limits)
+    server = Server(echo, ("127.0.0.1", 0), limits=limits)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        yield address
+        yield server.server_address
     finally:
         server.stop()
         thread.join()
@@ -316,6 +314,19 @@ def test_one_connection_too_many_is_answered_503_at_once_and_the_others_served()
         assert held[0].recv(65536).startswith(b"HTTP/1.1 200")
 
 
+def test_one_connection_too_many_takes_the_place_of_the_one_that_was_idle_the_longest():
+    with serving(Limits(connections=2)) as address, contextlib.ExitStack() as stack:
+        longest, other = (stack.enter_context(socket.create_connection(address, timeout=10)) for _ in range(2))
+        for sock in (longest, other):
+            sock.sendall(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+            time.sleep(0.1)
+        assert statuses(exchange(address, NEXT)) == [200]
+        assert longest.recv(65536) == b""
+        other.sendall(NEXT)
+        assert other.recv(65536).startswith(b"HTTP/1.1 200")
+
+
 def test_a_place_is_free_again_when_its_connection_ends():
     with serving(Limits(connections=1)) as address:
         for _ in range(5):
@@ -336,8 +347,8 @@ def test_an_ipv6_address_may_be_listened_on():
     if not socket.has_ipv6:
         pytest.skip("this machine has no IPv6")
     try:
-        listener = listen("::1", 0, Limits())
+        server = Server(echo, ("::1", 0))
     except OSError:
         pytest.skip("this machine has no IPv6 loopback")
-    with listener:
-        assert listener.family == socket.AF_INET6
+    with server:
+        assert server.socket.family == socket.AF_INET6

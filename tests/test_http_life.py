@@ -214,7 +214,7 @@ class Systemd:
         with self._log_file.open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-c", script, str(descriptor)],
-                env=environment(**variables, **settings),
+                env=environment(**{**variables, **settings}),
                 pass_fds=(descriptor,),
                 stdout=log,
                 stderr=log,
@@ -270,6 +270,12 @@ def test_the_watchdog_is_fed(artifacts_dir, systemd):
             systemd.wait_for_notice("WATCHDOG=1")
     finally:
         end(service.process)
+
+
+def test_several_sockets_from_systemd_are_refused_in_one_line_with_status_1(artifacts_dir, systemd):
+    service = systemd.start(artifacts_dir, LISTEN_FDS="2")
+    assert service.process.wait(30) == 1
+    assert "one ListenStream= is served, not several" in service.log_text
 
 
 def test_sockets_meant_for_another_process_are_left_alone(artifacts_dir):

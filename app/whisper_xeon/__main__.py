@@ -14,7 +14,6 @@ import logging
 import os
 import resource
 import signal
-import socket
 import sys
 import threading
 import time
@@ -28,11 +27,10 @@ from whisper_xeon.engine.pool import EngineError, EnginePool
 from whisper_xeon.package import Package, PackageError
 from whisper_xeon.selftest import same_words
 from whisper_xeon.settings import SETTINGS, Settings, SettingsError, describe_settings, load_settings, read_api_keys
-from whisper_xeon.systemd import Notifier, SocketActivationError, inherited_sockets
+from whisper_xeon.systemd import Notifier, SocketActivationError, inherited_socket
 from whisper_xeon.transcript import DecodeOptions
-from whisper_xeon.web.framing import Limits
 from whisper_xeon.web.routes import Application
-from whisper_xeon.web.server import Server, listen
+from whisper_xeon.web.server import Server
 
 _FAILED = 1
 _BAD_SETTING = 2
@@ -150,19 +148,18 @@ def _serve(settings: Settings, keys: tuple[bytes, ...]) -> int:
     started_at = time.time()
     _raise_file_limit()
     notifier = Notifier()
-    listeners = _listeners(settings)
     require_tools()
     package = Package.find(settings.artifacts_dir, settings.model_size)
     pool = _pool(settings, package)
     application = Application(settings, package, pool, api_keys=keys, started_at=started_at)
-    server = Server(application, listeners.sockets, inherited=listeners.inherited)
+    server = _listen(settings, application)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
     notifier.notify(f"STATUS=loading {package.model}")
     pool.start()
     watcher = threading.Thread(target=_watch, args=(pool, package, server, notifier), daemon=True)
     watcher.start()
-    server.run(tick=_sign_of_life(server, pool, notifier), interval=min(1.0, notifier.watchdog_interval or 1.0))
+    server.run(tick=_sign_of_life(server, pool, notifier), interval=notifier.watchdog_interval or 1.0)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)  # a second signal ends it at once
@@ -184,18 +181,10 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Listeners:
-    sockets: list[socket.socket]
-    inherited: bool
-
-
-def _listeners(settings: Settings) -> _Listeners:
+def _listen(settings: Settings, application: Application) -> Server:
     try:
-        sockets = inherited_sockets()
-        if sockets:
-            return _Listeners(sockets, inherited=True)
-        listener = listen(settings.host, settings.port, Limits())
+        inherited = inherited_socket()
+        server = Server(application, inherited or (settings.host, settings.port))
     except SocketActivationError as error:
         raise StartError(f"the socket from systemd is of no use: {error}") from None
     except OSError as error:
@@ -203,8 +192,9 @@ def _listeners(settings: Settings) -> _Listeners:
             f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; "
             "stop what listens there, or set WHISPER_HOST and WHISPER_PORT"
         ) from None
-    logs.log(logging.INFO, "listening", host=settings.host, port=settings.port)
-    return _Listeners([listener], inherited=False)
+    if not inherited:
+        logs.log(logging.INFO, "listening", host=settings.host, port=settings.port)
+    return server
 
 
 def _watch(pool: EnginePool, package: Package, server: Server, notifier: Notifier) -> None:
@@ -218,7 +208,7 @@ def _watch(pool: EnginePool, package: Package, server: Server, notifier: Notifie
 
 
 def _sign_of_life(server: Server, pool: EnginePool, notifier: Notifier) -> Callable[[], None]:
-    """Return what the accept loop calls every second: feeds systemd's watchdog, stops when the engines are lost."""
+    """Return what the accept loop calls at every turn: feeds systemd's watchdog, stops when the engines are lost."""
     next_at = 0.0
 
     def tick() -> None:

@@ -1,4 +1,4 @@
-"""systemd's two protocols for services, without its library: sockets handed over and state told back.
+"""systemd's two protocols for services, without its library: a socket handed over and state told back.
 
 Outside systemd everything here does nothing.
 """
@@ -13,34 +13,30 @@ _FIRST_SOCKET = 3  # SD_LISTEN_FDS_START
 
 
 class SocketActivationError(Exception):
-    """systemd handed over something other than listening stream sockets; the message says what to change."""
+    """systemd handed over something other than one listening stream socket; the message says what to change."""
 
 
-def inherited_sockets(environ: MutableMapping[str, str] = os.environ) -> list[socket.socket]:
-    """Return the listening sockets that systemd passed to this very process; empty without socket activation.
+def inherited_socket(environ: MutableMapping[str, str] = os.environ) -> socket.socket | None:
+    """Return the listening socket that systemd passed to this very process; None without socket activation.
 
-    The variables are taken out of `environ`, so that no child mistakes the sockets for its own.
+    The variables are taken out of `environ`, so that no child mistakes the socket for its own.
     """
     pid = environ.pop("LISTEN_PID", "")
     count = environ.pop("LISTEN_FDS", "")
     environ.pop("LISTEN_FDNAMES", None)
-    if pid != str(os.getpid()) or not count.isdigit():
-        return []
-    sockets = []
-    for descriptor in range(_FIRST_SOCKET, _FIRST_SOCKET + int(count)):
-        try:
-            os.set_inheritable(descriptor, False)
-            inherited = socket.socket(fileno=descriptor)
-            listens = inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-        except OSError as error:
-            raise SocketActivationError(f"file descriptor {descriptor} is no socket: {error.strerror}") from None
-        if inherited.type != socket.SOCK_STREAM or not listens:
-            raise SocketActivationError(
-                f"file descriptor {descriptor} does not listen for streams: "
-                "the socket unit needs ListenStream= and Accept=no"
-            )
-        sockets.append(inherited)
-    return sockets
+    if pid != str(os.getpid()) or count in ("", "0"):
+        return None
+    if count != "1":
+        raise SocketActivationError("one ListenStream= is served, not several: [::]:8000 takes IPv4 as well")
+    try:
+        os.set_inheritable(_FIRST_SOCKET, False)
+        inherited = socket.socket(fileno=_FIRST_SOCKET)
+        listens = inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        raise SocketActivationError(f"file descriptor {_FIRST_SOCKET} is no socket: {error.strerror}") from None
+    if inherited.type != socket.SOCK_STREAM or not listens:
+        raise SocketActivationError("it does not listen for streams: the socket unit needs ListenStream= and Accept=no")
+    return inherited
 
 
 class Notifier:

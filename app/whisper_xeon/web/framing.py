@@ -7,12 +7,13 @@ that a client sending a byte now and then gains nothing. Nothing here knows abou
 
 from __future__ import annotations
 
+import io
 import re
 import select
 import socket
 import time
 from dataclasses import dataclass
-from http import HTTPStatus
+from typing import Any, Callable
 
 from whisper_xeon.web.errors import ClientGone, HttpError
 
@@ -38,7 +39,6 @@ class Limits:
     headers: int = 100
     head: int = 32768  # request line and all headers
     connections: int = 512
-    backlog: int = 1024
     idle: float = 15.0  # between two requests of a connection
     head_time: float = 10.0
     grace: float = 10.0  # of a body or an answer before its rate counts
@@ -52,90 +52,121 @@ def bad_request(message: str) -> HttpError:
     return HttpError(400, message, code="bad_request", close=True)
 
 
-class Stream:
-    """A connected socket that is read and written under deadlines (`time.monotonic` values)."""
+class Reader(io.BufferedReader):
+    """What a client sends. Every wait ends at a deadline (a `time.monotonic` value)."""
 
     def __init__(self, sock: socket.socket):
-        self._sock = sock
-        self._buffer = bytearray()
+        super().__init__(_Receiver(sock), _RECEIVE_BYTES)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for a byte to be there; false when none came in time or the client has sent its last one."""
+        self.raw.deadline = time.monotonic() + seconds
+        try:
+            return bool(self.peek(1))
+        except (HttpError, ClientGone):
+            return False
 
     @property
     def buffered(self) -> bool:
         """Whether bytes were received that nobody read yet."""
-        return bool(self._buffer)
+        return self.wait(0)
 
     def read_line(self, limit: int, deadline: float, too_long: HttpError) -> bytes:
         """Return the next line without its CRLF. A line end other than CRLF is a bad request."""
-        searched = 0
-        while True:
-            end = self._buffer.find(b"\n", searched, limit + 2)
-            if end >= 0:
-                break
-            if len(self._buffer) >= limit + 2:
-                raise too_long
-            searched = len(self._buffer)
-            self._receive(deadline)
-        line = bytes(self._buffer[:end])
-        del self._buffer[: end + 1]
-        if not line.endswith(b"\r") or b"\r" in line[:-1]:
+        self.raw.deadline = deadline
+        line = self.readline(limit + 2)
+        if not line.endswith(b"\n"):
+            raise too_long if len(line) == limit + 2 else _ended()
+        if not line.endswith(b"\r\n") or b"\r" in line[:-2]:
             raise bad_request("a line does not end with CRLF")
-        return line[:-1]
+        return line[:-2]
 
     def read_some(self, size: int, deadline: float) -> bytes:
         """Return between 1 and `size` bytes."""
-        if not self._buffer:
-            self._receive(deadline)
-        data = bytes(self._buffer[:size])
-        del self._buffer[:size]
+        self.raw.deadline = deadline
+        data = self.read1(size)
+        if not data:
+            raise _ended()
         return data
 
-    def write(self, data: bytes, limits: Limits) -> None:
-        """Send everything, at the rate that `limits` asks for. Raises `ClientGone`."""
-        start = time.monotonic()
-        view = memoryview(data)
-        sent = 0
-        while sent < len(view):
-            try:
-                self._sock.settimeout(_remaining(start + limits.grace + sent / limits.rate))
-                sent += self._sock.send(view[sent:])
-            except OSError:
-                raise ClientGone from None
 
-    def client_gone(self) -> bool:
-        """Whether the client closed its side: it will not read an answer.
+class _Receiver(io.RawIOBase):
+    """The socket under a `Reader`: what is left until the deadline is the time for each receive call."""
 
-        A client that only half-closes counts as gone, as it does for nginx; the two look the same from here.
-        """
-        poll = select.poll()
-        poll.register(self._sock, select.POLLRDHUP)
-        return bool(poll.poll(0))
+    def __init__(self, sock: socket.socket):
+        self._sock = sock
+        self.deadline = 0.0
 
-    def linger(self, seconds: float) -> None:
-        """Close the sending side and discard what still arrives, for a while.
+    def readable(self) -> bool:
+        return True
 
-        Closing at once would reset the connection, and the reset would overtake the answer.
-        """
-        deadline = time.monotonic() + seconds
+    def readinto(self, buffer: memoryview) -> int:
         try:
-            self._sock.shutdown(socket.SHUT_WR)
-            while True:
-                self._sock.settimeout(min(2.0, _remaining(deadline)))
-                if not self._sock.recv(_RECEIVE_BYTES):
-                    return
-        except OSError:
-            return
-
-    def _receive(self, deadline: float) -> None:
-        try:
-            self._sock.settimeout(_remaining(deadline))
-            data = self._sock.recv(_RECEIVE_BYTES)
+            self._sock.settimeout(_remaining(self.deadline))
+            return self._sock.recv_into(buffer)
         except socket.timeout:
             raise HttpError(408, "the request did not arrive in time", code="request_timeout", close=True) from None
         except OSError:
             raise ClientGone from None
-        if not data:
-            raise bad_request("the connection ended inside the request")
+
+
+class Writer(io.BufferedIOBase):
+    """What goes to a client with the next `flush`; the client has to take it at the rate that `limits` asks for."""
+
+    def __init__(self, sock: socket.socket, limits: Limits):
+        self._sock = sock
+        self._limits = limits
+        self._buffer = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes) -> int:
         self._buffer += data
+        return len(data)
+
+    def flush(self) -> None:
+        """Send everything. Raises `ClientGone`."""
+        data, self._buffer = self._buffer, bytearray()
+        start = time.monotonic()
+        sent = 0
+        with memoryview(data) as view:
+            while sent < len(view):
+                try:
+                    self._sock.settimeout(_remaining(start + self._limits.grace + sent / self._limits.rate))
+                    sent += self._sock.send(view[sent:])
+                except OSError:
+                    raise ClientGone from None
+
+
+def client_gone(sock: socket.socket) -> bool:
+    """Whether the client closed its side: it will not read an answer.
+
+    A client that only half-closes counts as gone, as it does for nginx; the two look the same from here.
+    """
+    poll = select.poll()
+    poll.register(sock, select.POLLRDHUP)
+    return bool(poll.poll(0))
+
+
+def linger(sock: socket.socket, seconds: float) -> None:
+    """Close the sending side and discard what still arrives, for a while.
+
+    Closing at once would reset the connection, and the reset would overtake the answer.
+    """
+    deadline = time.monotonic() + seconds
+    try:
+        sock.shutdown(socket.SHUT_WR)
+        while True:
+            sock.settimeout(min(2.0, _remaining(deadline)))
+            if not sock.recv(_RECEIVE_BYTES):
+                return
+    except OSError:
+        return
+
+
+def _ended() -> HttpError:
+    return bad_request("the connection ended inside the request")
 
 
 def _remaining(deadline: float) -> float:
@@ -170,7 +201,7 @@ class Head:
         return int(self.headers.get("content-length", 0))
 
 
-def read_head(stream: Stream, limits: Limits) -> Head:
+def read_head(reader: Reader, limits: Limits) -> Head:
     """Read one request line and its headers. Raises `HttpError` (always closing) or `ClientGone`."""
     deadline = time.monotonic() + limits.head_time
     too_long = HttpError(414, f"the request line is over {limits.line} bytes", code="uri_too_long", close=True)
@@ -180,9 +211,9 @@ def read_head(stream: Stream, limits: Limits) -> Head:
         code="headers_too_large",
         close=True,
     )
-    line = stream.read_line(limits.line, deadline, too_long)
+    line = reader.read_line(limits.line, deadline, too_long)
     if not line:  # RFC 9112, 2.2: one empty line before a request is an old client's slip
-        line = stream.read_line(limits.line, deadline, too_long)
+        line = reader.read_line(limits.line, deadline, too_long)
     match = _REQUEST_LINE.fullmatch(line)
     if not match:
         raise bad_request("the request line is malformed")
@@ -192,7 +223,7 @@ def read_head(stream: Stream, limits: Limits) -> Head:
     headers: dict[str, str] = {}
     size, count = len(line), 0
     while True:
-        line = stream.read_line(limits.line, deadline, too_large)
+        line = reader.read_line(limits.line, deadline, too_large)
         if not line:
             break
         size, count = size + len(line) + 2, count + 1
@@ -254,8 +285,10 @@ def _parse_target(method: str, target: str, headers: dict[str, str], http_1_0: b
 class Body:
     """The body of one request, read in pieces; nothing of it is read before `accept`."""
 
-    def __init__(self, stream: Stream, head: Head, limits: Limits):
-        self._stream = stream
+    def __init__(self, reader: Reader, head: Head, limits: Limits, send_continue: Callable[[], Any]):
+        """`send_continue` tells a client that waits for it to go on; it is called at most once."""
+        self._reader = reader
+        self._send_continue = send_continue
         self._limits = limits
         self._chunked = head.chunked
         self._length = head.content_length
@@ -287,11 +320,11 @@ class Body:
             return b""
         if self._start is None:
             self._start = time.monotonic()
-            if self._continue_expected and not self._stream.buffered:
-                self._stream.write(b"HTTP/1.1 100 Continue\r\n\r\n", self._limits)
+            if self._continue_expected and not self._reader.buffered:
+                self._send_continue()
         if self._chunked and not self._left and not self._next_chunk():
             return b""
-        data = self._stream.read_some(min(size, self._left), self._deadline())
+        data = self._reader.read_some(min(size, self._left), self._deadline())
         self._left -= len(data)
         self.received += len(data)
         if self.received > self._maximum:
@@ -308,7 +341,7 @@ class Body:
         return self._start + min(earned, self._limits.body_time)
 
     def _next_chunk(self) -> bool:
-        line = self._stream.read_line(
+        line = self._reader.read_line(
             _CHUNK_LINE_BYTES, self._deadline(), bad_request("a chunk's size line is too long")
         )
         match = _CHUNK_LINE.fullmatch(line)
@@ -321,23 +354,17 @@ class Body:
         return not self._finished
 
     def _end_chunk(self) -> None:
-        if self._stream.read_line(0, self._deadline(), bad_request("a chunk is longer than its size")):
+        if self._reader.read_line(0, self._deadline(), bad_request("a chunk is longer than its size")):
             raise bad_request("a chunk is longer than its size")
 
     def _read_trailers(self) -> None:
         too_large = HttpError(431, "the trailers are too large", code="headers_too_large", close=True)
         size = 0
         while True:
-            line = self._stream.read_line(self._limits.line, self._deadline(), too_large)
+            line = self._reader.read_line(self._limits.line, self._deadline(), too_large)
             if not line:
                 return
             size += len(line) + 2
             if size > self._limits.head:
                 raise too_large
             _parse_header(line)
-
-
-def encode_head(status: int, headers: list[tuple[str, str]]) -> bytes:
-    """Return a status line and headers, ready to send."""
-    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{name}: {value}" for name, value in headers)]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
