@@ -82,9 +82,12 @@ def test_vtt_format(service):
     assert answer.text == f"WEBVTT\n\n00:00:00.440 --> 00:00:02.520\n{TEXT}\n"
 
 
-def test_transcribe_answers_with_language_duration_model_and_release(service, small_package):
+def test_transcribe_answers_with_language_duration_model_release_and_time(service, small_package):
     answer = service.transcribe("de-00.wav", path="/transcribe")
-    assert answer.json == {
+    body = dict(answer.json)
+    steps = [float(step.partition("dur=")[2]) for step in answer.headers["server-timing"].split(", ")]
+    assert body.pop("processing_seconds") == pytest.approx(sum(steps) / 1000, abs=0.001)
+    assert body == {
         "text": EXACT["de-00.wav"]["small"],
         "language": "de",
         "duration": pytest.approx(EXACT["de-00.wav"]["seconds"], abs=0.01),

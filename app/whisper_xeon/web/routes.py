@@ -75,6 +75,11 @@ class _Timed:
     result: EngineResult
     decode_s: float
 
+    @property
+    def processing_seconds(self) -> float:
+        """Seconds from the end of the upload to the transcript: decoding the file, waiting for an engine, computing."""
+        return round(self.decode_s + self.result.wait_s + self.result.compute_s, 3)
+
 
 class Application:
     """Answers requests; shared by all connections."""
@@ -184,6 +189,7 @@ class Application:
         return Response(200, body, content_type, self._result_headers(timed))
 
     def _transcribe(self, request: Request) -> Response:
+        """Answer `duration` (of the audio) and `processing_seconds` in seconds, the other values as text."""
         with self._receive(request, _OPTION_FIELDS) as (upload, fields):
             timed = self._run(request, upload, self._options(fields, words=False))
         transcript = timed.result.transcript
@@ -194,6 +200,7 @@ class Application:
             "model": self._package.model,
             "release_id": self._package.release_id,
             "request_id": request.id,
+            "processing_seconds": timed.processing_seconds,
         }
         return Response(200, encode_json(body), headers=self._result_headers(timed))
 
