@@ -183,6 +183,13 @@ def test_silent_daemon_gives_one_clear_message(build, tmp_path):
     assert "Docker does not answer" in result.stdout
 
 
+def test_full_disk_is_found_before_the_build(build):
+    shutil.rmtree(build.dist)
+    result = build.run(check=False, __artifact_build_docker_bytes=10**18)
+    assert result.returncode != 0
+    assert "make room" in result.stdout
+
+
 def test_user_mistakes_show_no_traceback(build):
     result = build.run(check=False, artifact_build_whisper_cpp_path="/nowhere")
     assert result.returncode != 0

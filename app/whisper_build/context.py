@@ -76,11 +76,14 @@ class BuildContext:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 _place(self.files[relative], target)
 
-    def digest(self) -> str:
-        """Return the SHA-256 (hex) over path, executable bit and content of everything described."""
+    def digest(self, known: dict[str, str]) -> str:
+        """Return the SHA-256 (hex) over path, executable bit and content of everything described.
+
+        `known` has the SHA-256 of files (by their path in the context) that are too big to be read once more.
+        """
         lines = [f"{hashlib.sha256(content).hexdigest()} - {relative}\n" for relative, content in self.texts.items()]
         lines += [
-            f"{file_digest(source)} {'x' if os.access(source, os.X_OK) else '-'} {relative}\n"
+            f"{known.get(relative) or file_digest(source)} {'x' if os.access(source, os.X_OK) else '-'} {relative}\n"
             for relative, source in self.files.items()
         ]
         return hashlib.sha256("".join(sorted(lines)).encode("utf-8")).hexdigest()

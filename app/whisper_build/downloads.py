@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import shutil
 import time
 import urllib.error
 import urllib.request
@@ -124,11 +125,20 @@ class _Transfer:
         self.validator = etag if etag.startswith('"') else response.headers.get("Last-Modified")
         length = response.headers.get("Content-Length")
         total = self.received + int(length) if length else None
+        free = shutil.disk_usage(self.partial.parent).free
+        if total is not None and free < total - self.received:
+            raise SourceError(
+                f"{self.url} has {total >> 20} MiB, {self.partial.parent} has {free >> 20} MiB free: "
+                "make room or let WHISPER_XEON_CACHE name a folder on a bigger disk"
+            )
         started, before = time.monotonic(), self.received
         next_report = started + _PROGRESS_SECONDS
         with open(self.partial, "ab" if resumed else "wb") as stream:
             while block := response.read(_BLOCK):
-                stream.write(block)
+                try:
+                    stream.write(block)
+                except OSError as error:
+                    raise SourceError(f"{self.partial.parent} cannot be written: {error.strerror}") from None
                 self.digest.update(block)
                 self.received += len(block)
                 now = time.monotonic()

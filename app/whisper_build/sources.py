@@ -101,11 +101,10 @@ class Cache:
             path = _existing(source["path"])
             if not path.is_file():
                 raise SourceError(f"{path} is a folder: a file is needed here")
-            _check_digest(path, source.get("sha256"))
-            return self._unpacked(path)
+            return self._unpacked(path, _check_digest(path, source.get("sha256")))
         if "url" in source:
             path, changed = self._downloaded(source)
-            fetched = self._unpacked(path)
+            fetched = self._unpacked(path, source["sha256"])
             return Fetched(fetched.path, fetched.sha256, changed or fetched.changed)
         raise SourceError(f"unknown source {source!r}: a file comes from a path or a url")
 
@@ -201,11 +200,10 @@ class Cache:
                 files[0].replace(target)
         return target
 
-    def _unpacked(self, path: Path) -> Fetched:
+    def _unpacked(self, path: Path, packed_digest: str) -> Fetched:
         """Return the content of a file, unpacked into the cache when it is `.xz` by its first bytes."""
         with open(path, "rb") as stream:
             packed = stream.read(6) == b"\xfd7zXZ\x00"
-        packed_digest = file_digest(path)
         if not packed:
             return Fetched(path, packed_digest, changed=False)
         # The cache names files by content, so what a packed file unpacks to is noted beside them.
@@ -262,9 +260,12 @@ def _existing(path: str) -> Path:
     return expanded
 
 
-def _check_digest(path: Path, sha256: str | None) -> None:
-    if sha256 and (actual := file_digest(path)) != sha256:
+def _check_digest(path: Path, sha256: str | None) -> str:
+    """Return the digest of a file, after comparing it with the one expected if there is one."""
+    actual = file_digest(path)
+    if sha256 and actual != sha256:
         raise DigestMismatch(f"{path} has SHA-256 {actual}, {sha256} was expected")
+    return actual
 
 
 def _unpack(path: Path, destination: Path) -> str:

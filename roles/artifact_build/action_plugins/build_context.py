@@ -3,7 +3,8 @@
 It runs on the control node, where the sources are. It touches only what differs and removes what is not described.
 
 Arguments: `dest`; `files` (path in the context → source file), `trees` (path → source folder), `texts` (path →
-content), `folders` (empty ones). A source that is an empty string is not there yet (check mode).
+content), `folders` (empty ones), `sha256` (path in the context → digest of a file that was read before). A source that
+is an empty string is not there yet (check mode).
 Returns `inputs_sha256`, the digest of everything described, empty when a source is not there yet.
 """
 
@@ -42,6 +43,7 @@ class ActionModule(ActionBase):
                 "trees": {"type": "dict", "default": {}},
                 "texts": {"type": "dict", "default": {}},
                 "folders": {"type": "list", "elements": "str", "default": []},
+                "sha256": {"type": "dict", "default": {}},
             }
         )
         if "" in [*arguments["files"].values(), *arguments["trees"].values()]:
@@ -57,7 +59,7 @@ class ActionModule(ActionBase):
             differences = context.differences()
             if differences and not self._task.check_mode:
                 context.apply(differences)
-            digest = context.digest()
+            digest = context.digest(arguments["sha256"])
         except SourceError as error:
             raise AnsibleActionFail(str(error)) from None
         except OSError as error:
