@@ -3,9 +3,10 @@
     with WhisperLibraryAdapter("small", artifacts_dir="/path/to/packages") as whisper:
         print(whisper.transcribe("call.wav"))
 
-The context (weights) is loaded once, by the constructor; the state (caches, buffers) is made by the first transcription
-or by `prepare`, so that a process may load, fork, and let each child make its own. Context and state are freed exactly
-once. One adapter transcribes one clip at a time: threads wait for each other.
+The context (weights) is loaded once, by the constructor. Every transcription has a state (caches, buffers, random
+numbers) of its own: what was heard before cannot show in what comes after, and the same clip gives the same transcript.
+Making it takes 0.1 s for `small`; `prepare` does it ahead of time. A process may load, fork, and have each child
+transcribe. Context and states are freed exactly once. One adapter transcribes one clip at a time: threads wait.
 """
 
 from __future__ import annotations
@@ -33,8 +34,7 @@ MAX_THREADS = 8  # more gain little on one 30 s window and cost other requests
 _MAX_FILE_SECONDS = 6 * 3600
 
 # A window that decodes badly (repetition, low probability) is tried again at 0.4 and 0.8. whisper.cpp's own step of 0.2
-# makes that six attempts, and the worst recordings take six times as long. Those attempts draw at random, so that
-# the text of such a window may differ from one request to the next.
+# makes that six attempts, and the worst recordings take six times as long.
 _TEMPERATURE_STEP = 0.4
 # whisper.cpp splits a prompt with a recursive regular expression: 2,000 bytes are several times what the decoder can
 # see (half its text context) and far from the end of the stack.
@@ -97,7 +97,7 @@ class WhisperLibraryAdapter:
         return self._languages
 
     def prepare(self) -> None:
-        """Make the state now instead of with the first transcription. Raises `WhisperLibraryError` without memory."""
+        """Make the next transcription's state now. Raises `WhisperLibraryError` without memory."""
         with self._lock:
             self._ensure_state()
 
@@ -136,15 +136,16 @@ class WhisperLibraryAdapter:
         pointer = array.from_buffer_copy(view) if view.readonly else array.from_buffer(view)
         with self._lock:
             self._ensure_state()
-            return self._transcribe(pointer, count, options)
+            try:
+                return self._transcribe(pointer, count, options)
+            finally:
+                self._free_state()
 
     def close(self) -> None:
-        """Free the state and the context; further transcriptions raise, closing again does nothing."""
+        """Free all memory; further transcriptions raise, closing again does nothing."""
         with self._lock:
-            state, self._state = self._state, None
+            self._free_state()  # first: it points into the context
             context, self._context = self._context, None
-            if state:
-                self._library.whisper_free_state(state)
             if context:
                 self._library.whisper_free(context)
 
@@ -178,6 +179,11 @@ class WhisperLibraryAdapter:
                 raise WhisperLibraryError(
                     f"libwhisper could not make a state: {self._library.last_message() or 'out of memory?'}"
                 )
+
+    def _free_state(self) -> None:
+        state, self._state = self._state, None
+        if state:
+            self._library.whisper_free_state(state)
 
     def _check(self, options: DecodeOptions) -> None:
         if options.language is not None and options.language not in self._languages:

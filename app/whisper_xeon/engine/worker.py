@@ -167,6 +167,7 @@ def _serve_jobs(jobs: socket.socket, adapter: WhisperLibraryAdapter) -> None:
             finally:
                 close_all(fds)
             send_message(jobs, answer)
+            adapter.prepare()
 
 
 def _transcribe(adapter: WhisperLibraryAdapter, job: dict[str, Any], pcm_fd: int) -> dict[str, Any]:
