@@ -1,0 +1,217 @@
+"""Module `whisper_deployment` on a folder of its own: staging, verifying, switching, confirming, pruning."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.util
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+MODULE = Path(__file__).resolve().parent.parent / "roles" / "whisper_service" / "library" / "whisper_deployment.py"
+PACKAGE_FILE = "package/whisper_small_xeon/model.bin"
+
+
+def _load():
+    spec = importlib.util.spec_from_file_location("whisper_deployment", MODULE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+whisper_deployment = _load()
+
+
+class Root:
+    """A root folder, and the module run on it as Ansible would."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def run(self, state: str, digest: str = "", *, check_mode: bool = False, **parameters) -> dict:
+        """Return the result of one state."""
+        wanted = {"state": state, "digest": digest, "record": None, "bundle": None, "keep": 3, **parameters}
+        return whisper_deployment.run(whisper_deployment.Deployments(self.path), wanted, check_mode)
+
+    def stage(self, name: str, *, check_mode: bool = False, model: bytes = b"weights") -> tuple[str, dict]:
+        """Stage deployment `name`, whose settings hold its name; return its digest and the module's result."""
+        small = {"settings.env": name.encode(), "units/whisper-xeon.socket": b"ListenStream=8000\n"}
+        listed = {**small, PACKAGE_FILE: model}
+        record = {
+            "model": "small",
+            "release_id": "0" * 64,
+            "url": "http://127.0.0.1:8000",
+            "files": [
+                {
+                    "path": path,
+                    "size": len(data),
+                    "sha256": hashlib.sha256(data).hexdigest(),
+                    "executable": path == PACKAGE_FILE,
+                }
+                for path, data in sorted(listed.items())
+            ],
+        }
+        text = json.dumps(record)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return digest, self.run("staged", digest, record=text, bundle=bundle(small), check_mode=check_mode)
+
+    def deploy(self, name: str, model: bytes = b"weights") -> str:
+        """Stage, bring, complete, switch and confirm a deployment; return its digest."""
+        digest, result = self.stage(name, model=model)
+        for entry in result["missing"]:
+            Path(result["staging"], entry["path"]).write_bytes(model)
+        self.run("complete", digest)
+        self.run("current", digest)
+        self.run("confirmed")
+        return digest
+
+    def file(self, digest: str, path: str = PACKAGE_FILE) -> Path:
+        return self.path / "deployments" / digest / path
+
+    def link(self, name: str) -> str:
+        return (self.path / name).readlink().name
+
+
+def bundle(files: dict[str, bytes]) -> str:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for path, data in files.items():
+            member = tarfile.TarInfo(path)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+@pytest.fixture
+def root(tmp_path):
+    made = Root(tmp_path / "whisper-xeon")
+    yield made
+    for folder, _, _ in os.walk(made.path):
+        Path(folder).chmod(0o755)
+
+
+def test_staging_names_the_files_that_have_to_be_brought(root):
+    _, result = root.stage("one")
+    assert [entry["path"] for entry in result["missing"]] == [PACKAGE_FILE]
+
+
+def test_staging_in_check_mode_writes_nothing(root):
+    _, result = root.stage("one", check_mode=True)
+    assert result["changed"]
+    assert not root.path.exists()
+
+
+def test_a_complete_deployment_is_staged_without_a_change(root):
+    root.deploy("one")
+    _, result = root.stage("one")
+    assert (result["changed"], result["missing"]) == (False, [])
+
+
+def test_a_file_that_another_deployment_has_is_a_hard_link(root):
+    one, two = root.deploy("one"), root.deploy("two")
+    assert root.file(one).samefile(root.file(two))
+
+
+def test_an_altered_file_of_another_deployment_is_not_linked(root):
+    one = root.deploy("one")
+    root.file(one).chmod(0o644)
+    root.file(one).write_bytes(b"WEIGHTS")
+    _, result = root.stage("two")
+    assert [entry["path"] for entry in result["missing"]] == [PACKAGE_FILE]
+
+
+def test_staging_again_keeps_what_already_arrived(root):
+    _, result = root.stage("one")
+    Path(result["staging"], PACKAGE_FILE).write_bytes(b"weights")
+    _, again = root.stage("one")
+    assert again["missing"] == []
+
+
+def test_an_incomplete_deployment_is_not_completed(root):
+    digest, _ = root.stage("one")
+    with pytest.raises(whisper_deployment.DeploymentError, match=r"model\.bin is missing or has another SHA-256"):
+        root.run("complete", digest)
+
+
+def test_a_file_that_nobody_listed_is_refused(root):
+    digest, result = root.stage("one")
+    Path(result["staging"], PACKAGE_FILE).write_bytes(b"weights")
+    Path(result["staging"], "extra").write_bytes(b"")
+    with pytest.raises(whisper_deployment.DeploymentError, match="extra does not belong there"):
+        root.run("complete", digest)
+
+
+def test_a_complete_deployment_is_read_only(root):
+    digest = root.deploy("one")
+    modes = {
+        path.name: oct(path.stat().st_mode & 0o777) for path in (root.file(digest), root.file(digest, "settings.env"))
+    }
+    assert modes == {"model.bin": "0o555", "settings.env": "0o444"}
+
+
+def test_an_altered_deployment_is_replaced_by_a_sound_one(root):
+    digest = root.deploy("one")
+    root.file(digest).chmod(0o644)
+    root.file(digest).write_bytes(b"WEIGHTS")
+    assert root.deploy("one") == digest
+    assert root.file(digest).read_bytes() == b"weights"
+
+
+def test_switching_leaves_what_was_confirmed_until_it_is_confirmed(root):
+    one = root.deploy("one")
+    two, _ = root.stage("two")
+    root.run("complete", two)
+    root.run("current", two)
+    assert (root.link("current"), root.link("confirmed")) == (two, one)
+
+
+def test_confirming_makes_the_one_before_the_previous(root):
+    one, two = root.deploy("one"), root.deploy("two")
+    assert (root.link("confirmed"), root.link("previous")) == (two, one)
+
+
+def test_the_same_deployment_needs_no_restart(root):
+    digest = root.deploy("one")
+    result = root.run("current", digest)
+    assert (result["changed"], result["restart"]) == (False, False)
+
+
+def test_an_unconfirmed_switch_needs_a_restart_when_it_is_repeated(root):
+    root.deploy("one")
+    two, _ = root.stage("two")
+    root.run("complete", two)
+    root.run("current", two)
+    result = root.run("current", two)
+    assert (result["changed"], result["restart"]) == (False, True)
+
+
+def test_switching_to_a_deployment_that_is_not_there_is_refused(root):
+    root.deploy("one")
+    with pytest.raises(whisper_deployment.DeploymentError, match="deploy it first"):
+        root.run("current", "f" * 64)
+
+
+def test_what_a_link_names_is_not_removed(root):
+    digest = root.deploy("one")
+    assert root.run("absent", digest)["changed"] is False
+
+
+def test_pruning_keeps_what_is_in_use_and_the_newest(root):
+    digests = [root.deploy(name) for name in ("one", "two", "three", "four")]
+    for age, digest in enumerate(reversed(digests)):
+        os.utime(root.path / "deployments" / digest, (1000 - age, 1000 - age))
+    root.run("current", digests[0])
+    root.run("pruned", keep=3)
+    assert {path.name for path in (root.path / "deployments").iterdir()} == {digests[0], digests[2], digests[3]}
+
+
+def test_pruning_removes_what_an_interrupted_run_left(root):
+    root.deploy("one")
+    root.stage("two")
+    root.run("pruned")
+    assert len(list((root.path / "deployments").iterdir())) == 1

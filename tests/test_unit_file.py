@@ -1,0 +1,99 @@
+"""The units as the role renders them: they verify, and their exposure stays at what the design promises."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+
+ROLE = ROOT / "roles" / "whisper_service"
+THRESHOLD = 4  # systemd-analyze counts in tenths
+NAMES = ("whisper-xeon.service", "whisper-xeon.socket")
+
+
+@pytest.fixture(scope="module")
+def render(tmp_path_factory):
+    """Render both units with variables of the role and return their folder."""
+
+    def run(**variables):
+        folder = tmp_path_factory.mktemp("units")
+        tasks = [
+            {
+                "name": "Render the unit",
+                "ansible.builtin.template": {
+                    "src": str(ROLE / "templates" / f"{name}.j2"),
+                    "dest": str(folder / name),
+                    "mode": "0644",
+                },
+            }
+            for name in NAMES
+        ]
+        files = [str(ROLE / part / "main.yml") for part in ("defaults", "vars")]
+        play = {"hosts": "localhost", "gather_facts": False, "vars_files": files, "tasks": tasks}
+        given = {"ansible_python_interpreter": sys.executable, **variables}
+        playbook = folder / "render.yml"
+        playbook.write_text(json.dumps([play]), encoding="utf-8")
+        result = subprocess.run(
+            ["ansible-playbook", "-i", "localhost,", "-c", "local", str(playbook), "-e", json.dumps(given)],
+            cwd=ROOT,
+            env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert result.returncode == 0, result.stdout
+        return folder
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def units(render):
+    """Folder of the units with nothing but the defaults."""
+    return render(whisper_service_model="small")
+
+
+def directives(path) -> list[str]:
+    return [line for line in path.read_text("utf-8").splitlines() if "=" in line and not line.startswith("#")]
+
+
+def test_exposure_is_at_most_what_the_design_promises(units):
+    result = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", f"--threshold={THRESHOLD}", str(units / NAMES[0])],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout
+
+
+def test_every_directive_of_the_sandbox_has_its_reason_above_it(units):
+    lines = (units / NAMES[0]).read_text("utf-8").partition("# The sandbox.")[2].splitlines()
+    sandbox = [number for number, line in enumerate(lines) if "=" in line and not line.startswith(("#", "WantedBy"))]
+    assert len(sandbox) > 30
+    assert [lines[number] for number in sandbox if not lines[number - 1].startswith("# ")] == []
+
+
+def test_unlimited_is_the_default(units):
+    given = {line.partition("=")[0] for line in directives(units / NAMES[0])}
+    assert given.isdisjoint({"MemoryMax", "CPUQuota", "CPUAffinity"})
+
+
+def test_limits_are_set_by_variables(render):
+    folder = render(
+        whisper_service_memory_max="4G", whisper_service_cpu_quota="200%", whisper_service_cpu_affinity="0-1"
+    )
+    assert {"MemoryMax=4G", "CPUQuota=200%", "CPUAffinity=0-1"} <= set(directives(folder / NAMES[0]))
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"), [("", "8000"), ("127.0.0.1", "127.0.0.1:8000"), ("[::1]", "[::1]:8000")]
+)
+def test_socket_listens_where_the_variables_say(render, address, expected):
+    assert f"ListenStream={expected}" in directives(render(whisper_service_address=address) / NAMES[1])
