@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Start of the container: see that the volume holds the package of WHISPER_MODEL_SIZE, byte for byte, and become the
+# service, so that signals and exit status are its own.
+#
+#   entrypoint.sh [OPTION...]   serve; options are the service's (--self-test, --help, ...)
+#   entrypoint.sh COMMAND...    run that instead, for example: download_whisper_artifacts.py medium
+#
+# A package that is missing is downloaded; one that differs from its manifest is never served: it is downloaded again
+# when a store is configured, else the start ends with status 4. A whole package needs no store and none of its
+# settings. Exit status before the service runs: 2 for a setting, else the download command's.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+export PATH=$here/scripts:$PATH
+
+if [[ $# -gt 0 && $1 != -* ]]; then
+  exec "$@"
+fi
+
+# Process 1 is deaf to a signal that it has no trap for, and bash runs a trap only between commands or while it waits.
+child=
+trap 'if [[ -n $child ]]; then kill -TERM "$child" 2>/dev/null; wait "$child"; fi; exit 143' TERM INT
+run() {
+  "$@" &
+  child=$!
+  local status=0
+  wait "$child" || status=$?
+  child=
+  return "$status"
+}
+
+provide_package() {
+  local settings model folder status=0
+  # An unknown model ends here, with one line that lists the known ones, like any other setting that is not allowed.
+  settings=$(python3 -m whisper_xeon --check-config 2>&1) || status=$?
+  if ((status)); then
+    printf '%s\n' "$settings" >&2
+    return "$status"
+  fi
+  model=$(sed -n 's/^WHISPER_MODEL_SIZE=//p' <<<"$settings")
+  folder=$(sed -n 's/^WHISPER_ARTIFACTS_DIR=//p' <<<"$settings")
+  package=$folder/whisper_${model}_xeon
+  if [[ -d $package ]]; then
+    run python3 "$here/check_package.py" "$folder" "$model" || status=$?
+    if [[ $status != 4 || -z ${MINIO_ENDPOINT:-} ]]; then
+      return "$status"
+    fi
+    printf 'whisper-xeon: downloading it again\n' >&2
+  else
+    printf 'whisper-xeon: %s is not there: downloading it\n' "$package" >&2
+  fi
+  run download_whisper_artifacts.py "$model"
+}
+
+case ${1:-} in
+  '' | --self-test)
+    provide_package
+    # For other programs that somebody starts from here: the service finds its libraries by itself.
+    export LD_LIBRARY_PATH=$package${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+    ;;
+esac
+
+# What the download needed is nothing that the service should know.
+unset "${!MINIO_@}"
+exec python3 -m whisper_xeon "$@"
