@@ -1,0 +1,115 @@
+"""The one real pass: build, publish to MinIO, deploy to two hosts over SSH, transcribe over HTTP."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+import pytest
+
+from conftest import RECORDINGS, run_playbook
+from host_container import Host, Hosts
+from minio_server import CONTAINER as MINIO_CONTAINER
+from minio_server import MinioServer
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The store and the hosts, with both packages published from a real build."""
+
+    minio: MinioServer
+    hosts: Hosts
+
+    def build(self):
+        """Run build.yml with publishing, as a user does."""
+        return run_playbook("build.yml", "-e", f"@{self.minio.variables_file}")
+
+    def deploy(self, *arguments: str, check: bool = True):
+        """Run deploy.yml against the store."""
+        return self.hosts.deploy_from(self.minio, *arguments, check=check)
+
+    def logs(self) -> str:
+        """What the store and the services said last."""
+        return f"{self.minio.logs()}\n{self.hosts.logs()}"
+
+
+@pytest.fixture(scope="module")
+def pipeline(minio, hosts) -> Pipeline:
+    made = Pipeline(minio, hosts)
+    made.build()
+    return made
+
+
+@pytest.fixture
+def deployed(pipeline) -> Pipeline:
+    """Each host serves the model of its host variables."""
+    pipeline.deploy()
+    return pipeline
+
+
+def curl(host: Host, recording: str) -> dict:
+    """Transcribe a recording with the curl line of the README."""
+    result = subprocess.run(
+        ["curl", "-sS", "--fail-with-body", "-F", f"file=@{RECORDINGS / recording}", f"{host.url}/transcribe"],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return json.loads(result.stdout)
+
+
+def test_a_second_build_changes_nothing(pipeline):
+    recap = pipeline.build().stdout
+    assert re.findall(r"changed=(\d+)", recap) == ["0"], recap
+
+
+def test_both_hosts_transcribe_word_for_word(deployed, exact_recordings):
+    for host in (deployed.hosts.small, deployed.hosts.medium):
+        for recording in exact_recordings:
+            assert curl(host, recording["file"])["text"] == recording["text"]
+
+
+def test_version_names_the_published_release(deployed, small_package):
+    assert deployed.hosts.small.version()["release_id"] == small_package.release_id
+
+
+def test_a_second_deploy_changes_and_restarts_nothing(deployed):
+    before = deployed.hosts.small.main_pid(), deployed.hosts.medium.main_pid()
+    assert deployed.deploy().changed == 0
+    assert (deployed.hosts.small.main_pid(), deployed.hosts.medium.main_pid()) == before
+
+
+def test_one_variable_moves_every_host_to_another_model(deployed):
+    deployed.deploy("-e", "model=medium")
+    assert [host.version()["model"] for host in (deployed.hosts.small, deployed.hosts.medium)] == ["medium", "medium"]
+
+
+def test_killed_workers_lose_no_request(deployed, exact_recordings):
+    host = deployed.hosts.small
+    recording = exact_recordings[0]
+    with ThreadPoolExecutor(10) as clients:
+        pending = {clients.submit(curl, host, recording["file"]) for _ in range(10)}
+        texts, killed = [], 0
+        while pending:
+            # A request is tried again once, so the next worker dies only after a request more was answered.
+            if killed < 3:
+                killed += "killed" in host.run("sh", "-c", "pkill -SEGV --oldest wx-worker && echo killed", check=False)
+            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            texts += [answer.result()["text"] for answer in done]
+    assert texts == [recording["text"]] * 10
+    assert killed == 3
+
+
+def test_a_stopped_store_leaves_the_old_model_serving_and_says_why(deployed):
+    subprocess.run(["docker", "stop", MINIO_CONTAINER], check=True, capture_output=True)
+    try:
+        play = deployed.deploy("-e", "model=medium", check=False)
+    finally:
+        subprocess.run(["docker", "start", MINIO_CONTAINER], check=True, capture_output=True)
+        deployed.minio.play("playbooks/minio.yml")
+    assert play.returncode != 0
+    assert deployed.minio.endpoint in play.output
+    assert deployed.hosts.small.version()["model"] == "small"
