@@ -155,6 +155,8 @@ def _serve(settings: Settings, keys: tuple[bytes, ...]) -> int:
     server = _listen(settings, application)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
+    # A container's process 1 loses a signal that it has no handler for, so its entrypoint holds these back until now.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
     notifier.notify(f"STATUS=loading {package.model}")
     pool.start()
     watcher = threading.Thread(target=_watch, args=(pool, package, server, notifier), daemon=True)

@@ -10,6 +10,10 @@
 # settings. Exit status before the service runs: 2 for a setting, else the download command's.
 set -euo pipefail
 
+# First of all, because process 1 is deaf to a signal that it has no trap for.
+child=
+trap 'if [[ -n $child ]]; then kill -TERM "$child" 2>/dev/null; wait "$child"; fi; exit 143' TERM INT
+
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export PATH=$here/scripts:$PATH
 
@@ -17,9 +21,7 @@ if [[ $# -gt 0 && $1 != -* ]]; then
   exec "$@"
 fi
 
-# Process 1 is deaf to a signal that it has no trap for, and bash runs a trap only between commands or while it waits.
-child=
-trap 'if [[ -n $child ]]; then kill -TERM "$child" 2>/dev/null; wait "$child"; fi; exit 143' TERM INT
+# Bash runs a trap only between commands or while it waits.
 run() {
   "$@" &
   child=$!
@@ -62,4 +64,8 @@ esac
 
 # What the download needed is nothing that the service should know.
 unset "${!MINIO_@}"
-exec python3 -m whisper_xeon "$@"
+if (($#)); then
+  exec python3 -m whisper_xeon "$@"
+fi
+# The service takes what arrives while Python starts as soon as it has handlers; process 1 would lose it.
+exec env --block-signal=TERM --block-signal=INT python3 -m whisper_xeon
