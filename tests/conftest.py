@@ -15,7 +15,7 @@ import pytest
 
 from whisper_xeon.package import Package
 
-pytest_plugins = ["host_container", "minio_server"]
+pytest_plugins = ["host_container", "minio_server", "service_container"]
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDINGS = ROOT / "tests" / "fixtures" / "recordings"

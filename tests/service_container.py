@@ -1,0 +1,303 @@
+"""Fixtures around the container image: the image as it is shipped, volumes, containers, and real `docker compose`.
+
+Names, ports (127.0.0.1:18003 and :18004) and labels are the tests' own; what an earlier run left is removed first.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service import RECORDINGS, encode_form, wait_for
+
+ROOT = Path(__file__).resolve().parent.parent
+IMAGE = "whisper-xeon/service:test"
+NAME = "whisper-xeon-test-service"
+PROJECT = "whisper-xeon-test-compose"
+LABEL = "io.whisper-xeon.project=test"
+PORT = 18003
+STORE_PORT = 18004
+STORE_CONSOLE_PORT = 18005
+PACKAGES = "/var/lib/whisper-xeon"
+START_SECONDS = 120
+BUILD = ("playbooks/images.yml", "--skip-tags", "store", "-e", f"service_image_name={IMAGE}")
+
+# What compose.yml gives the container (test_container_compose.py holds it to that), for `docker run`.
+HARDENED = ("--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges")
+
+
+def docker(*arguments: str, check: bool = True, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the docker client; with `check` a failed run fails the test with its output."""
+    result = subprocess.run(
+        ["docker", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=1200,
+    )
+    if check and result.returncode:
+        pytest.fail(
+            f"docker {' '.join(arguments)} ended with {result.returncode}:\n{result.stdout}{result.stderr}",
+            pytrace=False,
+        )
+    return result
+
+
+def inspect(name: str) -> dict[str, Any]:
+    """Return what Docker knows of a container, an image or a volume."""
+    return json.loads(docker("inspect", name).stdout)[0]
+
+
+def request(port: int, method: str, path: str, body: bytes = b"", content_type: str = "") -> dict[str, Any]:
+    """Return the JSON of an answer on the loopback; anything but 200 raises `OSError`."""
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=120)) as connection:
+        connection.request(method, path, body, {"Content-Type": content_type} if content_type else {})
+        answer = connection.getresponse()
+        content = answer.read()
+    if answer.status != 200:
+        raise OSError(f"{method} {path}: {answer.status} {content!r}")
+    return json.loads(content)
+
+
+def transcribe(port: int, recording: str = "en-00.wav") -> str:
+    """Return the text of a test recording."""
+    body, content_type = encode_form([("file", RECORDINGS / recording)])
+    return request(port, "POST", "/v1/audio/transcriptions", body, content_type)["text"]
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container of the image."""
+
+    name: str
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return inspect(self.name)["State"]
+
+    @property
+    def health(self) -> str:
+        return self.state["Health"]["Status"]
+
+    def logs(self) -> str:
+        """Return what it wrote; conftest prints it beside a failed test."""
+        result = docker("logs", self.name, check=False)
+        return result.stdout + result.stderr
+
+    def run(self, *command: str, check: bool = True) -> str:
+        """Run a command inside, as the image's user, and return what it printed."""
+        result = docker("exec", self.name, *command, check=check)
+        return result.stdout + result.stderr
+
+    def stop(self) -> int:
+        """Send SIGTERM, as `docker stop` does, and return the exit status; 137 means that it had to be killed."""
+        docker("stop", "--time=60", self.name)
+        return self.state["ExitCode"]
+
+    def wait_ready(self, port: int = PORT) -> None:
+        """Wait until it would serve a request."""
+
+        def ready() -> bool:
+            if not self.state["Running"]:
+                pytest.fail(f"{self.name} ended with {self.state['ExitCode']}:\n{self.logs()}", pytrace=False)
+            return is_ready(port)
+
+        wait_for(ready, START_SECONDS)
+
+
+def is_ready(port: int) -> bool:
+    """Whether the service at a port of the loopback would serve a request."""
+    try:
+        return request(port, "GET", "/readyz")["status"] == "ready"
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def remove_leftovers() -> None:
+    """Remove containers, volumes and networks of these tests, also those of a run that was cut off."""
+    for name in (NAME, PROJECT):
+        by_name = f"--filter=name={name}"
+        for listing, removal in (
+            (("ps", "--all", "--quiet"), ("rm", "--force", "--volumes")),
+            (("volume", "ls", "--quiet"), ("volume", "rm")),
+            (("network", "ls", "--quiet"), ("network", "rm")),
+        ):
+            if found := docker(*listing, by_name).stdout.split():
+                docker(*removal, *found)
+
+
+@pytest.fixture(scope="session")
+def service_image() -> Iterator[str]:
+    """Name of the image, built by the real playbook."""
+    from conftest import run_playbook
+
+    remove_leftovers()
+    run_playbook(*BUILD)
+    yield IMAGE
+    remove_leftovers()
+
+
+@pytest.fixture
+def volume(service_image) -> Iterator[str]:
+    """Name of an empty volume."""
+    name = f"{NAME}-packages"
+    docker("volume", "create", f"--label={LABEL}", name)
+    yield name
+    docker("volume", "rm", name)
+
+
+@pytest.fixture
+def fill(service_image, artifacts_dir) -> Callable[..., None]:
+    """Copy real packages into a volume, as a person without a store does: `fill(volume, "small", ...)`."""
+
+    def copy(volume: str, *models: str) -> None:
+        mounts = (f"--volume={volume}:{PACKAGES}", f"--volume={artifacts_dir}:/packages:ro")
+        folders = [f"/packages/whisper_{model}_xeon" for model in models]
+        docker("run", "--rm", *HARDENED, *mounts, service_image, "cp", "-r", *folders, PACKAGES)
+
+    return copy
+
+
+@pytest.fixture
+def filled_volume(volume, fill) -> str:
+    """Name of a volume that holds the package of `small`."""
+    fill(volume, "small")
+    return volume
+
+
+@pytest.fixture
+def run_image(service_image):
+    """Run the image until it ends: `run_image(*arguments, volume=…, network=…, options=[…], NAME=value, …)`.
+
+    The variables go through the client's environment, so that no secret stands in an argument list.
+    """
+
+    def run(*arguments: str, volume: str = "", network: str = "bridge", options: tuple[str, ...] = (), **environment):
+        return docker(
+            "run",
+            "--rm",
+            *_options(volume, network, environment),
+            *options,
+            service_image,
+            *arguments,
+            check=False,
+            env=environment,
+        )
+
+    return run
+
+
+@pytest.fixture
+def start_image(service_image, volume):
+    """Start the image in the background, with the arguments of `run_image`; the container goes before the volume."""
+    started = []
+
+    def start(*arguments: str, volume: str = "", network: str = "bridge", options: tuple[str, ...] = (), **environment):
+        container = Container(f"{NAME}-{len(started)}")
+        started.append(container)
+        docker(
+            "run",
+            "--detach",
+            f"--name={container.name}",
+            *_options(volume, network, environment),
+            *options,
+            service_image,
+            *arguments,
+            env=environment,
+        )
+        return container
+
+    # conftest prints this fixture's logs beside a failed test.
+    start.logs = lambda: "\n".join(f"{container.name}:\n{container.logs()}" for container in started)
+    yield start
+    for container in started:
+        docker("rm", "--force", container.name)
+
+
+def _options(volume: str, network: str, environment: dict[str, str]) -> list[str]:
+    return [
+        f"--label={LABEL}",
+        f"--network={network}",
+        *HARDENED,
+        *([f"--volume={volume}:{PACKAGES}"] if volume else []),
+        *(f"--env={name}" for name in environment),
+    ]
+
+
+@dataclass(frozen=True)
+class Compose:
+    """The project's compose files under a project name, with ports and labels of the tests."""
+
+    config: Path  # the docker client's folder, with the plugin
+    files: tuple[str, ...]
+
+    def __call__(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run `docker compose`, with these variables in its environment and none of ours."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("WHISPER_", "MINIO_"))}
+        result = subprocess.run(
+            ["docker", "compose", f"--project-name={PROJECT}", *(f"--file={name}" for name in self.files), *arguments],
+            cwd=ROOT,
+            env={
+                **inherited,
+                "DOCKER_CONFIG": str(self.config),
+                "WHISPER_IMAGE": IMAGE,
+                "WHISPER_PORT": str(PORT),
+                "MINIO_PORT": str(STORE_PORT),
+                "MINIO_CONSOLE_PORT": str(STORE_CONSOLE_PORT),
+                **environment,
+            },
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        if check and result.returncode:
+            pytest.fail(
+                f"docker compose {' '.join(arguments)} ended with {result.returncode}:\n{result.stdout}{result.stderr}",
+                pytrace=False,
+            )
+        return result
+
+    def with_store(self) -> Compose:
+        """The same project with compose.store.yml."""
+        return Compose(self.config, (*self.files[:1], "compose.store.yml", *self.files[1:], "tests/compose.store.yml"))
+
+    @property
+    def api(self) -> Container:
+        """The container of service `api`."""
+        return Container(f"{PROJECT}-api-1")
+
+    def logs(self) -> str:
+        """Return what every container of the project wrote."""
+        names = docker("ps", "--all", f"--filter=name={PROJECT}", "--format={{.Names}}").stdout.split()
+        return "\n".join(f"{name}:\n{Container(name).logs()}" for name in names)
+
+
+@pytest.fixture(scope="session")
+def compose_client() -> Path:
+    """A folder for the docker client's configuration in which `docker compose` works."""
+    folder = ROOT / ".build" / "test" / "docker"
+    folder.mkdir(parents=True, exist_ok=True)
+    subprocess.run(
+        ["scripts/install_compose.sh"], cwd=ROOT, env={**os.environ, "DOCKER_CONFIG": str(folder)}, check=True
+    )
+    return folder
+
+
+@pytest.fixture
+def compose(service_image, compose_client) -> Iterator[Compose]:
+    """compose.yml, with nothing left of the test before."""
+    made = Compose(compose_client, ("compose.yml", "tests/compose.yml"))
+    yield made
+    made.with_store()("down", "--volumes", "--timeout=5", MINIO_ROOT_USER="any", MINIO_ROOT_PASSWORD="any")

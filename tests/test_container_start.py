@@ -1,0 +1,198 @@
+"""How the container starts and ends: settings, download, check of the package, signals, health. Real MinIO."""
+
+from __future__ import annotations
+
+import pytest
+
+from minio_server import NETWORK
+from service import EXACT, wait_for
+from service_container import PACKAGES, PORT, docker, inspect, transcribe
+from whisper_store.store import Store
+from whisper_xeon.package import MODEL_CONFIGS
+
+LIBRARY = f"{PACKAGES}/whisper_small_xeon/libwhisper.so.1"
+WEIGHTS = f"{PACKAGES}/whisper_small_xeon/ggml-small-q5_1.bin"
+PUBLISHED = (f"--publish=127.0.0.1:{PORT}:8000",)
+FREQUENT_CHECKS = ("--health-interval=1s", "--health-timeout=5s")
+
+
+@pytest.fixture(scope="session")
+def store(minio, small_package):
+    """What the container is told about a store that holds `small`."""
+    Store(minio.settings("publisher")).publish(small_package.directory)
+    reader = minio.settings("reader")
+    return {
+        "MINIO_ENDPOINT": minio.variables["whisper_store_host_endpoint"],
+        "MINIO_ACCESS_KEY": reader.access_key,
+        "MINIO_SECRET_KEY": reader.secret_key,
+    }
+
+
+@pytest.fixture
+def damage(service_image):
+    """Change one byte of a file in a volume."""
+
+    def change(volume: str, path: str) -> None:
+        command = f"printf '\\377' | dd of={path} bs=1 seek=4096 conv=notrunc status=none"
+        docker(
+            "run", "--rm", "--user=0", "--entrypoint=sh", f"--volume={volume}:{PACKAGES}", service_image, "-c", command
+        )
+
+    return change
+
+
+def one_line(result) -> str:
+    """Return the only line that a failed start wrote."""
+    lines = (result.stdout + result.stderr).splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+class TestSettings:
+    def test_unknown_model_ends_with_one_line_that_lists_the_models(self, run_image):
+        result = run_image(WHISPER_MODEL_SIZE="huge")
+        assert result.returncode == 2
+        line = one_line(result)
+        assert "WHISPER_MODEL_SIZE='huge'" in line
+        assert all(model in line for model in MODEL_CONFIGS)
+
+    def test_bad_setting_ends_before_anything_is_downloaded(self, run_image):
+        result = run_image(WHISPER_QUEUE="many")
+        assert result.returncode == 2
+        assert "WHISPER_QUEUE='many'" in one_line(result)
+
+    def test_options_of_the_service_need_no_package(self, run_image):
+        assert run_image("--version").stdout.startswith("whisper-xeon ")
+
+    def test_small_is_the_default(self, run_image):
+        assert "WHISPER_MODEL_SIZE=small\n" in run_image("--check-config").stdout
+
+    def test_a_command_runs_in_place_of_the_service(self, run_image):
+        result = run_image("id", "-u")
+        assert (result.returncode, result.stdout) == (0, "10001\n")
+
+
+class TestWithoutAStore:
+    def test_filled_volume_serves(self, start_image, filled_volume):
+        service = start_image(volume=filled_volume, options=PUBLISHED)
+        service.wait_ready()
+        assert transcribe(PORT, "en-00.wav") == EXACT["en-00.wav"]["text"]
+
+    def test_self_test_passes(self, run_image, filled_volume):
+        result = run_image("--self-test", volume=filled_volume)
+        assert result.returncode == 0, result.stderr
+        assert '"ok": true' in result.stdout
+
+    def test_empty_volume_names_the_variables_to_set(self, run_image, volume):
+        result = run_image(volume=volume)
+        assert result.returncode == 2
+        line = result.stderr.splitlines()[-1]
+        assert all(name in line for name in ("MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY"))
+
+    def test_damaged_package_is_refused_with_the_file_that_differs(self, run_image, filled_volume, damage):
+        damage(filled_volume, LIBRARY)
+        result = run_image(volume=filled_volume)
+        assert result.returncode == 4
+        line = one_line(result)
+        assert "libwhisper.so.1" in line
+        assert "SHA-256" in line
+
+
+class TestWithAStore:
+    def test_package_is_downloaded_and_served(self, start_image, volume, store):
+        service = start_image(volume=volume, network=NETWORK, options=PUBLISHED, **store)
+        service.wait_ready()
+        assert transcribe(PORT, "en-00.wav") == EXACT["en-00.wav"]["text"]
+
+    def test_second_start_needs_the_store_no_more(self, run_image, volume, store):
+        first = run_image("download_whisper_artifacts.py", "small", volume=volume, network=NETWORK, **store)
+        assert first.returncode == 0, first.stderr
+        assert run_image("--self-test", volume=volume, network="none").returncode == 0
+
+    def test_damaged_package_is_downloaded_again(self, run_image, filled_volume, damage, store):
+        damage(filled_volume, WEIGHTS)
+        result = run_image("--self-test", volume=filled_volume, network=NETWORK, **store)
+        assert result.returncode == 0, result.stderr
+        assert "ggml-small-q5_1.bin has another SHA-256" in result.stderr
+
+    def test_wrong_password_ends_with_one_line_that_keeps_it(self, run_image, volume, store):
+        wrong = "not-the-password-of-the-reader"
+        result = run_image(volume=volume, network=NETWORK, **{**store, "MINIO_SECRET_KEY": wrong})
+        assert result.returncode == 5
+        line = result.stderr.splitlines()[-1]
+        assert store["MINIO_ENDPOINT"] in line
+        assert "secret" in line
+        assert wrong not in result.stdout + result.stderr
+
+    def test_store_that_does_not_answer_is_named(self, run_image, volume, store):
+        result = run_image(volume=volume, network=NETWORK, **{**store, "MINIO_ENDPOINT": "http://127.0.0.1:9"})
+        assert result.returncode == 5
+        assert "http://127.0.0.1:9" in result.stderr.splitlines()[-1]
+
+    def test_model_that_was_never_published_is_named(self, run_image, volume, store):
+        result = run_image(volume=volume, network=NETWORK, WHISPER_MODEL_SIZE="medium", **store)
+        assert result.returncode == 3
+        assert "medium" in result.stderr.splitlines()[-1]
+
+    def test_service_does_not_know_the_credentials(self, start_image, filled_volume, store):
+        service = start_image(volume=filled_volume, network=NETWORK, options=PUBLISHED, **store)
+        service.wait_ready()
+        environment = service.run("cat", "/proc/1/environ")
+        assert "WHISPER_MODEL_SIZE" in environment
+        assert "MINIO_" not in environment
+
+
+class TestProcess:
+    def test_service_is_process_1(self, start_image, filled_volume):
+        service = start_image(volume=filled_volume, options=PUBLISHED)
+        service.wait_ready()
+        assert service.run("cat", "/proc/1/cmdline").split("\0")[:3] == ["python3", "-m", "whisper_xeon"]
+
+    def test_sigterm_ends_it_with_0(self, start_image, filled_volume):
+        service = start_image(volume=filled_volume, options=PUBLISHED)
+        service.wait_ready()
+        assert service.stop() == 0
+
+    def test_sigterm_that_comes_while_python_starts_is_not_lost(self, run_image, filled_volume):
+        pending = ("env", "--block-signal=TERM", "bash", "-c", "kill -TERM $$; exec python3 -m whisper_xeon")
+        result = run_image(*pending, volume=filled_volume)
+        assert result.returncode == 0, result.stderr
+        assert '"stopped"' in result.stderr
+
+    def test_libraries_are_found_by_programs_that_the_service_starts(self, start_image, filled_volume):
+        service = start_image(volume=filled_volume, options=PUBLISHED)
+        service.wait_ready()
+        variables = service.run("cat", "/proc/1/environ").split("\0")
+        assert f"LD_LIBRARY_PATH={PACKAGES}/whisper_small_xeon" in variables
+
+
+class TestHealth:
+    def test_first_download_is_starting_however_often_it_is_asked(self, start_image, silent_store, volume):
+        service = start_image(volume=volume, options=FREQUENT_CHECKS, **silent_store)
+        wait_for(lambda: len(service.state["Health"]["Log"]) >= 5, 60)
+        assert service.health == "starting"
+        assert "being downloaded" in service.state["Health"]["Log"][-1]["Output"]
+
+    def test_sigterm_ends_a_download(self, start_image, silent_store, volume):
+        service = start_image(volume=volume, options=FREQUENT_CHECKS, **silent_store)
+        wait_for(lambda: "download_whisper_artifacts" in docker("top", service.name).stdout)
+        assert service.stop() == 143
+
+    def test_loaded_service_is_healthy(self, start_image, filled_volume):
+        service = start_image(volume=filled_volume, options=FREQUENT_CHECKS)
+        wait_for(lambda: service.health == "healthy", 60)
+
+    def test_service_that_answers_no_more_is_unhealthy(self, start_image, filled_volume):
+        service = start_image(volume=filled_volume, options=(*FREQUENT_CHECKS, "--health-timeout=1s"))
+        wait_for(lambda: service.health == "healthy", 60)
+        docker("kill", "--signal=STOP", service.name)
+        wait_for(lambda: service.health == "unhealthy", 60)
+
+
+@pytest.fixture
+def silent_store(start_image):
+    """A store that takes connections and never answers."""
+    listen = "import socket, time; s = socket.create_server(('', 9000)); time.sleep(600)"
+    silent = start_image("python3", "-c", listen)
+    address = inspect(silent.name)["NetworkSettings"]["IPAddress"]
+    return {"MINIO_ENDPOINT": f"http://{address}:9000", "MINIO_ACCESS_KEY": "any", "MINIO_SECRET_KEY": "any"}

@@ -1,0 +1,60 @@
+"""One image, every model: `WHISPER_MODEL_SIZE` and `docker compose up` are all that a switch takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from service import EXACT
+from service_container import PORT, PROJECT, Compose, inspect, request, transcribe
+from whisper_xeon.package import MODEL_CONFIGS
+
+
+@pytest.fixture
+def filled(compose: Compose, fill) -> Compose:
+    """A project whose volume holds both packages; there is no store."""
+    compose("create")
+    fill(f"{PROJECT}_packages", *MODEL_CONFIGS)
+    return compose
+
+
+def up(compose: Compose, model: str) -> dict:
+    """Bring the service up with a model, wait until it is ready and return what `/version` says."""
+    compose("up", "--detach", WHISPER_MODEL_SIZE=model)
+    compose.api.wait_ready()
+    return request(PORT, "GET", "/version")
+
+
+@pytest.mark.parametrize("model", MODEL_CONFIGS)
+def test_variable_chooses_the_model(filled: Compose, model):
+    version = up(filled, model)
+    assert (version["model"], version["package"]) == (model, MODEL_CONFIGS[model]["dir"])
+    assert transcribe(PORT, "en-00.wav") == EXACT["en-00.wav"]["text"]
+
+
+def test_small_serves_when_nothing_is_chosen(filled: Compose):
+    filled("up", "--detach")
+    filled.api.wait_ready()
+    assert request(PORT, "GET", "/version")["model"] == "small"
+
+
+def test_switch_there_and_back_keeps_the_image_and_the_packages(filled: Compose):
+    seen = []
+    for model in ("small", "medium", "small"):
+        assert up(filled, model)["model"] == model
+        seen.append((inspect(filled.api.name)["Image"], filled.api.run("find", ".", "-printf", "%p %i %T@\n")))
+    assert seen[0] == seen[1] == seen[2]
+
+
+def test_each_model_has_its_memory_limit(filled: Compose):
+    limits = []
+    for model in MODEL_CONFIGS:
+        filled("create", WHISPER_MODEL_SIZE=model)
+        limits.append(inspect(filled.api.name)["HostConfig"]["Memory"])
+        assert limits[-1] > MODEL_CONFIGS[model]["ram_mb"] * 1_000_000
+    assert limits == sorted(set(limits))
+
+
+def test_unknown_model_is_refused_by_name(compose: Compose):
+    result = compose("up", "--detach", check=False, WHISPER_MODEL_SIZE="huge")
+    assert result.returncode != 0
+    assert '"huge"' in result.stderr
