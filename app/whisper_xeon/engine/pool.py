@@ -120,11 +120,13 @@ class EnginePool:
         engines: int,
         threads: int,
         queue: int,
+        adapter: str = "library",
         job_timeout: float = 900.0,
         log: Callable[..., None] | None = None,
     ):
         """`threads` compute one request; `queue` requests may wait beyond those being computed.
 
+        `adapter` is `library`, or `cli` for workers that run whisper-cli, which loads the model for each request.
         `job_timeout` bounds the seconds of one attempt. `log` is called as `log(level, event, **fields)`, with a level
         of `logging`.
         """
@@ -132,6 +134,7 @@ class EnginePool:
         self._engines = engines
         self._threads = threads
         self._queue = queue
+        self._adapter = adapter
         self._job_timeout = job_timeout
         self._log = log or (lambda level, event, **fields: None)
         self._changed = threading.Condition()
@@ -324,6 +327,8 @@ class EnginePool:
                 message = self._listen(worker, job, begun + self._job_timeout)
                 if message["event"] == "started":
                     started = True
+                    if self._adapter == "cli":
+                        self._count("loads")
                 else:
                     answer = message
         except (EOFError, OSError, ValueError):
@@ -427,7 +432,8 @@ class EnginePool:
         try:
             ours.settimeout(_ANSWER_S)
             directory = str(self._package.directory.absolute())
-            send_message(ours, {"op": "load", "directory": directory, "threads": self._threads})
+            order = {"op": "load", "adapter": self._adapter, "directory": directory, "threads": self._threads}
+            send_message(ours, order)
             ended = self._serve_zygote(ours)
         except (EOFError, OSError, ValueError):
             pass
@@ -469,7 +475,7 @@ class EnginePool:
         with self._changed:
             if event["event"] == "loaded":
                 self._loaded, self._loaded_at = event, time.time()
-                self._counts["loads"] += 1
+                self._counts["loads"] += self._adapter == "library"
             elif event["event"] == "forked":
                 self._workers[event["id"]].pid = event["pid"]
             elif event["event"] == "exited":
@@ -478,7 +484,8 @@ class EnginePool:
         if event["event"] == "loaded":
             self._log(
                 logging.INFO,
-                "model loaded",
+                "model loaded" if self._adapter == "library" else "model checked",
+                adapter=self._adapter,
                 model=self._package.model,
                 release_id=self._package.release_id,
                 quantization=self._package.quantization,

@@ -7,7 +7,7 @@ answers one job at a time on its own socket. Nobody outlives the pool: the zygot
 and the kernel kills the workers of a zygote that is gone.
 
 Control socket:
-  pool to zygote: {"op": "load", "directory", "threads"} first, then {"op": "fork", "id"} with the worker's job socket
+  pool to zygote: {"op": "load", "adapter", "directory", "threads"} first, then {"op": "fork", "id"} with the worker's job socket
     and {"op": "kill", "id"}
   zygote to pool: {"event": "loaded", "cpu_variant", "load_s"} or {"event": "failed", "reason"}, then
     {"event": "forked", "id", "pid"} and {"event": "exited", "id", "status"}
@@ -34,11 +34,14 @@ from typing import Any, NoReturn
 
 from whisper_xeon.audio.decode import map_samples
 from whisper_xeon.engine.adapter import WhisperLibraryAdapter
+from whisper_xeon.engine.base import WhisperAdapter
 from whisper_xeon.engine.channel import close_all, receive_message, send_message
+from whisper_xeon.engine.cli import WhisperCliAdapter
 from whisper_xeon.engine.errors import UnsupportedOptionError, WhisperLibraryError
 from whisper_xeon.package import Package, PackageError
 from whisper_xeon.transcript import DecodeOptions
 
+_ADAPTERS = {"library": WhisperLibraryAdapter, "cli": WhisperCliAdapter}
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 # Workers go first when memory runs out: the pool replaces them.
@@ -64,11 +67,11 @@ def main() -> int:
     return 0
 
 
-def _load(control: socket.socket) -> WhisperLibraryAdapter | None:
+def _load(control: socket.socket) -> WhisperAdapter | None:
     order, _ = receive_message(control)
     started = time.monotonic()
     try:
-        adapter = WhisperLibraryAdapter(package=Package(order["directory"]), threads=order["threads"])
+        adapter = _ADAPTERS[order["adapter"]](package=Package(order["directory"]), threads=order["threads"])
     except (PackageError, WhisperLibraryError) as error:
         send_message(control, {"event": "failed", "reason": str(error)})
         return None
@@ -78,7 +81,7 @@ def _load(control: socket.socket) -> WhisperLibraryAdapter | None:
 
 
 class _Zygote:
-    def __init__(self, control: socket.socket, adapter: WhisperLibraryAdapter):
+    def __init__(self, control: socket.socket, adapter: WhisperAdapter):
         self._control = control
         self._adapter = adapter
         self._pid = os.getpid()
@@ -102,6 +105,8 @@ class _Zygote:
         finally:
             for pid in self._workers:
                 os.kill(pid, signal.SIGKILL)
+            for pid in self._workers:
+                os.waitpid(pid, 0)
 
     def _obey(self, order: dict[str, Any], fds: list[int]) -> None:
         if order["op"] == "fork":
@@ -147,7 +152,7 @@ class _Zygote:
             os._exit(status)
 
 
-def _serve_jobs(jobs: socket.socket, adapter: WhisperLibraryAdapter) -> None:
+def _serve_jobs(jobs: socket.socket, adapter: WhisperAdapter) -> None:
     """Make a state, then transcribe what comes until the pool closes the socket."""
     _prctl(_PR_SET_NAME, b"wx-worker")
     with contextlib.suppress(OSError):
@@ -170,7 +175,7 @@ def _serve_jobs(jobs: socket.socket, adapter: WhisperLibraryAdapter) -> None:
             adapter.prepare()
 
 
-def _transcribe(adapter: WhisperLibraryAdapter, job: dict[str, Any], pcm_fd: int) -> dict[str, Any]:
+def _transcribe(adapter: WhisperAdapter, job: dict[str, Any], pcm_fd: int) -> dict[str, Any]:
     started = time.monotonic()
     try:
         samples = map_samples(pcm_fd, job["samples"]) if job["samples"] else b""

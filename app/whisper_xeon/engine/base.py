@@ -1,0 +1,139 @@
+"""What the adapters share: the package and its model, audio files, and the checks that stand before whisper.cpp."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from whisper_xeon.audio.decode import SAMPLE_RATE, decode, map_samples
+from whisper_xeon.engine.cores import available_cores
+from whisper_xeon.engine.errors import LibraryLoadError, UnsupportedOptionError
+from whisper_xeon.engine.model_file import check_model_file
+from whisper_xeon.languages import LANGUAGES
+from whisper_xeon.package import Package, PackageError
+from whisper_xeon.transcript import DecodeOptions, Transcript
+
+# whisper.cpp answers anything shorter than 100 ms with nothing, and reads out of bounds below 201 samples: such a clip
+# is answered here. It counts frames of 160 samples, of which the first needs 200.
+MIN_SAMPLES = 200 + 9 * 160
+MAX_THREADS = 8  # more gain little on one 30 s window and cost other requests
+_MAX_FILE_SECONDS = 6 * 3600
+
+# A window that decodes badly (repetition, low probability) is tried again at 0.4 and 0.8. whisper.cpp's own step of 0.2
+# makes that six attempts, and the worst recordings take six times as long.
+TEMPERATURE_STEP = 0.4
+# whisper.cpp splits a prompt with a recursive regular expression: 2,000 bytes are several times what the decoder can
+# see (half its text context) and far from the end of the stack.
+MAX_PROMPT_BYTES = 2000
+
+
+class WhisperAdapter:
+    """Transcribes with the model of one package. Use it as a context manager, or call `close`."""
+
+    variant: str  # name of the CPU variant in use, for example `baseline`
+
+    def __init__(
+        self,
+        model_size: str = "small",
+        artifacts_dir: os.PathLike | str | None = None,
+        threads: int | None = None,
+        *,
+        package: Package | None = None,
+    ):
+        """Open `whisper_<model_size>_xeon/` below `artifacts_dir` (default: $WHISPER_ARTIFACTS_DIR, else `.`).
+
+        `threads` compute one clip; by default as many as this process may use, up to 8. `package` takes the place of
+        the first two. Raises `LibraryLoadError` when the package or its libraries cannot be used here, `ModelInitError`
+        when the model cannot.
+        """
+        if package is None:
+            try:
+                package = Package.find(artifacts_dir or os.environ.get("WHISPER_ARTIFACTS_DIR") or ".", model_size)
+            except PackageError as error:
+                raise LibraryLoadError(str(error)) from None
+        self.package = package
+        self.threads = threads or min(available_cores(), MAX_THREADS)
+        self._parameters = check_model_file(package.model_file)
+        self._languages = tuple(LANGUAGES)[: self._parameters.n_vocab - 51766] if self.multilingual else ("en",)
+        self._open()
+
+    @property
+    def model_size(self) -> str:
+        """The model's name, for example `small`."""
+        return self.package.model
+
+    @property
+    def multilingual(self) -> bool:
+        """Whether the model knows other languages than English."""
+        return self._parameters.n_vocab > 51864
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Codes of the languages that the model knows."""
+        return self._languages
+
+    def prepare(self) -> None:
+        """Do now what the next transcription can have done ahead of time. Raises `WhisperLibraryError`."""
+
+    def transcribe(self, audio_path: os.PathLike | str) -> str:
+        """Return the text spoken in an audio file of any format that `whisper_xeon.audio` reads.
+
+        Raises `OSError` when the file cannot be opened, `AudioError` when it holds no readable sound.
+        """
+        fd = os.open(audio_path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            audio = decode(fd, max_seconds=_MAX_FILE_SECONDS, timeout=600)
+        finally:
+            os.close(fd)
+        with audio:
+            samples = map_samples(audio.fd, audio.samples) if audio.samples else b""
+            return self.transcribe_pcm(samples).text
+
+    def transcribe_pcm(self, samples: Any, options: DecodeOptions | None = None) -> Transcript:
+        """Return the transcript of `samples`: a buffer of float32, mono, 16 kHz, within -1 to 1.
+
+        A clip shorter than 100 ms, like one without speech, has a transcript without segments. Raises
+        `UnsupportedOptionError` for options that this model cannot follow, `WhisperLibraryError` when whisper.cpp
+        fails.
+        """
+        options = options or DecodeOptions()
+        self._check(options)
+        view = memoryview(samples).cast("B")
+        count = len(view) // 4
+        if count < MIN_SAMPLES:
+            probability = None if options.language else 0.0
+            return Transcript(
+                "", options.language or self._languages[0], probability, count / SAMPLE_RATE, options.task, ()
+            )
+        return self._transcribe(view[: 4 * count], count, options)
+
+    def close(self) -> None:
+        """Free all memory; further transcriptions raise, closing again does nothing."""
+
+    def __enter__(self) -> WhisperAdapter:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+    def _open(self) -> None:
+        """Do what is done once. Sets `variant`."""
+        raise NotImplementedError
+
+    def _check(self, options: DecodeOptions) -> None:
+        if options.language is not None and options.language not in self._languages:
+            raise UnsupportedOptionError(f"model {self.model_size} does not know the language {options.language!r}")
+        if options.task == "translate" and not self.multilingual:
+            raise UnsupportedOptionError(f"model {self.model_size} knows English only and cannot translate")
+
+    def _transcribe(self, samples: memoryview, count: int, options: DecodeOptions) -> Transcript:
+        """Transcribe `count` samples, given as bytes."""
+        raise NotImplementedError
+
+
+def prompt_bytes(prompt: str) -> bytes:
+    """Return a prompt as whisper.cpp gets it: its end, in UTF-8; empty for none."""
+    text = prompt.replace("\0", " ").strip()
+    data = text.encode("utf-8", "replace")[-MAX_PROMPT_BYTES:].decode("utf-8", "ignore").encode("utf-8")
+    # Whisper's vocabulary begins words with a space.
+    return b" " + data if data else b""

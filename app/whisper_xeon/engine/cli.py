@@ -1,0 +1,157 @@
+"""WhisperCliAdapter: speech to text through the package's whisper-cli, one process for each transcription.
+
+The old way, kept for comparison and for going back: each transcription loads the model anew. It takes the place of
+`WhisperLibraryAdapter` in a worker, and queue, supervision and answers are the same. The program reads its arguments,
+prompt included, and the audio from anonymous files and writes its JSON into one: nothing that a request said is in a
+list of processes or on a disk, and what it prints is never read for an answer. It dies with its worker.
+
+What differs from the library in a transcript:
+* `language_probability` is None: whisper-cli keeps it to itself;
+* `no_speech_probability` is 0.0: a segment that it takes for silence is not in its answer;
+* probabilities have six digits, and `avg_logprob` is made of them;
+* a character that several tokens spell is one token, by the first one's id;
+* a prompt is one line; with it, each window is also shown the text of the one before, since whisper-cli cannot be told
+  how many tokens a prompt is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import struct
+import subprocess
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from whisper_xeon.audio.decode import SAMPLE_RATE
+from whisper_xeon.engine import library
+from whisper_xeon.engine.base import TEMPERATURE_STEP, WhisperAdapter, prompt_bytes
+from whisper_xeon.engine.errors import LibraryLoadError, WhisperLibraryError
+from whisper_xeon.engine.segments import Reported, Token, build_transcript
+from whisper_xeon.transcript import DecodeOptions, Transcript
+
+_PROGRAM = "whisper-cli"
+_LINKED_LIBRARY = "libggml-cpu.so.0"  # the variant that the program finds beside itself
+_LEAST_PROBABILITY = 1e-40  # a float's own, so that its logarithm exists
+
+
+class CliCrashed(Exception):
+    """whisper-cli was killed by a signal.
+
+    On purpose no `WhisperLibraryError`: it ends the worker too, and the pool tries again or blames the audio as it does
+    for a crash of the library.
+    """
+
+
+class WhisperCliAdapter(WhisperAdapter):
+    """Runs whisper-cli for every transcription; between them it holds no model."""
+
+    def _open(self) -> None:
+        library.choose_variant(self.package, library.cpu_flags())
+        self.variant = next(v["name"] for v in self.package.manifest["variants"] if v["path"] == _LINKED_LIBRARY)
+        program = self.package.path(_PROGRAM).absolute()
+        if not os.access(program, os.X_OK):
+            raise LibraryLoadError(f"{program} is missing or must not be executed: fetch the package again")
+        setpriv = shutil.which("setpriv")
+        if setpriv is None:
+            raise LibraryLoadError("setpriv is not installed on this host: apt-get install util-linux")
+        self._command = [setpriv, "--pdeathsig", "KILL", "--", str(program)]
+        # Special tokens begin at the end-of-text token.
+        self._text_end = 50257 if self.multilingual else 50256
+
+    def _transcribe(self, samples: memoryview, count: int, options: DecodeOptions) -> Transcript:
+        with _anonymous("audio") as audio, _anonymous("arguments") as arguments, _anonymous("answer") as answer:
+            audio.write(_wav_header(len(samples)))
+            audio.write(samples)
+            audio.flush()
+            arguments.write(self._arguments(options, f"/proc/self/fd/{audio.fileno()}"))
+            arguments.flush()
+            finished = subprocess.run(
+                [*self._command, f"@/proc/self/fd/{arguments.fileno()}"],
+                stdin=subprocess.DEVNULL,
+                stdout=answer,
+                stderr=subprocess.PIPE,
+                pass_fds=(audio.fileno(), arguments.fileno()),
+                cwd="/",
+                # No LD_LIBRARY_PATH: it would come before the libraries beside the program. For the others see
+                # `library.load` and `pool`.
+                env={"LC_ALL": "C", "OMP_WAIT_POLICY": "passive", "GGML_NO_BACKTRACE": "1"},
+                check=False,
+            )
+            answer.seek(0)
+            data = answer.read()
+        if finished.returncode < 0:
+            raise CliCrashed(f"{_PROGRAM} was killed by signal {-finished.returncode}")
+        return self._read(data, count / SAMPLE_RATE, options, _last_line(finished))
+
+    def _arguments(self, options: DecodeOptions, audio: str) -> bytes:
+        """Return whisper-cli's arguments, one a line, to the same effect as the library adapter's parameters."""
+        prompt = prompt_bytes(options.prompt).replace(b"\n", b" ")
+        lines: list[str | bytes] = [
+            "--no-prints",
+            "--no-gpu",
+            "--model",
+            os.fsencode(self.package.model_file.absolute()),
+        ]
+        lines += ["--file", audio, "--output-json-full", "--output-file", "-", "--threads", str(self.threads)]
+        lines += ["--language", options.language or ("auto" if self.multilingual else "en")]
+        lines += ["--translate"] if options.task == "translate" else []
+        lines += ["--best-of", "1", "--beam-size", "1", "--temperature", f"{options.temperature:g}"]
+        lines += ["--temperature-inc", str(TEMPERATURE_STEP if options.temperature == 0 else 0)]
+        lines += ["--carry-initial-prompt", "--prompt", prompt] if prompt else ["--max-context", "0"]
+        return b"".join((line if isinstance(line, bytes) else line.encode()) + b"\n" for line in lines)
+
+    def _read(self, data: bytes, duration: float, options: DecodeOptions, reason: str) -> Transcript:
+        try:
+            # It escapes quotes only: line ends and broken characters stand in its strings as they are.
+            answer = json.loads(data.decode("utf-8", "replace"), strict=False)
+            language = answer["result"]["language"]
+            return build_transcript(
+                [self._reported(segment) for segment in answer["transcription"]],
+                options,
+                language=language,
+                language_probability=None,
+                duration=duration,
+            )
+        except (ValueError, KeyError, TypeError):
+            raise WhisperLibraryError(f"{_PROGRAM} wrote no usable JSON: {reason}") from None
+
+    def _reported(self, segment: dict[str, Any]) -> Reported:
+        tokens = [
+            Token(
+                id=token["id"],
+                piece=token["text"].encode("utf-8"),
+                p=token["p"],
+                plog=math.log(max(token["p"], _LEAST_PROBABILITY)),
+                t0=token["offsets"]["from"] // 10 if "offsets" in token else -1,
+                t1=token["offsets"]["to"] // 10 if "offsets" in token else -1,
+            )
+            for token in segment["tokens"]
+            if token["id"] < self._text_end
+        ]
+        offsets = segment["offsets"]
+        return Reported(segment["text"], offsets["from"] // 10, offsets["to"] // 10, 0.0, tokens)
+
+
+@contextlib.contextmanager
+def _anonymous(name: str) -> Iterator[BinaryIO]:
+    with open(os.memfd_create(name, os.MFD_CLOEXEC), "w+b") as stream:
+        yield stream
+
+
+def _wav_header(size: int) -> bytes:
+    """Return what precedes `size` bytes of float32 samples in a WAV file of any length (RF64, EBU Tech 3306)."""
+    samples = size // 4
+    sizes = struct.pack("<4sIQQQI", b"ds64", 28, 72 + size, size, samples, 0)
+    fmt = struct.pack("<4sIHHIIHH", b"fmt ", 16, 3, 1, SAMPLE_RATE, 4 * SAMPLE_RATE, 4, 32)
+    unknown = 0xFFFFFFFF  # look into ds64
+    return struct.pack("<4sI4s", b"RF64", unknown, b"WAVE") + sizes + fmt + struct.pack("<4sI", b"data", unknown)
+
+
+def _last_line(finished: subprocess.CompletedProcess[bytes]) -> str:
+    lines = finished.stderr.decode("utf-8", "replace").split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "no reason given")
+    return f"{last} (status {finished.returncode})"
