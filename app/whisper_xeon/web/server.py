@@ -84,9 +84,11 @@ class Server(ThreadingHTTPServer):
         self._refusals = Places(_REFUSED_AT_ONCE)
         self._inherited = isinstance(address, socket.socket)
         if self._inherited:
+            # The base always makes a socket; the sandbox of the unit allows no other family than this one.
+            self.address_family = socket.AF_UNIX
             super().__init__(address.getsockname(), Handler, bind_and_activate=False)
-            self.socket.close()  # the base always makes one
-            self.socket = address
+            self.socket.close()
+            self.socket, self.address_family = address, address.family
         else:
             found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
             self.address_family, _, _, _, first_address = found[0]
