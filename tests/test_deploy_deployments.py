@@ -162,6 +162,16 @@ def test_an_altered_deployment_is_replaced_by_a_sound_one(root):
     assert root.file(digest).read_bytes() == b"weights"
 
 
+def test_replacing_what_was_confirmed_asks_for_a_restart(root):
+    digest = root.deploy("one")
+    root.file(digest).chmod(0o644)
+    root.file(digest).write_bytes(b"WEIGHTS")
+    _, result = root.stage("one")
+    Path(result["staging"], PACKAGE_FILE).write_bytes(b"weights")
+    root.run("complete", digest)
+    assert root.run("current", digest)["restart"]
+
+
 def test_switching_leaves_what_was_confirmed_until_it_is_confirmed(root):
     one = root.deploy("one")
     two, _ = root.stage("two")

@@ -239,6 +239,9 @@ class Deployments:
             sync(Path(parent))
         broken = self.folder / f".broken-{digest}"
         if self.path(digest).exists():
+            if self.link("confirmed") == digest:
+                # What was confirmed were other bytes: the service has to start, and be checked, once more.
+                replace_link(self.root / "confirmed", "")
             self.path(digest).rename(broken)
         staging.rename(self.path(digest))
         sync(self.folder)
