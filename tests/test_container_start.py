@@ -134,6 +134,14 @@ class TestWithAStore:
         assert result.returncode == 3
         assert "medium" in result.stderr.splitlines()[-1]
 
+    def test_full_disk_is_named_before_anything_is_written(self, run_image, store):
+        little = ("--tmpfs", f"{PACKAGES}:size=4m,uid=10001,gid=10001")
+        result = run_image(network=NETWORK, options=little, **store)
+        assert result.returncode == 1
+        line = result.stderr.splitlines()[-1]
+        assert f"{PACKAGES} has" in line
+        assert "free" in line
+
     def test_service_does_not_know_the_credentials(self, start_image, filled_volume, store):
         service = start_image(volume=filled_volume, network=NETWORK, options=PUBLISHED, **store)
         service.wait_ready()
@@ -178,8 +186,9 @@ class TestHealth:
         wait_for(lambda: "download_whisper_artifacts" in docker("top", service.name).stdout)
         assert service.stop() == 143
 
-    def test_loaded_service_is_healthy(self, start_image, filled_volume):
-        service = start_image(volume=filled_volume, options=FREQUENT_CHECKS)
+    @pytest.mark.parametrize("options", [(), ("--init",)], ids=["as process 1", "under an init"])
+    def test_loaded_service_is_healthy(self, start_image, filled_volume, options):
+        service = start_image(volume=filled_volume, options=(*FREQUENT_CHECKS, *options))
         wait_for(lambda: service.health == "healthy", 60)
 
     def test_service_that_answers_no_more_is_unhealthy(self, start_image, filled_volume):

@@ -19,9 +19,6 @@ _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to as
 
 def main() -> int:
     """Print what `/readyz` answers, or why nothing does; 0 when it is ready, else 1."""
-    if b"entrypoint.sh" in Path("/proc/1/cmdline").read_bytes():
-        print("the package is being downloaded or checked")
-        return 1
     try:
         settings, _ = load_settings(os.environ)
         host = _ANY_ADDRESS.get(settings.host, settings.host)
@@ -30,7 +27,8 @@ def main() -> int:
         answer = connection.getresponse()
         print(answer.read().decode("utf-8", "replace"))
     except (OSError, http.client.HTTPException, SettingsError) as error:
-        print(f"the service does not answer: {error}")
+        before = b"entrypoint.sh" in Path("/proc/1/cmdline").read_bytes()
+        print("the package is being downloaded or checked" if before else f"the service does not answer: {error}")
         return 1
     return 0 if answer.status == 200 else 1
 
