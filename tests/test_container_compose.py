@@ -91,6 +91,12 @@ class TestWithoutAStore:
         filled.api.wait_ready()
         assert transcribe(PORT, "en-00.wav") == EXACT["en-00.wav"]["text"]
 
+    def test_whisper_cli_of_the_package_serves_the_same_text(self, filled: Compose):
+        filled("up", "--detach", USE_WHISPER_LIBRARY="false")
+        filled.api.wait_ready()
+        assert request(PORT, "GET", "/version")["adapter"] == "cli"
+        assert transcribe(PORT, "en-00.wav") == EXACT["en-00.wav"]["text"]
+
     def test_folder_of_this_machine_serves_in_place_of_the_volume(self, compose: Compose, artifacts_dir):
         compose("up", "--detach", WHISPER_PACKAGES=str(artifacts_dir))
         compose.api.wait_ready()
