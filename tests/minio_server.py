@@ -16,7 +16,9 @@ import pytest
 from whisper_store.settings import StoreSettings
 
 ROOT = Path(__file__).resolve().parent.parent
-CONTAINER = "whisper-xeon-test-minio"
+# Another port lets a second test session run beside this one.
+PORT = int(os.environ.get("WHISPER_XEON_TEST_MINIO_PORT", "19000"))
+CONTAINER = "whisper-xeon-test-minio" + (f"-{PORT}" if PORT != 19000 else "")
 NETWORK = "whisper-xeon-test"
 
 
@@ -81,7 +83,7 @@ class MinioServer:
 
 @pytest.fixture(scope="session")
 def minio(tmp_path_factory) -> MinioServer:
-    """The store of this test session, on 127.0.0.1:19000 (console :19001) and on network `whisper-xeon-test`."""
+    """The store of this test session, on 127.0.0.1 (port 19000, console 19001) and on network `whisper-xeon-test`."""
     folder = tmp_path_factory.mktemp("minio")
     variables = {
         "ansible_connection": "local",
@@ -89,12 +91,12 @@ def minio(tmp_path_factory) -> MinioServer:
         "minio_container_name": CONTAINER,
         "minio_network": NETWORK,
         "minio_labels": {"io.whisper-xeon.project": "test"},
-        "minio_port": 19000,
-        "minio_console_port": 19001,
+        "minio_port": PORT,
+        "minio_console_port": PORT + 1,
         "minio_root_user": "test-root",
         # Signs that mean something to a shell, a URL or YAML.
         "minio_root_password": "r:@/ %2B'$" + secrets.token_hex(12),
-        "whisper_store_endpoint": "http://127.0.0.1:19000",
+        "whisper_store_endpoint": f"http://127.0.0.1:{PORT}",
         "whisper_store_host_endpoint": f"http://{CONTAINER}:9000",
         "whisper_store_bucket": "whisper-artifacts",
         "whisper_store_access_key": "test-publisher",

@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from minio_server import CONTAINER, NETWORK
-from whisper_store.store import Store
+from minio_server import CONTAINER, NETWORK, PORT
+from whisper_store.bucket import Bucket
 
 PLAYBOOK = "playbooks/minio.yml"
 
@@ -54,15 +54,15 @@ def test_stopped_container_is_started_as_it_was(minio):
 
 def test_new_password_is_taken_over(minio):
     minio.play(PLAYBOOK, "-e", json.dumps({"minio_root_password": "another password"}))
-    assert Store(minio.settings("root", secret_key="another password")).check() is None
+    assert Bucket(minio.settings("root", secret_key="another password")).check() is None
     minio.play(PLAYBOOK)
-    assert Store(minio.settings("root")).check() is None
+    assert Bucket(minio.settings("root")).check() is None
 
 
 def test_ports_are_published_on_the_bound_address_only(container):
     ports = container["NetworkSettings"]["Ports"]
-    assert ports["9000/tcp"] == [{"HostIp": "127.0.0.1", "HostPort": "19000"}]
-    assert ports["9001/tcp"] == [{"HostIp": "127.0.0.1", "HostPort": "19001"}]
+    assert ports["9000/tcp"] == [{"HostIp": "127.0.0.1", "HostPort": str(PORT)}]
+    assert ports["9001/tcp"] == [{"HostIp": "127.0.0.1", "HostPort": str(PORT + 1)}]
 
 
 def test_container_is_on_the_network_by_its_name(container):

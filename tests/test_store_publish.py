@@ -12,10 +12,12 @@ import uuid
 import pytest
 from botocore.exceptions import ClientError
 
+from minio_server import PORT
 from packages import variant
+from whisper_store.bucket import PART_SIZE, Bucket
 from whisper_store.client import s3_client
 from whisper_store.errors import AccessDenied, DigestMismatch, NoSuchBucket, NoSuchRelease, StoreError, StoreUnreachable
-from whisper_store.store import PART_SIZE, Store, release_key
+from whisper_store.store import Store, release_key
 from whisper_xeon.package import MANIFEST_NAME
 
 
@@ -131,7 +133,7 @@ def test_release_is_found_by_its_id(reader, store, channel, fresh_package):
 
 def test_signed_url_is_good_under_the_other_endpoint(minio, reader, store, channel, fresh_package):
     store.publish(fresh_package.directory, channel)
-    urls = reader.signed_urls(reader.resolve("small", channel), 60, "http://localhost:19000")
+    urls = reader.signed_urls(reader.resolve("small", channel), 60, f"http://localhost:{PORT}")
     answer = subprocess.run(["curl", "-sS", "--fail", urls["NEW"]], capture_output=True, check=True)
     assert answer.stdout == fresh_package.path("NEW").read_bytes()
 
@@ -179,7 +181,7 @@ def test_failed_large_upload_leaves_no_parts(store, bucket, channel, fresh_packa
     def fail(**_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(store._s3, "complete_multipart_upload", fail)
+    monkeypatch.setattr(store.bucket._s3, "complete_multipart_upload", fail)
     with pytest.raises(KeyboardInterrupt):
         store.publish(fresh_package.directory, channel)
     assert bucket.open_uploads() == []
@@ -230,7 +232,7 @@ def test_stale_channel_is_not_written_over(store, channel, small_package, medium
         "package": medium_package.name,
         "manifest_sha256": medium_package.manifest_digest,
     }
-    store._point(before, "medium", entry)
+    store.point(before, {"medium": entry})
     assert set(store.read_channel(channel).models) == {"small", "medium"}
 
 
@@ -282,28 +284,28 @@ def test_release_without_manifest_does_not_exist(reader):
 
 
 def test_wrong_secret_names_endpoint_and_access_key(minio):
-    with pytest.raises(AccessDenied, match=r"127\.0\.0\.1:19000 refuses the credentials.*'test-reader'"):
-        Store(minio.settings("reader", secret_key="wrong-secret")).check()
+    with pytest.raises(AccessDenied, match=rf"127\.0\.0\.1:{PORT} refuses the credentials.*'test-reader'"):
+        Bucket(minio.settings("reader", secret_key="wrong-secret")).check()
 
 
 def test_unknown_access_key_names_it(minio):
     with pytest.raises(AccessDenied, match="'nobody'"):
-        Store(minio.settings("reader", access_key="nobody")).check()
+        Bucket(minio.settings("reader", access_key="nobody")).check()
 
 
 def test_missing_bucket_is_named(minio):
     with pytest.raises(NoSuchBucket, match="no bucket 'absent-bucket'"):
-        Store(minio.settings("root", bucket="absent-bucket")).check()
+        Bucket(minio.settings("root", bucket="absent-bucket")).check()
 
 
 def test_unreachable_store_names_the_endpoint(minio):
     with pytest.raises(StoreUnreachable, match=r"http://127\.0\.0\.1:9 does not answer"):
-        Store(minio.settings("reader", endpoint="http://127.0.0.1:9")).check()
+        Bucket(minio.settings("reader", endpoint="http://127.0.0.1:9")).check()
 
 
 def test_console_port_is_recognised_as_the_wrong_one(minio):
-    with pytest.raises(StoreError, match=r"127\.0\.0\.1:19001"):
-        Store(minio.settings("reader", endpoint="http://127.0.0.1:19001")).resolve("small")
+    with pytest.raises(StoreError, match=rf"127\.0\.0\.1:{PORT + 1}"):
+        Store(minio.settings("reader", endpoint=f"http://127.0.0.1:{PORT + 1}")).resolve("small")
 
 
 @pytest.mark.parametrize("account", ["publisher", "reader"])
@@ -315,7 +317,7 @@ def test_no_account_may_delete(minio, store, channel, small_package, account):
 
 
 def test_reader_may_not_write(minio, reader, channel, fresh_package):
-    with pytest.raises(AccessDenied, match=r"denies releases/.* to the access key 'test-reader'"):
+    with pytest.raises(AccessDenied, match=r"denies releases/.* in bucket .* to the access key 'test-reader'"):
         reader.publish(fresh_package.directory, channel)
 
 

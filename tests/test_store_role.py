@@ -7,6 +7,7 @@ import uuid
 
 import pytest
 
+from minio_server import PORT
 from packages import variant
 from whisper_store.store import Store
 
@@ -103,7 +104,7 @@ def test_resolved_urls_are_good_for_a_machine_without_a_credential(play_role, ch
         tasks_after=[download],
         artifact_publish_model="small",
         artifact_publish_channel=channel,
-        artifact_publish_host_endpoint="http://localhost:19000",
+        artifact_publish_host_endpoint=f"http://localhost:{PORT}",
         artifact_publish_access_key="{{ whisper_store_reader_access_key }}",
         artifact_publish_secret_key="{{ whisper_store_reader_secret_key }}",
     )
@@ -133,7 +134,7 @@ def test_no_output_shows_a_secret_or_a_signature(minio, play_role, channel, fres
         ({"artifact_publish_secret_key": "wrong-secret"}, "refuses the credentials"),
         ({"artifact_publish_endpoint": "http://127.0.0.1:9"}, "http://127.0.0.1:9 does not answer"),
         ({"artifact_publish_bucket": "absent-bucket"}, "absent-bucket"),
-        ({"artifact_publish_endpoint": "127.0.0.1:19000"}, "must be http://HOST:PORT"),
+        ({"artifact_publish_endpoint": "127.0.0.1:9000"}, "must be http://HOST:PORT"),
     ],
     ids=["wrong secret", "unreachable", "no bucket", "bad endpoint"],
 )

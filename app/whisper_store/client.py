@@ -11,7 +11,7 @@ from botocore.config import Config
 from .settings import StoreSettings
 
 CONNECT_TIMEOUT_S = 5
-READ_TIMEOUT_S = 60
+READ_TIMEOUT_S = 30
 ATTEMPTS = 4
 # botocore before 1.36, such as Debian 12's in the container, has neither option and adds no checksum by itself.
 CHECKSUM_OPTIONS = ("request_checksum_calculation", "response_checksum_validation")

@@ -122,6 +122,11 @@ def _from_answer(error: botocore_exceptions.ClientError, settings: StoreSettings
         return ConditionFailed(code)
     if code in _MISSING_CODES:
         return ObjectMissing(what)
+    if code == "InvalidRange":
+        return DigestMismatch(
+            f"{what} in bucket {settings.bucket!r} at {settings.endpoint} is shorter than its manifest says: "
+            "remove it and publish the release again"
+        )
     if code == "NoSuchBucket":
         return NoSuchBucket(
             f"{where} has no bucket {settings.bucket!r}: create it (playbooks/minio.yml does for our MinIO) "
@@ -133,7 +138,8 @@ def _from_answer(error: botocore_exceptions.ClientError, settings: StoreSettings
         )
     if code in _DENIED_CODES:
         return AccessDenied(
-            f"{where} denies {what} to the access key {settings.access_key!r} ({code}): check its secret and its policy"
+            f"{where} denies {what} in bucket {settings.bucket!r} to the access key {settings.access_key!r} ({code}): "
+            "check the bucket's name and the policy of that account"
         )
     if code == "RequestTimeTooSkewed":
         return AccessDenied(

@@ -15,7 +15,6 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,31 +28,19 @@ from whisper_xeon.package import (
     parse_manifest,
 )
 
-from .client import s3_client
-from .errors import (
-    ConditionFailed,
-    ConditionsIgnored,
-    DigestMismatch,
-    NoSuchBucket,
-    NoSuchRelease,
-    ObjectMissing,
-    StoreError,
-    translated,
-)
-from .settings import StoreSettings, check_endpoint
+from .bucket import PART_SIZE, Bucket
+from .errors import ConditionFailed, ConditionsIgnored, DigestMismatch, NoSuchRelease, ObjectMissing, StoreError
+from .settings import StoreSettings
 
 CHANNEL_SCHEMA_VERSION = 1
 DEFAULT_CHANNEL = "stable"
 
-# A part is held in memory; S3 allows 10,000 of them, so this carries files of up to 160 GB.
-PART_SIZE = 16 << 20
-# Manifests and channels are a few kilobytes; more is not ours and is not read into memory.
-MAX_DOCUMENT_SIZE = 4 << 20
 # Eight publishers that write one channel at the same moment need about as many rounds.
 CHANNEL_ATTEMPTS = 20
 
 _CHANNEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _RELEASE_ID = re.compile(r"[0-9a-f]{64}")
+_RELEASE_ID_START = re.compile(r"[0-9a-f]{8,63}")
 
 
 @dataclass(frozen=True)
@@ -64,6 +51,10 @@ class Release:
     package: str
     manifest: dict[str, Any]
     manifest_bytes: bytes
+
+    def key(self, path: str) -> str:
+        """Return the key of a file of this release."""
+        return release_key(self.release_id, self.package, path)
 
     @property
     def manifest_sha256(self) -> str:
@@ -126,34 +117,30 @@ def channel_key(channel: str) -> str:
 
 
 class Store:
-    """A bucket at an endpoint, with one credential. Every method raises `StoreError` and nothing else."""
+    """The releases and channels of a bucket. Every method raises `StoreError` and nothing else."""
 
     def __init__(self, settings: StoreSettings, log: Callable[[str], None] = lambda line: None):
         """Connect to nothing yet; `log` receives one line for each file and step."""
-        self.settings = settings
-        self._s3 = s3_client(settings)
+        self.bucket = Bucket(settings)
         self._log = log
-
-    def check(self) -> None:
-        """Raise unless the endpoint answers, takes the credential, and has the bucket."""
-        bucket = f"bucket {self.settings.bucket!r}"
-        try:
-            with translated(self.settings, bucket):
-                self._s3.list_objects_v2(Bucket=self.settings.bucket, MaxKeys=1)
-        except ObjectMissing:
-            raise NoSuchBucket(f"the store at {self.settings.endpoint} has no {bucket}: create it") from None
 
     def read_channel(self, name: str) -> Channel:
         """Return a channel; one that was never written is empty. Raises `StoreError` for content that is not ours."""
         key = channel_key(name)
         try:
-            data, etag = self._read_document(key)
+            data, etag = self.bucket.read_document(key)
         except ObjectMissing:
             return Channel(name)
-        where = self._where(key)
+        where = self.bucket.where(key)
         try:
             content = json.loads(data)
-            version, models = content["schema_version"], content["models"]
+            version = content["schema_version"]
+            if isinstance(version, int) and version > CHANNEL_SCHEMA_VERSION:
+                raise StoreError(
+                    f"{where} has schema_version {version}, this reader knows up to {CHANNEL_SCHEMA_VERSION}: "
+                    "update whisper-xeon before using it"
+                )
+            models = content["models"]
             valid = isinstance(version, int) and all(
                 _RELEASE_ID.fullmatch(entry["release_id"])
                 and _RELEASE_ID.fullmatch(entry["manifest_sha256"])
@@ -161,55 +148,40 @@ class Store:
                 for entry in models.values()
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            valid, version = False, 0
-        if valid and version > CHANNEL_SCHEMA_VERSION:
-            raise StoreError(
-                f"{where} has schema_version {version}, this reader knows up to {CHANNEL_SCHEMA_VERSION}: "
-                "update whisper-xeon before using it"
-            )
+            valid = False
         if not valid:
             raise StoreError(f"{where} is not a channel of whisper-xeon: remove it and publish again")
         return Channel(name, models, etag)
 
     def resolve(self, model: str, channel: str = DEFAULT_CHANNEL, release: str | None = None) -> Release:
-        """Return the release of `model` that a channel names, or the one with the id `release`, manifest checked."""
+        """Return the release of `model` that a channel names, or the one with the id `release`, manifest checked.
+
+        The first 8 or more digits of an id are enough when no other release of that model begins with them.
+        """
         package = _package_name(model)
         if release:
-            if not _RELEASE_ID.fullmatch(release):
-                raise NoSuchRelease(f"{release!r} is not a release id: it has 64 digits of 0-9 and a-f")
-            release_id, manifest_sha256 = release, None
+            release_id, manifest_sha256 = self._complete_id(release, package), None
         else:
             release_id, manifest_sha256 = self._current(model, channel)
         key = release_key(release_id, package, MANIFEST_NAME)
         try:
-            data, _ = self._read_document(key)
+            data, _ = self.bucket.read_document(key)
         except ObjectMissing:
             named = "" if release else f", which channel {channel!r} names,"
             raise NoSuchRelease(
-                f"{self._where(key)} does not exist: release {release_id}{named} was never completed or is gone; "
+                f"{self.bucket.where(key)} does not exist: release {release_id}{named} was never completed or is gone; "
                 "publish it again"
             ) from None
         return self._checked_release(key, data, model, release_id, manifest_sha256)
 
-    def signed_urls(self, release: Release, expires_s: int, endpoint: str | None = None) -> dict[str, str]:
-        """Return a URL for each file of a release, good for `expires_s` seconds and only under `endpoint`.
+    def signed_urls(self, release: Release, seconds: int, endpoint: str | None = None) -> dict[str, str]:
+        """Return a URL for each file of a release, good for so many seconds and only under `endpoint`.
 
         `endpoint` is the address under which the reader of the URLs reaches the store; the signature covers it.
         """
-        if endpoint:
-            check_endpoint(endpoint)
-        client = s3_client(self.settings, endpoint)
-        return {
-            entry["path"]: client.generate_presigned_url(
-                "get_object",
-                Params={
-                    "Bucket": self.settings.bucket,
-                    "Key": release_key(release.release_id, release.package, entry["path"]),
-                },
-                ExpiresIn=expires_s,
-            )
-            for entry in release.files
-        }
+        keys = {entry["path"]: release.key(entry["path"]) for entry in release.files}
+        urls = self.bucket.signed_urls(keys.values(), seconds, endpoint)
+        return {path: urls[key] for path, key in keys.items()}
 
     def publish(self, directory: Path | str, channel: str = DEFAULT_CHANNEL, dry_run: bool = False) -> Publication:
         """Put the package in `directory` into the store and make it `channel`'s release of its model.
@@ -241,7 +213,9 @@ class Store:
         after = Channel(channel, {**before.models, package.model: entry})
         if not dry_run and (uploaded or before.models != after.models):
             self._prove_conditions(package)
-            after = self._point(before, package.model, entry)
+            after = self.point(before, {package.model: entry})
+            if not self._stands(package, manifest_entry):
+                raise StoreError(f"release {package.release_id} was pruned while it was published: publish it again")
             self._log(f"{key_of_channel}: {package.model} is {package.release_id}")
         return Publication(
             release_id=package.release_id,
@@ -252,18 +226,58 @@ class Store:
             channel_after=after,
         )
 
+    def point(self, read: Channel, entries: dict[str, dict[str, str]]) -> Channel:
+        """Write a channel that was `read`, with `entries` for their models and all else as it stands; return it."""
+        key = channel_key(read.name)
+        for attempt in range(CHANNEL_ATTEMPTS):
+            if attempt:
+                time.sleep(random.uniform(0, min(2.0, 0.05 * 2**attempt)))  # noqa: S311 - spreads writers, no secret
+                read = self.read_channel(read.name)
+            if read.models == {**read.models, **entries}:
+                return read
+            written = Channel(read.name, {**read.models, **entries})
+            try:
+                self.bucket.replace(key, written.encode(), read.etag)
+            except ConditionFailed:
+                continue
+            return written
+        raise StoreError(
+            f"{self.bucket.where(key)} was changed by others {CHANNEL_ATTEMPTS} times while it was to be written: "
+            "try again; nothing but the channel is missing"
+        )
+
     def _current(self, model: str, channel: str) -> tuple[str, str]:
         found = self.read_channel(channel)
         if model not in found.models:
-            where = self._where(channel_key(channel))
+            where = self.bucket.where(channel_key(channel))
             what = f"names no release of {model!r}" if found.etag else "does not exist"
             raise NoSuchRelease(f"{where} {what}: publish {model} to channel {channel!r}, or choose another channel")
         return found.models[model]["release_id"], found.models[model]["manifest_sha256"]
 
+    def _complete_id(self, digits: str, package: str) -> str:
+        if _RELEASE_ID.fullmatch(digits):
+            return digits
+        if not _RELEASE_ID_START.fullmatch(digits):
+            raise NoSuchRelease(
+                f"{digits!r} is not a release id: give the 64 digits of 0-9 and a-f, or the first 8 of them"
+            )
+        found = set()
+        for entry in self.bucket.list(f"releases/{digits}"):
+            _, release_id, name = entry.key.split("/", 2)
+            if name == f"{package}/{MANIFEST_NAME}":
+                found.add(release_id)
+        if len(found) != 1:
+            what = "no release begins" if not found else f"{len(found)} releases begin"
+            raise NoSuchRelease(
+                f"{what} with {digits} for {package} in bucket {self.bucket.settings.bucket!r} at "
+                f"{self.bucket.settings.endpoint}: `python -m whisper_store list` shows all"
+            )
+        return found.pop()
+
     def _checked_release(
         self, key: str, data: bytes, model: str, release_id: str, manifest_sha256: str | None
     ) -> Release:
-        where = self._where(key)
+        where = self.bucket.where(key)
         try:
             manifest = parse_manifest(data, where)
         except PackageError as error:
@@ -284,126 +298,43 @@ class Store:
         """Return whether the object of a package's file stands; one with other content raises `DigestMismatch`."""
         key = release_key(package.release_id, package.name, file["path"])
         try:
-            with translated(self.settings, key):
-                head = self._s3.head_object(Bucket=self.settings.bucket, Key=key)
-            same = head["ContentLength"] == file["size"]
-            # An object that another tool put there says nothing about its digest: read it.
-            same = same and (head["Metadata"].get("sha256") or self._digest_of(key)) == file["sha256"]
+            if self.bucket.holds(key, file["size"], file["sha256"]):
+                return True
         except ObjectMissing:
             return False
-        if same:
-            return True
         raise DigestMismatch(
-            f"{self._where(key)} stands with other content than release {package.release_id} has: "
+            f"{self.bucket.where(key)} stands with other content than release {package.release_id} has: "
             "releases never change, so it was altered; remove the object and publish again"
         )
 
     def _upload(self, package: Package, file: dict[str, Any]) -> None:
         key = release_key(package.release_id, package.name, file["path"])
-        target = {"Bucket": self.settings.bucket, "Key": key}
-        parts = _parts(package.path(file["path"]), file)
         try:
-            with translated(self.settings, key):
-                if file["size"] <= PART_SIZE:
-                    body = b"".join(parts)
-                    self._s3.put_object(**target, Body=body, IfNoneMatch="*", Metadata={"sha256": file["sha256"]})
-                else:
-                    self._upload_parts(target, parts, file["sha256"])
+            self.bucket.create(key, _parts(package.path(file["path"]), file), file["size"], file["sha256"])
         except ConditionFailed:
             # Another publisher of the same release was faster; its object is as good as ours if it is the same.
             if not self._stands(package, file):
                 raise StoreError(
-                    f"{self._where(key)} is being written by another publisher that has not finished: "
+                    f"{self.bucket.where(key)} is being written by another publisher that has not finished: "
                     "publish again in a moment"
                 ) from None
 
-    def _upload_parts(self, target: dict[str, str], parts: Iterator[bytes], sha256: str) -> None:
-        upload_id = self._s3.create_multipart_upload(**target, Metadata={"sha256": sha256})["UploadId"]
-        upload = {**target, "UploadId": upload_id}
-        try:
-            done = []
-            for number, body in enumerate(parts, start=1):
-                etag = self._s3.upload_part(**upload, PartNumber=number, Body=body)["ETag"]
-                done.append({"PartNumber": number, "ETag": etag})
-            self._s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": done}, IfNoneMatch="*")
-        except BaseException:
-            # Parts that nobody completes would stay and be paid for; the first error is the one to report.
-            with _ignored_failure(self.settings, target["Key"]):
-                self._s3.abort_multipart_upload(**upload)
-            raise
-
     def _prove_conditions(self, package: Package) -> None:
-        """Raise `ConditionsIgnored` unless the store refuses writes whose condition does not hold.
-
-        Two writes that must fail, of the bytes that stand already: on a store that ignores the conditions they change
-        nothing. A guard that passes in silence would be worse than none.
-        """
         key = release_key(package.release_id, package.name, MANIFEST_NAME)
-        body = package.path(MANIFEST_NAME).read_bytes()
-        metadata = {"sha256": package.manifest_digest}
-        for name, condition in (("If-None-Match", {"IfNoneMatch": "*"}), ("If-Match", {"IfMatch": f'"{"0" * 32}"'})):
-            try:
-                with translated(self.settings, key):
-                    self._s3.put_object(Bucket=self.settings.bucket, Key=key, Body=body, Metadata=metadata, **condition)
-            except ConditionFailed:
-                continue
+        ignored = self.bucket.ignored_condition(key, package.path(MANIFEST_NAME).read_bytes(), package.manifest_digest)
+        if ignored:
             raise ConditionsIgnored(
-                f"the store at {self.settings.endpoint} ignores {name} on writes, so a publisher could overwrite "
-                "another's work unseen: nothing was pointed at this release; use a store that honours conditional "
-                "writes"
+                f"the store at {self.bucket.settings.endpoint} ignores {ignored} on writes, so a publisher could "
+                "overwrite another's work unseen: no channel was changed; use a store that honours conditional writes"
             )
-
-    def _point(self, read: Channel, model: str, entry: dict[str, str]) -> Channel:
-        """Write a channel that was `read`, with `entry` for `model` and all else as it stands, and return it."""
-        key = channel_key(read.name)
-        for attempt in range(CHANNEL_ATTEMPTS):
-            if attempt:
-                time.sleep(random.uniform(0, min(2.0, 0.05 * 2**attempt)))  # noqa: S311 - spreads writers, no secret
-                read = self.read_channel(read.name)
-            if read.models.get(model) == entry:
-                return read
-            written = Channel(read.name, {**read.models, model: entry})
-            condition = {"IfMatch": read.etag} if read.etag else {"IfNoneMatch": "*"}
-            try:
-                with translated(self.settings, key):
-                    self._s3.put_object(
-                        Bucket=self.settings.bucket,
-                        Key=key,
-                        Body=written.encode(),
-                        ContentType="application/json",
-                        **condition,
-                    )
-            except (ConditionFailed, ObjectMissing):
-                continue
-            return written
-        raise StoreError(
-            f"{self._where(key)} was changed by others {CHANNEL_ATTEMPTS} times while this publish tried to write it: "
-            "publish again; the release itself is complete"
-        )
-
-    def _read_document(self, key: str) -> tuple[bytes, str]:
-        with translated(self.settings, key):
-            answer = self._s3.get_object(Bucket=self.settings.bucket, Key=key)
-            data = answer["Body"].read(MAX_DOCUMENT_SIZE + 1)
-        if len(data) > MAX_DOCUMENT_SIZE:
-            raise DigestMismatch(f"{self._where(key)} is larger than any manifest or channel: remove it")
-        return data, answer["ETag"]
-
-    def _digest_of(self, key: str) -> str:
-        digest = hashlib.sha256()
-        with translated(self.settings, key):
-            body = self._s3.get_object(Bucket=self.settings.bucket, Key=key)["Body"]
-            for block in body.iter_chunks(1 << 20):
-                digest.update(block)
-        return digest.hexdigest()
-
-    def _where(self, key: str) -> str:
-        return f"{key} in bucket {self.settings.bucket!r} at {self.settings.endpoint}"
 
 
 def _verified(directory: Path | str) -> Package:
     try:
         package = Package(directory)
+    except PackageError as error:
+        raise StoreError(f"nothing was published: {error}") from None
+    try:
         if package.model not in MODEL_CONFIGS or package.name != MODEL_CONFIGS[package.model]["dir"]:
             raise PackageError(
                 f"{package.directory} calls itself {package.name!r} of model {package.model!r}; known are "
@@ -438,12 +369,3 @@ def _parts(path: Path, file: dict[str, Any]) -> Iterator[bytes]:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from None
     if size != file["size"]:
         raise DigestMismatch(f"{path} changed while it was published: build or fetch the package again")
-
-
-@contextmanager
-def _ignored_failure(settings: StoreSettings, what: str) -> Iterator[None]:
-    try:
-        with translated(settings, what):
-            yield
-    except (StoreError, ObjectMissing, ConditionFailed):
-        pass

@@ -68,7 +68,7 @@ def main():
     with store_errors(module):
         store = store_of(module)
         if not module.params["model"]:
-            store.check()
+            store.bucket.check()
             module.exit_json(changed=False)
         release = store.resolve(module.params["model"], module.params["channel"], module.params["release"])
         if module.params["url_endpoint"]:

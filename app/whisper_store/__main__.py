@@ -1,0 +1,261 @@
+"""`python -m whisper_store`: download, publish, list, verify, promote, prune. Settings come from the environment."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+from whisper_xeon.package import MODEL_CONFIGS
+
+from . import catalog
+from .download import download
+from .errors import BadSetting, DigestMismatch, StoreError
+from .settings import StoreSettings
+from .store import DEFAULT_CHANNEL, Channel, Store
+
+_EPILOG = """\
+environment:
+  MINIO_ENDPOINT         address of the store, for example https://minio.example.com:9000
+  MINIO_ACCESS_KEY       credentials; each may stand in a file instead, which
+  MINIO_SECRET_KEY         MINIO_ACCESS_KEY_FILE and MINIO_SECRET_KEY_FILE name
+  MINIO_BUCKET           bucket (whisper-artifacts)
+  MINIO_REGION           region of the store (us-east-1)
+  AWS_CA_BUNDLE          CA file for a store whose certificate the system does not know
+{more}
+exit status: 0 done, or nothing to do; 1 failed; 2 usage or setting; 3 no such release; 4 a digest is wrong;
+             5 store unreachable or access denied; 130 interrupted
+"""
+_DOWNLOAD_ENVIRONMENT = """\
+  WHISPER_MODEL_SIZE     model when none is given (small)
+  WHISPER_ARTIFACTS_DIR  folder that gets the package when --dir is not given (the current one)
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; a mistake of the user is one line on standard error."""
+    options = _parser().parse_args(arguments)
+    return _run(options)
+
+
+def main_download(arguments: Sequence[str] | None = None) -> int:
+    """The command `download` as a program of its own."""
+    parser = _help(argparse.ArgumentParser(description=_download_options.__doc__), _DOWNLOAD_ENVIRONMENT)
+    _download_options(parser)
+    return _run(parser.parse_args(arguments))
+
+
+def _run(options: argparse.Namespace) -> int:
+    try:
+        return options.run(options)
+    except StoreError as error:
+        print(f"{error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _help(argparse.ArgumentParser(prog="python -m whisper_store", description="The artifact store."), "")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, add_options in (
+        ("download", _download_options),
+        ("publish", _publish_options),
+        ("list", _list_options),
+        ("verify", _verify_options),
+        ("promote", _promote_options),
+        ("prune", _prune_options),
+    ):
+        command = commands.add_parser(name, help=add_options.__doc__, description=add_options.__doc__)
+        add_options(_help(command, _DOWNLOAD_ENVIRONMENT if name == "download" else ""))
+    return parser
+
+
+def _help(parser: argparse.ArgumentParser, more: str) -> argparse.ArgumentParser:
+    parser.epilog = _EPILOG.format(more=more)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    return parser
+
+
+def _store(log=lambda line: None) -> Store:
+    return Store(StoreSettings.from_environment(), log)
+
+
+def _download_options(parser: argparse.ArgumentParser) -> None:
+    """Download a package, resuming what an earlier run began, and verify every file."""
+    parser.add_argument("model", nargs="?", metavar="MODEL", help=f"one of {', '.join(MODEL_CONFIGS)}")
+    parser.add_argument("--dir", metavar="DIR", help="folder that gets whisper_<model>_xeon/")
+    _channel_option(parser)
+    parser.add_argument("--release", metavar="ID", help="release to get instead of the channel's; 8 digits are enough")
+    parser.set_defaults(run=_download)
+
+
+def _download(options: argparse.Namespace) -> int:
+    model = options.model or os.environ.get("WHISPER_MODEL_SIZE") or "small"
+    if model not in MODEL_CONFIGS:
+        source = "" if options.model else "WHISPER_MODEL_SIZE: "
+        raise BadSetting(f"{source}unknown model {model!r}: choose one of {', '.join(MODEL_CONFIGS)}")
+    done = download(
+        _store(),
+        model,
+        options.dir or os.environ.get("WHISPER_ARTIFACTS_DIR") or ".",
+        channel=options.channel,
+        release=options.release,
+        output=sys.stderr,
+    )
+    release = f"release {done.release_id}" if done.release_id else "without a manifest"
+    print(f"{done.directory}: {release}, {'downloaded' if done.fetched else 'already there'}")
+    return 0
+
+
+def _publish_options(parser: argparse.ArgumentParser) -> None:
+    """Publish a package and make it a channel's release of its model."""
+    parser.add_argument("package", metavar="FOLDER", help="folder with manifest.json")
+    _channel_option(parser)
+    _dry_run_option(parser)
+    parser.set_defaults(run=_publish)
+
+
+def _publish(options: argparse.Namespace) -> int:
+    done = _store(lambda line: print(line, file=sys.stderr)).publish(options.package, options.channel, options.dry_run)
+    print(
+        f"{done.package} release {done.release_id}: "
+        f"{len(done.uploaded)} files, {done.uploaded_bytes} bytes {'to upload' if options.dry_run else 'uploaded'}"
+    )
+    _print_change(done.channel_before, done.channel_after, options.dry_run)
+    return 0
+
+
+def _list_options(parser: argparse.ArgumentParser) -> None:
+    """Show channels and releases, with sizes, dates, and which channels name a release."""
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.set_defaults(run=_list)
+
+
+def _list(options: argparse.Namespace) -> int:
+    store = _store()
+    channels, releases = catalog.channels(store), catalog.releases(store)
+    if options.json:
+        content = {
+            "channels": {channel.name: channel.models for channel in channels},
+            "releases": [
+                {
+                    "release_id": release.release_id,
+                    "package": release.package,
+                    "size": release.size,
+                    "date": release.date.isoformat(),
+                    "complete": release.complete,
+                    "channels": release.channels,
+                }
+                for release in releases
+            ],
+        }
+        print(json.dumps(content, indent=1))
+        return 0
+    rows = [
+        (channel.name, model, entry["release_id"]) for channel in channels for model, entry in channel.models.items()
+    ]
+    _print_table(("CHANNEL", "MODEL", "RELEASE"), rows)
+    print()
+    _print_table(
+        ("RELEASE", "PACKAGE", "SIZE", "DATE", "CHANNELS"),
+        [
+            (
+                release.release_id,
+                release.package,
+                f"{release.size / 1e6:.1f} MB",
+                f"{release.date:%Y-%m-%d %H:%M}",
+                ", ".join(release.channels) if release.complete else "(unfinished)",
+            )
+            for release in releases
+        ],
+    )
+    return 0
+
+
+def _verify_options(parser: argparse.ArgumentParser) -> None:
+    """Read every byte of releases and compare it with their manifests: all of them, or those that a channel names."""
+    parser.add_argument("release", nargs="*", metavar="RELEASE", help="id of a release, or the first 8 digits of it")
+    parser.add_argument("--channel", metavar="NAME", help="only what this channel names")
+    parser.set_defaults(run=_verify)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    store = _store()
+    wrong = 0
+    for release in catalog.chosen(store, options.release, options.channel):
+        try:
+            lines = catalog.problems(store, store.resolve(release.model, release=release.release_id))
+        except DigestMismatch as error:
+            lines = [str(error)]
+        print(f"{release.release_id} {release.package}: {'wrong' if lines else 'whole'}")
+        for line in lines:
+            print(f"  {line}", file=sys.stderr)
+        wrong += bool(lines)
+    return DigestMismatch.exit_status if wrong else 0
+
+
+def _promote_options(parser: argparse.ArgumentParser) -> None:
+    """Make one channel name what another names."""
+    parser.add_argument("source", metavar="FROM", help="channel to read")
+    parser.add_argument("target", metavar="TO", help="channel to write")
+    parser.add_argument("--model", action="append", choices=[*MODEL_CONFIGS], help="only this model (may be repeated)")
+    _dry_run_option(parser)
+    parser.set_defaults(run=_promote)
+
+
+def _promote(options: argparse.Namespace) -> int:
+    before, after = catalog.promote(_store(), options.source, options.target, options.model, options.dry_run)
+    _print_change(before, after, options.dry_run)
+    return 0
+
+
+def _prune_options(parser: argparse.ArgumentParser) -> None:
+    """Say which old releases could go, or delete them; never one that a channel names."""
+    parser.add_argument("--keep", type=int, default=5, metavar="N", help="newest releases of each model to keep (5)")
+    parser.add_argument("--delete", action="store_true", help="delete; without it nothing is touched")
+    parser.set_defaults(run=_prune)
+
+
+def _prune(options: argparse.Namespace) -> int:
+    pruned = catalog.prune(
+        _store(), options.keep, dry_run=not options.delete, log=lambda line: print(line, file=sys.stderr)
+    )
+    done = "deleted" if options.delete else "would be deleted"
+    for release in pruned:
+        print(f"{release.release_id} {release.package} {release.size / 1e6:.1f} MB of {release.date:%Y-%m-%d}: {done}")
+    hint = "" if options.delete or not pruned else " (--delete does it)"
+    print(f"{len(pruned)} releases, {sum(release.size for release in pruned) / 1e6:.1f} MB {done}{hint}")
+    return 0
+
+
+def _channel_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--channel", default=DEFAULT_CHANNEL, metavar="NAME", help=f"channel ({DEFAULT_CHANNEL})")
+
+
+def _dry_run_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+
+
+def _print_change(before: Channel, after: Channel, dry_run: bool) -> None:
+    changed = {model: entry for model, entry in after.models.items() if before.models.get(model) != entry}
+    for model, entry in changed.items():
+        old = before.models.get(model, {}).get("release_id", "none")
+        verb = "would be" if dry_run else "is"
+        print(f"channel {after.name}: {model} {verb} {entry['release_id']} (before: {old})")
+    if not changed:
+        print(f"channel {after.name}: unchanged")
+
+
+def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    table = [head, *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(head))]
+    for row in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

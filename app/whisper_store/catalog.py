@@ -1,0 +1,174 @@
+"""What the owner of the artifacts does with releases that stand: list, verify, promote, prune.
+
+Listing and verifying need an account that reads, promoting one that publishes, pruning one that may delete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+
+from whisper_xeon.package import MANIFEST_NAME, MODEL_CONFIGS
+
+from .bucket import Entry
+from .errors import ConditionFailed, NoSuchRelease, ObjectMissing, StoreError
+from .store import Channel, Release, Store
+
+# What an interrupted publish left is kept this long: its publisher may be at it still.
+UNFINISHED_AGE = timedelta(hours=24)
+
+
+@dataclass(frozen=True)
+class StoredRelease:
+    """A release as the store lists it; `date` is its completion, and `channels` are those that name it."""
+
+    release_id: str
+    package: str
+    size: int
+    date: datetime
+    complete: bool
+    channels: list[str]
+    keys: list[str]
+
+    @property
+    def model(self) -> str | None:
+        """The model of its package, or None for a package that this version does not know."""
+        return next((model for model, config in MODEL_CONFIGS.items() if config["dir"] == self.package), None)
+
+
+def channels(store: Store) -> list[Channel]:
+    """Return every channel, by name."""
+    names = [entry.key[len("channels/") :] for entry in store.bucket.list("channels/")]
+    return [store.read_channel(name[: -len(".json")]) for name in names if name.endswith(".json")]
+
+
+def releases(store: Store) -> list[StoredRelease]:
+    """Return every release, the newest first; one without a manifest is not complete."""
+    objects: dict[tuple[str, str], list[Entry]] = {}
+    for entry in store.bucket.list("releases/"):
+        parts = entry.key.split("/", 3)
+        if len(parts) == 4:
+            objects.setdefault((parts[1], parts[2]), []).append(entry)
+    named: dict[str, list[str]] = {}
+    for channel in channels(store):
+        for of_model in channel.models.values():
+            named.setdefault(of_model["release_id"], []).append(channel.name)
+    found = []
+    for (release_id, package), entries in objects.items():
+        manifests = [entry for entry in entries if entry.key.endswith(f"/{package}/{MANIFEST_NAME}")]
+        found.append(
+            StoredRelease(
+                release_id=release_id,
+                package=package,
+                size=sum(entry.size for entry in entries),
+                date=max(entry.modified for entry in manifests or entries),
+                complete=bool(manifests),
+                channels=named.get(release_id, []),
+                keys=[entry.key for entry in entries],
+            )
+        )
+    return sorted(found, key=lambda release: release.date, reverse=True)
+
+
+def chosen(store: Store, digits: list[str], channel: str | None = None) -> list[StoredRelease]:
+    """Return the complete releases whose ids begin with one of `digits`, or that `channel` names, or all of them."""
+    found = [release for release in releases(store) if release.complete and release.model]
+    if channel:
+        found = [release for release in found if channel in release.channels]
+        if not found:
+            raise NoSuchRelease(f"channel {channel!r} names no complete release")
+    for start in digits:
+        if not any(release.release_id.startswith(start) for release in found):
+            raise NoSuchRelease(f"no complete release begins with {start}: `python -m whisper_store list` shows all")
+    return [release for release in found if not digits or release.release_id.startswith(tuple(digits))]
+
+
+def problems(store: Store, release: Release) -> list[str]:
+    """Read every byte of a release and return a line for each file that is not what its manifest says."""
+    lines = []
+    for file in release.files:
+        try:
+            actual = store.bucket.digest(release.key(file["path"]))
+        except ObjectMissing:
+            lines.append(f"{store.bucket.where(release.key(file['path']))} is missing: publish the release again")
+            continue
+        if actual != file["sha256"]:
+            lines.append(
+                f"{store.bucket.where(release.key(file['path']))} has another SHA-256 than its manifest says: "
+                "remove it and publish the release again"
+            )
+    return lines
+
+
+def promote(
+    store: Store, source: str, target: str, models: list[str] | None = None, dry_run: bool = False
+) -> tuple[Channel, Channel]:
+    """Make channel `target` name what `source` names, for `models` or all of them; return `target` before and after.
+
+    Every release is looked for first: a channel never comes to name one that is not complete.
+    """
+    read = store.read_channel(source)
+    wanted = models or sorted(read.models)
+    if not wanted:
+        raise NoSuchRelease(f"channel {source!r} names no release: there is nothing to promote")
+    for model in wanted:
+        store.resolve(model, channel=source)
+    before = store.read_channel(target)
+    entries = {model: read.models[model] for model in wanted}
+    if dry_run:
+        return before, Channel(target, {**before.models, **entries}, before.etag)
+    return before, store.point(before, entries)
+
+
+def prune(
+    store: Store, keep: int, dry_run: bool = True, log: Callable[[str], None] = lambda line: None
+) -> list[StoredRelease]:
+    """Delete all but the newest `keep` releases of each model, and return them; never one that a channel names.
+
+    What interrupted publishes left goes too once it is a day old. `dry_run` deletes nothing.
+    """
+    if keep < 1:
+        raise StoreError(f"keep at least one release of each model, not {keep}")
+    oldest = datetime.now(timezone.utc) - UNFINISHED_AGE
+    kept: dict[str, int] = {}
+    doomed = []
+    for release in releases(store):
+        if release.complete:
+            kept[release.package] = kept.get(release.package, 0) + 1
+            if kept[release.package] > keep and not release.channels:
+                doomed.append(release)
+        elif release.date < oldest:
+            doomed.append(release)
+    if dry_run:
+        return doomed
+    deleted = []
+    for release in doomed:
+        if _delete(store, release):
+            deleted.append(release)
+        else:
+            log(f"{release.release_id} is kept: a channel came to name it")
+    store.bucket.abort_uploads("releases/", oldest)
+    return deleted
+
+
+def _delete(store: Store, release: StoredRelease) -> bool:
+    """Delete a release unless a channel came to name it meanwhile; its manifest goes first and may come back."""
+    key = f"releases/{release.release_id}/{release.package}/{MANIFEST_NAME}"
+    manifest = None
+    if release.complete:
+        manifest, _ = store.bucket.read_document(key)
+        # Without its manifest no publisher takes the release for complete, so whoever comes now sends it again.
+        store.bucket.delete(key)
+    if any(
+        entry["release_id"] == release.release_id for channel in channels(store) for entry in channel.models.values()
+    ):
+        if manifest is not None:
+            with contextlib.suppress(ConditionFailed):  # its publisher was faster
+                store.bucket.replace(key, manifest, None)
+        return False
+    for other in release.keys:
+        if other != key:
+            store.bucket.delete(other)
+    return True

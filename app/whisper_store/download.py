@@ -1,0 +1,396 @@
+"""Download a package from the store into a folder that appears whole or not at all.
+
+    DIR/whisper_small_xeon/                              the package, put there by one rename
+    DIR/.whisper_small_xeon.<release id>.part/           what is here so far; the next run goes on from it
+        <file>                                           complete, its digest checked
+        <file>.part  <file>.ranges                       some ranges of it, and which
+    DIR/.whisper_small_xeon.lock                         held while one process downloads
+
+A wrong or partial file never stands under its final name.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import ctypes
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from whisper_xeon.package import MANIFEST_NAME, Package, PackageError, file_digest, model_config, parse_manifest
+
+from .bucket import Entry
+from .errors import DigestMismatch, NoSuchRelease, ObjectMissing, StoreError
+from .progress import Progress
+from .store import Store
+
+RANGE_SIZE = 4 << 20
+PARALLEL = 4
+
+# What a folder must hold to be of use when no manifest says so.
+_REQUIRED = ("libwhisper.so", "libggml.so.0", "libggml-base.so.0", "libggml-cpu.so.0")
+_MD5 = re.compile(r"[0-9a-f]{32}")
+_RENAME_EXCHANGE = 2
+_AT_FDCWD = -100
+
+
+@dataclass(frozen=True)
+class Downloaded:
+    """A package that stands in `directory`; `fetched` is False when it stood there already."""
+
+    directory: Path
+    release_id: str | None
+    fetched: bool
+
+
+@dataclass(frozen=True)
+class _File:
+    path: str
+    key: str
+    size: int
+    executable: bool
+    sha256: str | None = None
+    md5: str | None = None
+
+    def matches(self, path: Path) -> bool:
+        """Whether a local file is this one, by its size and the best digest there is."""
+        try:
+            if path.lstat().st_size != self.size:
+                return False
+            if self.sha256:
+                return file_digest(path) == self.sha256
+            if self.md5:
+                return hashlib.md5(path.read_bytes()).hexdigest() == self.md5  # noqa: S324 - the store's own ETag
+        except OSError:
+            return False
+        return True
+
+
+def download(
+    store: Store,
+    model: str,
+    directory: Path | str,
+    *,
+    channel: str,
+    release: str | None = None,
+    output: TextIO,
+) -> Downloaded:
+    """Put the package of `model` below `directory`: the release that `channel` names, or the one with that id.
+
+    A package that stands there already, whole and of that release, is left alone; one of another release is replaced.
+    Progress goes to `output`. Raises `StoreError`.
+    """
+    config = model_config(model)
+    target = Path(directory) / config["dir"]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(target, output):
+            try:
+                found = store.resolve(model, channel, release)
+            except NoSuchRelease as error:
+                if release:
+                    raise
+                return _download_flat(store, model, target, error, output)
+            files = [
+                _File(entry["path"], found.key(entry["path"]), entry["size"], entry["executable"], entry["sha256"])
+                for entry in found.files
+            ]
+            if _is_whole(target, found.release_id):
+                return Downloaded(target, found.release_id, fetched=False)
+            _fetch_folder(store, target, found.release_id, files, output)
+            return Downloaded(target, found.release_id, fetched=True)
+    except OSError as error:
+        raise StoreError(
+            f"{error.filename or target.parent} cannot be written: {error.strerror}; "
+            "make the folder writable for this user, free some space, or choose another folder"
+        ) from None
+
+
+def _is_whole(target: Path, release_id: str) -> bool:
+    try:
+        package = Package(target)
+        package.verify()
+    except PackageError:
+        return False
+    return package.release_id == release_id
+
+
+def _download_flat(store: Store, model: str, target: Path, missing: NoSuchRelease, output: TextIO) -> Downloaded:
+    """Take the package from the top of the bucket, where older tools put it; `missing` is what to say if it is not."""
+    name = target.name
+    listed: dict[str, Entry] = {}
+    for entry in store.bucket.list(f"{name}/"):
+        path = entry.key[len(name) + 1 :]
+        if path and not path.endswith("/"):
+            listed[path] = entry
+    if not listed:
+        raise missing
+    if MANIFEST_NAME in listed:
+        return _download_flat_with_manifest(store, model, target, listed, output)
+    required = [*_REQUIRED, model_config(model)["model"]]
+    absent = [path for path in required if path not in listed]
+    if absent:
+        raise NoSuchRelease(
+            f"{missing} (the folder {name}/ at the top of the bucket has no {', '.join(absent)} and cannot be used)"
+        )
+    output.write(
+        f"warning: {missing}; taking the folder {name}/ at the top of the bucket, which has no manifest: its files "
+        "cannot be verified, and whisper-xeon's service does not start from it; publish the package instead\n"
+    )
+    files = [
+        _File(
+            path=_safe(path, entry.key),
+            key=entry.key,
+            size=entry.size,
+            executable=not path.endswith((".bin", ".wav", ".md")),
+            md5=entry.etag if _MD5.fullmatch(entry.etag) else None,
+        )
+        for path, entry in sorted(listed.items())
+    ]
+    if all(file.matches(target / file.path) for file in files):
+        return Downloaded(target, None, fetched=False)
+    state = hashlib.sha256("\n".join(f"{file.path} {listed[file.path].etag}" for file in files).encode()).hexdigest()
+    _fetch_folder(store, target, state, files, output)
+    return Downloaded(target, None, fetched=True)
+
+
+def _download_flat_with_manifest(
+    store: Store, model: str, target: Path, listed: dict[str, Entry], output: TextIO
+) -> Downloaded:
+    key = listed[MANIFEST_NAME].key
+    data, _ = store.bucket.read_document(key)
+    try:
+        manifest = parse_manifest(data, store.bucket.where(key))
+    except PackageError as error:
+        raise DigestMismatch(str(error)) from None
+    if manifest["model"]["name"] != model:
+        raise DigestMismatch(f"{store.bucket.where(key)} is the manifest of model {manifest['model']['name']!r}")
+    output.write(
+        f"warning: no channel names a release of {model}; taking {target.name}/ at the top of the bucket, whose "
+        "manifest is the only thing that says what it is; publish the package instead\n"
+    )
+    if _is_whole(target, manifest["release_id"]):
+        return Downloaded(target, manifest["release_id"], fetched=False)
+    digest = hashlib.sha256(data).hexdigest()
+    files = [
+        _File(entry["path"], f"{target.name}/{entry['path']}", entry["size"], entry["executable"], entry["sha256"])
+        for entry in manifest["files"]
+    ]
+    files.append(_File(MANIFEST_NAME, key, len(data), False, digest))
+    _fetch_folder(store, target, manifest["release_id"], files, output)
+    return Downloaded(target, manifest["release_id"], fetched=True)
+
+
+def _safe(path: str, key: str) -> str:
+    if path.startswith("/") or any(part in ("", ".", "..") for part in path.split("/")):
+        raise DigestMismatch(f"{key} is not the name of a file in a package: remove it from the store")
+    return path
+
+
+def _fetch_folder(store: Store, target: Path, state: str, files: list[_File], output: TextIO) -> None:
+    """Fill the staging folder of `state` with `files`, and make it `target`."""
+    staging = target.parent / f".{target.name}.{state}.part"
+    for other in target.parent.glob(f".{target.name}.*.part"):
+        if other != staging:
+            shutil.rmtree(other)
+    staging.mkdir(exist_ok=True)
+    missing = [file for file in files if not file.matches(staging / file.path)]
+    parts = {file.path: _Parts(staging, file) for file in missing}
+    to_come = sum(part.missing_bytes for part in parts.values())
+    _check_space(target.parent, to_come)
+    progress = Progress(to_come, output)
+    for file in missing:
+        _fetch_file(store, staging, file, parts[file.path], progress)
+    progress.finish()
+    _remove_strangers(staging, files)
+    _sync(staging)
+    staging.chmod(0o755)
+    _put_in_place(staging, target)
+
+
+def _fetch_file(store: Store, staging: Path, file: _File, part: _Parts, progress: Progress) -> None:
+    final = staging / file.path
+    for last in (False, True):
+        progress.start_file(file.path, file.size, file.size - part.missing_bytes)
+        part.fetch(store, progress)
+        if file.matches(part.path):
+            break
+        part.discard()
+        if last:
+            progress.finish()
+            raise DigestMismatch(
+                f"{store.bucket.where(file.key)} came twice with another content than its manifest says; nothing was "
+                "put in place: verify the release (python -m whisper_store verify) and publish it again"
+            )
+        # An earlier run, or the way, may have spoiled it.
+        progress.note(f"{file.path} is not what its manifest says: fetching it once more")
+    part.path.chmod(0o755 if file.executable else 0o644)
+    part.path.replace(final)
+    part.forget()
+
+
+class _Parts:
+    """A file that arrives in ranges: its bytes so far, and beside them the numbers of the ranges that are complete."""
+
+    def __init__(self, staging: Path, file: _File):
+        self.file = file
+        self.path = staging / f"{file.path}.part"
+        self._record = staging / f"{file.path}.ranges"
+        self._lock = threading.Lock()
+        self._done = self._read_record()
+
+    @property
+    def _count(self) -> int:
+        return -(-self.file.size // RANGE_SIZE)
+
+    @property
+    def missing_bytes(self) -> int:
+        """Bytes that are yet to come."""
+        return sum(self._length(number) for number in range(self._count) if number not in self._done)
+
+    def _length(self, number: int) -> int:
+        return min(RANGE_SIZE, self.file.size - number * RANGE_SIZE)
+
+    def _read_record(self) -> set[int]:
+        try:
+            if self.path.lstat().st_size != self.file.size:
+                return set()
+            return {int(line) for line in self._record.read_text("ascii").split()} & set(range(self._count))
+        except (OSError, ValueError):
+            return set()
+
+    def discard(self) -> None:
+        """Start from nothing."""
+        self.forget()
+        self.path.unlink(missing_ok=True)
+        self._done = set()
+
+    def forget(self) -> None:
+        """Remove the record of ranges."""
+        self._record.unlink(missing_ok=True)
+
+    def fetch(self, store: Store, progress: Progress) -> None:
+        """Fetch the ranges that are missing, some at a time."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        missing = [number for number in range(self._count) if number not in self._done]
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            os.ftruncate(descriptor, self.file.size)
+            with open(self._record, "a" if self._done else "w", encoding="ascii") as record:
+                self._fetch_ranges(missing, store, descriptor, record, progress)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _fetch_ranges(
+        self, missing: list[int], store: Store, descriptor: int, record: TextIO, progress: Progress
+    ) -> None:
+        with concurrent.futures.ThreadPoolExecutor(PARALLEL) as pool:
+            tasks = [pool.submit(self._fetch_range, store, number, descriptor, record, progress) for number in missing]
+            try:
+                for task in concurrent.futures.as_completed(tasks):
+                    task.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _fetch_range(self, store: Store, number: int, descriptor: int, record: TextIO, progress: Progress) -> None:
+        start, length = number * RANGE_SIZE, self._length(number)
+        data = _read_range(store, self.file, start, length)
+        os.pwrite(descriptor, data, start)
+        with self._lock:
+            record.write(f"{number}\n")
+            record.flush()
+            self._done.add(number)
+        progress.add(length)
+
+
+def _read_range(store: Store, file: _File, start: int, length: int) -> bytes:
+    try:
+        data = store.bucket.read_range(file.key, start, length)
+    except ObjectMissing:
+        raise NoSuchRelease(
+            f"{store.bucket.where(file.key)} is missing: the release is not whole; publish it again"
+        ) from None
+    if len(data) != length:
+        raise DigestMismatch(
+            f"{store.bucket.where(file.key)} is shorter than its manifest says: remove it and publish the release again"
+        )
+    return data
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    wanted = needed + needed // 10
+    if free < wanted:
+        raise StoreError(
+            f"{folder} has {free / 1e6:.0f} MB of free space, {wanted / 1e6:.0f} MB are needed: "
+            "free some or choose another folder"
+        )
+
+
+def _remove_strangers(staging: Path, files: list[_File]) -> None:
+    """Remove what an earlier run with another idea of this release left."""
+    wanted = {file.path for file in files}
+    for folder, _, names in os.walk(staging):
+        for name in names:
+            path = Path(folder) / name
+            if path.relative_to(staging).as_posix() not in wanted:
+                path.unlink()
+
+
+def _put_in_place(staging: Path, target: Path) -> None:
+    """Give the staging folder its final name; what has that name goes, and there is no moment without a package."""
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise StoreError(f"{target} is not a folder: remove it and try again")
+    if not target.exists():
+        staging.rename(target)
+    else:
+        old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+        if not _exchange(staging, target):
+            target.rename(old / "package")
+            staging.rename(target)
+        else:
+            staging.rename(old / "package")
+        shutil.rmtree(old)
+    _sync(target.parent)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two names in one step; return False where the file system cannot."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    # int renameat2(int olddirfd, const char *oldpath, int newdirfd, const char *newpath, unsigned int flags);
+    return libc.renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _locked(target: Path, output: TextIO) -> Iterator[None]:
+    """Hold the lock of a package's folder, so that two processes on one volume download once."""
+    lock = target.parent / f".{target.name}.lock"
+    with open(lock, "w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            output.write(f"another process downloads {target.name} into {target.parent}: waiting for it\n")
+            output.flush()
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,236 @@
+"""Listing, verifying, promoting and pruning releases; and how a store that ignores conditions is found out."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+import uuid
+from pathlib import Path
+
+import pytest
+
+from packages import variant
+from whisper_store import catalog
+from whisper_store.client import s3_client
+from whisper_store.errors import ConditionsIgnored, StoreError
+from whisper_store.settings import StoreSettings
+from whisper_store.store import Store, release_key
+from whisper_xeon.package import MANIFEST_NAME
+
+APP = Path(__file__).resolve().parent.parent / "app"
+
+
+@pytest.fixture
+def owner(minio):
+    """Settings of the administrator on an empty bucket."""
+    settings = minio.settings("root", bucket=f"catalog-{uuid.uuid4().hex[:12]}")
+    s3_client(settings).create_bucket(Bucket=settings.bucket)
+    return settings
+
+
+@pytest.fixture
+def store(owner):
+    return Store(owner)
+
+
+@pytest.fixture
+def run(owner):
+    """Run `python -m whisper_store` as the owner."""
+
+    def run(*arguments):
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(APP),
+            "MINIO_ENDPOINT": owner.endpoint,
+            "MINIO_ACCESS_KEY": owner.access_key,
+            "MINIO_SECRET_KEY": owner.secret_key,
+            "MINIO_BUCKET": owner.bucket,
+        }
+        command = [sys.executable, "-m", "whisper_store", *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+    return run
+
+
+@pytest.fixture
+def three_releases(store, small_package, tmp_path):
+    """Three releases of `small`, the oldest first; `stable` names the last and `old` the first."""
+    packages = [variant(small_package, tmp_path / str(number), {"NEW": bytes([number])}) for number in range(3)]
+    for package in packages:
+        store.publish(package.directory)
+    store.publish(packages[0].directory, "old")
+    return packages
+
+
+def test_list_shows_channels_and_releases(run, three_releases):
+    output = run("list").stdout
+    for package in three_releases:
+        assert package.release_id in output
+    assert "stable" in output
+    assert "old" in output
+
+
+def test_list_for_programs_says_who_uses_a_release(run, three_releases):
+    content = json.loads(run("list", "--json").stdout)
+    assert content["channels"]["stable"]["small"]["release_id"] == three_releases[2].release_id
+    used = {release["release_id"]: release["channels"] for release in content["releases"]}
+    assert used == {
+        package.release_id: channels for package, channels in zip(three_releases, (["old"], [], ["stable"]))
+    }
+
+
+def test_list_gives_size_and_completeness(store, three_releases):
+    newest = catalog.releases(store)[0]
+    sizes = sum(entry["size"] for entry in three_releases[2].manifest["files"])
+    assert newest.size == sizes + three_releases[2].path(MANIFEST_NAME).stat().st_size
+    assert newest.complete
+
+
+def test_verify_finds_every_release_whole(run, three_releases):
+    result = run("verify")
+    assert (result.returncode, result.stdout.count("whole")) == (0, 3)
+
+
+def test_verify_names_an_altered_object_and_ends_with_status_4(run, owner, three_releases):
+    key = release_key(three_releases[1].release_id, "whisper_small_xeon", "NEW")
+    # The note of its digest says what it should be: only reading it tells.
+    client = s3_client(owner)
+    client.put_object(
+        Bucket=owner.bucket, Key=key, Body=b"\7", Metadata=client.head_object(Bucket=owner.bucket, Key=key)["Metadata"]
+    )
+    result = run("verify")
+    assert result.returncode == 4
+    assert key in result.stderr
+    assert run("verify", "--channel", "stable").returncode == 0
+
+
+def test_verify_names_a_missing_object(run, owner, three_releases):
+    key = release_key(three_releases[1].release_id, "whisper_small_xeon", "NEW")
+    s3_client(owner).delete_object(Bucket=owner.bucket, Key=key)
+    result = run("verify", three_releases[1].release_id[:8])
+    assert result.returncode == 4
+    assert f"{key} in bucket" in result.stderr
+    assert "is missing" in result.stderr
+
+
+def test_promote_makes_one_channel_name_what_another_names(run, store, three_releases, medium_package):
+    store.publish(medium_package.directory, "staging")
+    assert run("promote", "staging", "stable").returncode == 0
+    assert store.resolve("medium", "stable").release_id == medium_package.release_id
+    assert store.resolve("small", "stable").release_id == three_releases[2].release_id
+
+
+def test_promote_of_one_model_leaves_the_others(run, store, three_releases, medium_package):
+    store.publish(medium_package.directory, "old")
+    assert run("promote", "old", "stable", "--model", "medium").returncode == 0
+    assert store.resolve("small", "stable").release_id == three_releases[2].release_id
+
+
+def test_promote_dry_run_changes_nothing(run, store, three_releases):
+    result = run("promote", "old", "stable", "--dry-run")
+    assert three_releases[0].release_id in result.stdout
+    assert store.resolve("small", "stable").release_id == three_releases[2].release_id
+
+
+def test_promote_refuses_a_release_that_is_not_complete(run, owner, three_releases):
+    key = release_key(three_releases[0].release_id, "whisper_small_xeon", MANIFEST_NAME)
+    s3_client(owner).delete_object(Bucket=owner.bucket, Key=key)
+    assert run("promote", "old", "stable").returncode == 3
+
+
+def test_promote_of_an_empty_channel_says_so(run, three_releases):
+    result = run("promote", "absent", "stable")
+    assert (result.returncode, "'absent' names no release" in result.stderr) == (3, True)
+
+
+def test_prune_deletes_nothing_unless_told(run, store, three_releases):
+    result = run("prune", "--keep", "1")
+    assert three_releases[1].release_id in result.stdout
+    assert "would be deleted" in result.stdout
+    assert len(catalog.releases(store)) == 3
+
+
+def test_prune_never_deletes_what_a_channel_names(run, store, three_releases):
+    assert run("prune", "--keep", "1", "--delete").returncode == 0
+    left = {release.release_id for release in catalog.releases(store)}
+    assert left == {three_releases[0].release_id, three_releases[2].release_id}
+
+
+def test_prune_keeps_the_newest_of_each_model(run, store, three_releases, medium_package):
+    store.publish(medium_package.directory, "staging")
+    run("prune", "--keep", "3", "--delete")
+    assert len(catalog.releases(store)) == 4
+
+
+def test_prune_brings_a_release_back_that_is_named_meanwhile(store, three_releases, monkeypatch):
+    """A publisher that points a channel at the release between the listing and the deletion."""
+    doomed = catalog.prune(store, keep=1)
+    assert [release.release_id for release in doomed] == [three_releases[1].release_id]
+    store.publish(three_releases[1].directory, "late")
+    assert not catalog._delete(store, doomed[0])
+    assert store.resolve("small", "late").release_id == three_releases[1].release_id
+
+
+def test_prune_leaves_an_unfinished_release_of_today(store, owner, three_releases):
+    client = s3_client(owner)
+    client.put_object(Bucket=owner.bucket, Key=f"releases/{'0' * 64}/whisper_small_xeon/libwhisper.so", Body=b"")
+    assert "0" * 64 not in [release.release_id for release in catalog.prune(store, keep=1)]
+
+
+def test_prune_keeps_at_least_one(run, three_releases):
+    assert run("prune", "--keep", "0").returncode == 1
+
+
+class _Unconditional(http.server.BaseHTTPRequestHandler):
+    """As little of S3 as a publish needs, without conditions: the fault that no store at hand has."""
+
+    protocol_version = "HTTP/1.1"
+
+    def _answer(self, status, body=b"", **headers):
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_PUT(self):
+        self.server.objects[self.path] = (
+            self.rfile.read(int(self.headers["Content-Length"])),
+            self.headers.get("x-amz-meta-sha256", ""),
+        )
+        self._answer(200, ETag='"etag"')
+
+    def do_HEAD(self):
+        if self.path not in self.server.objects:
+            self._answer(404)
+            return
+        body, sha256 = self.server.objects[self.path]
+        self._answer(200, **{"Content-Length": str(len(body)), "ETag": '"etag"', "x-amz-meta-sha256": sha256})
+
+    def do_GET(self):
+        self._answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
+
+    def log_message(self, *_):
+        pass
+
+
+def test_store_that_ignores_conditions_is_found_out_before_a_channel_is_written(small_package):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Unconditional) as server:
+        server.objects = {}
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+        store = Store(StoreSettings(endpoint, access_key="anyone", secret_key="anything at all"))
+        with pytest.raises(ConditionsIgnored, match="ignores If-None-Match on writes"):
+            store.publish(small_package.directory)
+        server.shutdown()
+    assert not [path for path in server.objects if "channels" in path]
+
+
+@pytest.mark.parametrize("name", ["", "../stable", "Stable", "a/b", "x" * 64])
+def test_name_that_is_no_channel_is_refused(store, small_package, name):
+    with pytest.raises(StoreError, match="is not the name of a channel"):
+        store.publish(small_package.directory, name)
