@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from botocore import __version__ as botocore_version
 from botocore import exceptions as botocore_exceptions
 from botocore.parsers import ResponseParserError
 
@@ -109,6 +110,11 @@ def translated(settings: StoreSettings, what: str) -> Iterator[None]:
         raise StoreUnreachable(
             f"{settings.endpoint} answers, but not as an S3 store ({what}): check the endpoint; it is the S3 port, "
             "not the console's"
+        ) from None
+    except botocore_exceptions.ParamValidationError:
+        raise StoreError(
+            f"botocore {botocore_version} on this machine cannot write under a condition, which publishing needs: "
+            "install boto3 1.36 or newer (reading works with this one)"
         ) from None
     except botocore_exceptions.BotoCoreError as error:
         raise StoreError(f"{what} at {settings.endpoint} failed: {_short(error)}") from None
