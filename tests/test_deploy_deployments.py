@@ -225,3 +225,12 @@ def test_pruning_removes_what_an_interrupted_run_left(root):
     root.stage("two")
     root.run("pruned")
     assert len(list((root.path / "deployments").iterdir())) == 1
+
+
+@pytest.mark.parametrize("path", ["../outside", "package/../../outside", "/outside"])
+def test_a_record_cannot_place_a_file_outside_its_folder(tmp_path, path):
+    digest = hashlib.sha256(b"")
+    record = {"files": [{"path": path, "size": 0, "sha256": digest.hexdigest(), "executable": False}]}
+    deployments = whisper_deployment.Deployments(tmp_path / "root")
+    with pytest.raises(whisper_deployment.DeploymentError, match="outside the deployment"):
+        deployments.stage("0" * 64, json.dumps(record), "", dry_run=False)

@@ -123,6 +123,19 @@ def test_a_file_outside_the_package_cannot_be_listed(folder, path):
         Package(folder)
 
 
+@pytest.mark.parametrize("name", ["../../../etc", "whisper_medium_xeon", "/etc", ""])
+def test_a_package_cannot_name_another_folder(folder, name):
+    rewrite(folder, lambda manifest: manifest.update(package=name))
+    with pytest.raises(PackageError, match="instead of whisper_small_xeon"):
+        Package(folder)
+
+
+def test_a_library_that_is_not_listed_cannot_be_a_variant(folder):
+    rewrite(folder, lambda manifest: manifest["variants"][0].update(path="../libggml-cpu.so.0"))
+    with pytest.raises(PackageError, match="does not list it"):
+        Package(folder)
+
+
 @pytest.mark.parametrize("change", [{"size": -1}, {"size": True}, {"sha256": "00"}, {"executable": 1}])
 def test_an_invalid_file_entry_is_refused(folder, change):
     rewrite(folder, lambda manifest: manifest["files"][0].update(change))

@@ -187,6 +187,9 @@ class Deployments:
         links, the bundle. Return the entries of the files that are still missing.
         """
         record = json.loads(text)
+        for entry in record["files"]:
+            if Path(entry["path"]).is_absolute() or ".." in Path(entry["path"]).parts:
+                raise DeploymentError(f"{entry['path']} is outside the deployment: this record is not one of ours")
         staging = self.staging(digest)
         alike = self._files_by_digest()
         with tarfile.open(fileobj=io.BytesIO(base64.b64decode(bundle)), mode="r:gz") as archive:
