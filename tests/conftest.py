@@ -86,13 +86,30 @@ def medium_package(artifacts_dir) -> Package:
     return Package.find(artifacts_dir, "medium")
 
 
+def container_logs() -> str:
+    """The last lines of every container of the tests, and of the service's journal where one has it."""
+    names = _output("docker", "ps", "--all", "--filter", "label=io.whisper-xeon.project=test", "--format", "{{.Names}}")
+    journal = ("journalctl", "--unit=whisper-xeon.service", "--lines=50", "--no-pager", "--output=short-iso")
+    return "\n".join(
+        f"{name}:\n{_output('docker', 'logs', '--tail', '30', name)}{_output('docker', 'exec', name, *journal)}"
+        for name in names.split()
+    )
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Add the logs of everything that a failed test used: a fixture's value says them by `logs() -> str`."""
+    """Add the logs of everything that a failed test may have used: fixtures say theirs by `logs() -> str`."""
     report = yield
     if report.failed:
-        for name, value in getattr(item, "funcargs", {}).items():
+        fixtures = getattr(item, "funcargs", {})
+        for name, value in fixtures.items():
             logs = getattr(value, "logs", None)
             if callable(logs):
                 report.sections.append((f"logs of {name}", logs()))
+        if {"hosts", "minio"} & set(item.fixturenames):
+            report.sections.append(("logs of the containers", container_logs()))
     return report
