@@ -72,6 +72,12 @@ def test_both_hosts_transcribe_word_for_word(deployed, exact_recordings):
             assert curl(host, recording["file"])["text"] == recording["text"]
 
 
+def test_a_host_decodes_what_a_telephone_records(deployed, exact_recordings, tmp_path):
+    recording, clip = exact_recordings[0], tmp_path / "call.m4a"
+    subprocess.run(["ffmpeg", "-v", "error", "-i", recording["path"], clip], check=True, stdin=subprocess.DEVNULL)
+    assert curl(deployed.hosts.small, clip)["text"] == recording["text"]
+
+
 def test_version_names_the_published_release(deployed, small_package):
     assert deployed.hosts.small.version()["release_id"] == small_package.release_id
 
@@ -104,6 +110,7 @@ def test_killed_workers_lose_no_request(deployed, exact_recordings):
 
 
 def test_a_stopped_store_leaves_the_old_model_serving_and_says_why(deployed):
+    before = deployed.hosts.small.main_pid()
     subprocess.run(["docker", "stop", MINIO_CONTAINER], check=True, capture_output=True)
     try:
         play = deployed.deploy("-e", "model=medium", check=False)
@@ -112,4 +119,5 @@ def test_a_stopped_store_leaves_the_old_model_serving_and_says_why(deployed):
         deployed.minio.play("playbooks/minio.yml")
     assert play.returncode != 0
     assert deployed.minio.endpoint in play.output
-    assert deployed.hosts.small.version()["model"] == "small"
+    assert [host.version()["model"] for host in (deployed.hosts.small, deployed.hosts.medium)] == ["small", "medium"]
+    assert deployed.hosts.small.main_pid() == before
