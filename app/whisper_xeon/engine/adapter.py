@@ -18,7 +18,7 @@ from collections.abc import Iterator
 
 from whisper_xeon.audio.decode import SAMPLE_RATE
 from whisper_xeon.engine import library
-from whisper_xeon.engine.base import MAX_PROMPT_BYTES, TEMPERATURE_STEP, WhisperAdapter, prompt_bytes
+from whisper_xeon.engine.base import TEMPERATURE_STEP, WhisperAdapter, prompt_bytes
 from whisper_xeon.engine.errors import ModelInitError, WhisperLibraryError
 from whisper_xeon.engine.segments import Reported, Token, build_transcript
 from whisper_xeon.transcript import DecodeOptions, Transcript
@@ -148,7 +148,7 @@ class WhisperLibraryAdapter(WhisperAdapter):
         data = prompt_bytes(prompt)
         if not data:
             return None
-        tokens = (ctypes.c_int32 * MAX_PROMPT_BYTES)()
+        tokens = (ctypes.c_int32 * len(data))()  # no token is shorter than a byte
         count = self._library.whisper_tokenize(self._context, data, tokens, len(tokens))
         room = self._parameters.n_text_ctx // 2 - 1
         kept = tokens[max(0, count - room) : max(0, count)]

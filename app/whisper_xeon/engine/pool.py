@@ -343,7 +343,10 @@ class EnginePool:
                 self._offer(worker)
             self._close_if_done(worker)
         if answer["event"] == "error":
-            raise (EngineRefused if answer["kind"] == "refused" else EngineFailed)(answer["message"])
+            if answer["kind"] == "refused":
+                raise EngineRefused(answer["message"])
+            self._log(logging.ERROR, "transcription failed", reason=answer["message"])
+            raise EngineFailed(answer["message"])
         return Transcript.from_dict(answer["transcript"]), answer["compute_s"]
 
     def _listen(self, worker: _Worker, job: _Job, limit: float) -> dict[str, Any]:
