@@ -31,17 +31,18 @@ install_packages() {
   say "installing ${missing[*]}"
   mkdir -p "$state"
   log=$state/apt.log
-  if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } \
+  if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+    --option DPkg::Lock::Timeout=300 "${missing[@]}"; } \
     >"$log" 2>&1 </dev/null; then
     fail "apt-get could not install ${missing[*]} ($(grep -m1 '^E:' "$log" || tail -n1 "$log")); the whole log is in $log"
   fi
 }
 
-# The venv is good when it was made from this requirements.txt by a Python that still runs.
+# The venv is good when it was made here, from this requirements.txt, by the Python that is python3 now.
 make_venv() {
-  local wanted stamp=$venv/.requirements.sha256
-  wanted=$(sha256sum <"$root/requirements.txt")
-  if [[ -f $stamp && $(<"$stamp") == "$wanted" ]] && "$venv/bin/python" -c '' 2>/dev/null; then
+  local wanted stamp=$venv/.made-from
+  wanted="$venv $(python3 --version) $(sha256sum <"$root/requirements.txt")"
+  if [[ -f $stamp && $(<"$stamp") == "$wanted" ]] && "$venv/bin/python" -c 'import ansible' 2>/dev/null; then
     return 0
   fi
   python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
@@ -69,8 +70,13 @@ start_docker() {
       rm -f /var/run/docker.pid
     fi
     mkdir -p "$state"
-    printf '{"features": {"buildkit": true}}\n' >"$state/dockerd.json"
-    setsid nohup dockerd --config-file "$state/dockerd.json" >"$state/dockerd.log" 2>&1 </dev/null &
+    # BuildKit for everyone who builds, unless the machine has a configuration of its own.
+    local options=()
+    if [[ ! -e /etc/docker/daemon.json ]]; then
+      printf '{"features": {"buildkit": true}}\n' >"$state/dockerd.json"
+      options=(--config-file "$state/dockerd.json")
+    fi
+    setsid nohup dockerd "${options[@]}" >"$state/dockerd.log" 2>&1 </dev/null &
     printf '%s\n' "$!" >"$state/dockerd.pid"
   fi
   for _ in {1..60}; do
@@ -99,12 +105,16 @@ prepare_docker() {
     docker_answers || { say "starting a Docker daemon"; start_docker; }
   fi
   has_buildkit docker && return 0
-  # A bare client stands first on PATH; Debian's own, when installed, has BuildKit built in.
-  if [[ -x /usr/bin/docker ]] && has_buildkit /usr/bin/docker; then
-    ln -sf /usr/bin/docker "$venv/bin/docker"
-    return 0
+  # A bare client stands first on PATH; Debian's own has BuildKit built in. Where Docker comes from elsewhere, its
+  # packages and Debian's exclude each other, and the plug-in is the way.
+  if ! has_buildkit /usr/bin/docker; then
+    [[ $(missing_packages docker-ce-cli) ]] ||
+      fail "this Docker client has no BuildKit: install the package docker-buildx-plugin, then run the same command again"
+    install_packages docker.io
   fi
-  fail "this Docker client has no BuildKit: install the package docker-buildx-plugin (or docker-buildx), then run the same command again"
+  has_buildkit /usr/bin/docker ||
+    fail "neither $(command -v docker) nor /usr/bin/docker has BuildKit: install Docker's buildx plug-in, then run the same command again"
+  ln -sf /usr/bin/docker "$venv/bin/docker"
 }
 
 install_packages "${packages[@]}"
