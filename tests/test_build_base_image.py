@@ -73,12 +73,13 @@ def test_made_image_is_taken_by_the_next_run(bootstrapped, choose):
     assert "changed=0" in again.stdout
 
 
-def test_image_wanted_is_preferred_when_it_is_present(bootstrapped, choose):
-    docker("tag", BOOTSTRAPPED, "whisper-xeon-test/wanted:1")
+@pytest.mark.parametrize("name", ["whisper-xeon-test/wanted:1", "whisper-xeon-test/wanted"])
+def test_image_wanted_is_preferred_when_it_is_present(bootstrapped, choose, name):
+    docker("tag", BOOTSTRAPPED, name)
     try:
-        assert chosen(choose("whisper-xeon-test/wanted:1")) == "whisper-xeon-test/wanted:1"
+        assert chosen(choose(name)) == name
     finally:
-        docker("image", "rm", "whisper-xeon-test/wanted:1")
+        docker("image", "rm", name)
 
 
 def test_check_mode_makes_no_image(choose):
