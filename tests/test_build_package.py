@@ -214,9 +214,9 @@ def test_whisper_cli_of_a_copied_folder_hears_the_selftest(package, copied):
 
 @pytest.fixture
 def example(copied) -> Path:
-    """The README's Python block, saved as the README says."""
+    """The README's Python block, saved beside the folder as the README says."""
     (block,) = re.findall(r"^```python\n(.*?)^```$", (copied / "README.md").read_text("utf-8"), re.S | re.M)
-    script = copied / "transcribe.py"
+    script = copied.parent / "transcribe.py"
     script.write_text(block, encoding="utf-8")
     return script
 
@@ -235,6 +235,11 @@ def test_readme_example_transcribes_a_recording(package, example, exact_recordin
 
 def test_readme_example_says_nothing_but_the_text(example, exact_recordings):
     assert run_example(example, exact_recordings[0]["path"]).stderr == ""
+
+
+def test_readme_example_leaves_the_package_as_it_is(copied, example, exact_recordings):
+    run_example(example, exact_recordings[0]["path"])
+    Package(copied).verify()
 
 
 def test_readme_example_names_the_format_it_needs(example, tmp_path):
