@@ -25,6 +25,7 @@ EXACT = {
     for entry in json.loads((RECORDINGS / "refs.json").read_text(encoding="utf-8"))["recordings"]
     if entry["exact"]
 }
+ADAPTERS = ("library", "cli")  # WHISPER_ADAPTER: what the API does is the same with both
 START_SECONDS = 60
 
 
@@ -210,6 +211,15 @@ def running_service(artifacts_dir: Path, *, wait: bool = True, **settings: str) 
             raise
         finally:
             end(process)
+
+
+def submit(service: Service, path: Path, **fields: str) -> socket.socket:
+    """Send a transcription request whole and return the socket without waiting for the answer."""
+    body, content_type = encode_form([("file", path), *fields.items()])
+    sock = socket.create_connection(("127.0.0.1", service.port), timeout=60)
+    head = f"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: {content_type}\r\n"
+    sock.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    return sock
 
 
 def end(process: subprocess.Popen) -> None:

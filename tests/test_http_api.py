@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service import EXACT, RECORDINGS, encode_form, running_service, wait_for
+from service import ADAPTERS, EXACT, RECORDINGS, encode_form, running_service, wait_for
 
 OPENAI = "/v1/audio/transcriptions"
 CLIP = "en-00.wav"
@@ -20,9 +20,15 @@ NO_SOUND = ("file", b"no sound")
 GOT_TO_THE_AUDIO = "audio_unreadable"
 
 
+@pytest.fixture(scope="module", params=ADAPTERS)
+def adapter(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def service(artifacts_dir):
-    with running_service(artifacts_dir, WHISPER_MAX_UPLOAD_MB="1", WHISPER_MAX_AUDIO_SECONDS="20") as running:
+def service(artifacts_dir, adapter):
+    limits = {"WHISPER_MAX_UPLOAD_MB": "1", "WHISPER_MAX_AUDIO_SECONDS": "20"}
+    with running_service(artifacts_dir, WHISPER_ADAPTER=adapter, **limits) as running:
         yield running
 
 
@@ -227,14 +233,15 @@ def test_readyz_names_the_model_and_its_release(service, small_package):
     assert service.get("/readyz").json == body
 
 
-def test_version_says_what_runs(service, small_package):
+def test_version_says_what_runs(service, adapter, small_package):
     body = service.get("/version").json
-    names = ("model", "release_id", "quantization", "whisper_cpp", "threads", "state")
+    names = ("model", "release_id", "quantization", "whisper_cpp", "adapter", "threads", "state")
     assert {name: body[name] for name in names} == {
         "model": "small",
         "release_id": small_package.release_id,
         "quantization": "q5_1",
         "whisper_cpp": small_package.manifest["whisper_cpp"]["version"],
+        "adapter": adapter,
         "threads": 1,
         "state": "ready",
     }
@@ -292,8 +299,8 @@ def test_a_refused_request_writes_one_line_too(service):
     assert "secret-path" not in json.dumps(line)
 
 
-def test_a_start_writes_one_model_loaded_line(service, small_package):
-    (line,) = service.events("model loaded")
+def test_a_start_writes_one_line_about_the_model(service, adapter, small_package):
+    (line,) = service.events("model loaded" if adapter == "library" else "model checked")
     assert (line["model"], line["release_id"]) == ("small", small_package.release_id)
 
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from service import (
+    ADAPTERS,
     EXACT,
     RECORDINGS,
     Service,
-    encode_form,
     end,
     environment,
     free_port,
@@ -27,16 +27,21 @@ from service import (
     process_stat,
     run_cli,
     running_service,
+    submit,
     wait_for,
 )
 
-OPENAI = "/v1/audio/transcriptions"
 LONG = RECORDINGS / "long.wav"
 
 
+@pytest.fixture(scope="module", params=ADAPTERS)
+def adapter(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def service(artifacts_dir):
-    with running_service(artifacts_dir, WHISPER_ENGINES="2") as running:
+def service(artifacts_dir, adapter):
+    with running_service(artifacts_dir, WHISPER_ENGINES="2", WHISPER_ADAPTER=adapter) as running:
         yield running
 
 
@@ -46,15 +51,6 @@ def no_package(artifacts_dir, tmp_path) -> Path:
     shutil.copytree(artifacts_dir / "whisper_small_xeon", tmp_path / "whisper_small_xeon")
     (tmp_path / "whisper_small_xeon" / "libwhisper.so.1").unlink()
     return tmp_path
-
-
-def submit(service: Service, path: Path, **fields: str) -> socket.socket:
-    """Send a transcription request whole and return the socket without waiting for the answer."""
-    body, content_type = encode_form([("file", path), *fields.items()])
-    sock = socket.create_connection(("127.0.0.1", service.port), timeout=60)
-    head = f"POST {OPENAI} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: {content_type}\r\n"
-    sock.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-    return sock
 
 
 def busy(service: Service) -> None:
@@ -140,15 +136,18 @@ def _spooled(service: Service) -> int:
     return total
 
 
-def test_a_transcription_over_its_time_is_504(artifacts_dir):
-    settings = {"WHISPER_ENGINES": "1", "WHISPER_REQUEST_TIMEOUT": "1"}
+def test_a_transcription_over_its_time_is_504(artifacts_dir, adapter):
+    settings = {"WHISPER_ENGINES": "1", "WHISPER_REQUEST_TIMEOUT": "1", "WHISPER_ADAPTER": adapter}
     with running_service(artifacts_dir, **settings) as service, submit(service, LONG) as sock:
         assert sock.recv(65536).startswith(b"HTTP/1.1 504 ")
         assert service.get("/readyz").status == 200
 
 
-def test_sigterm_finishes_the_running_request(artifacts_dir):
-    with running_service(artifacts_dir) as service, submit(service, RECORDINGS / "en-00.wav") as sock:
+def test_sigterm_finishes_the_running_request(artifacts_dir, adapter):
+    with (
+        running_service(artifacts_dir, WHISPER_ADAPTER=adapter) as service,
+        submit(service, RECORDINGS / "en-00.wav") as sock,
+    ):
         busy(service)
         service.process.send_signal(signal.SIGTERM)
         received = b"".join(iter(lambda: sock.recv(65536), b""))
@@ -157,8 +156,11 @@ def test_sigterm_finishes_the_running_request(artifacts_dir):
         assert service.process.wait(20) == 0
 
 
-def test_sigterm_to_the_whole_group_as_a_terminal_sends_it_finishes_the_running_request(artifacts_dir):
-    with running_service(artifacts_dir) as service, submit(service, RECORDINGS / "en-00.wav") as sock:
+def test_sigterm_to_the_whole_group_as_a_terminal_sends_it_finishes_the_running_request(artifacts_dir, adapter):
+    with (
+        running_service(artifacts_dir, WHISPER_ADAPTER=adapter) as service,
+        submit(service, RECORDINGS / "en-00.wav") as sock,
+    ):
         busy(service)
         for pid in [*service.engine_pids(), service.process.pid]:
             os.kill(pid, signal.SIGTERM)
@@ -312,8 +314,9 @@ def test_a_taken_port_is_said_in_one_line_with_status_1(artifacts_dir):
 
 
 @pytest.mark.parametrize("model", ["small", "medium"])
-def test_the_self_test_transcribes_its_clip_and_prints_one_line_of_json(artifacts_dir, model):
-    result = run_cli("--self-test", WHISPER_ARTIFACTS_DIR=str(artifacts_dir), WHISPER_MODEL_SIZE=model)
+def test_the_self_test_transcribes_its_clip_and_prints_one_line_of_json(artifacts_dir, adapter, model):
+    settings = {"WHISPER_ARTIFACTS_DIR": str(artifacts_dir), "WHISPER_MODEL_SIZE": model, "WHISPER_ADAPTER": adapter}
+    result = run_cli("--self-test", **settings)
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
     assert report.keys() == {"ok", "model", "release_id", "text", "expected", "load_s", "compute_s"}

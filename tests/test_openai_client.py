@@ -5,18 +5,19 @@ from __future__ import annotations
 import openai
 import pytest
 
-from service import EXACT, RECORDINGS, running_service
+from service import ADAPTERS, EXACT, RECORDINGS, running_service
 
 CLIP = "en-00.wav"
 TEXT = EXACT[CLIP]["small"]
 KEY = "a-key-of-this-test"
 
 
-@pytest.fixture(scope="module")
-def service(artifacts_dir, tmp_path_factory):
+@pytest.fixture(scope="module", params=ADAPTERS)
+def service(request, artifacts_dir, tmp_path_factory):
     keys = tmp_path_factory.mktemp("keys") / "keys"
     keys.write_text(f"another-key\n{KEY}\n", encoding="ascii")
-    with running_service(artifacts_dir, WHISPER_API_KEY_FILE=str(keys), WHISPER_MAX_UPLOAD_MB="1") as running:
+    settings = {"WHISPER_API_KEY_FILE": str(keys), "WHISPER_MAX_UPLOAD_MB": "1", "WHISPER_ADAPTER": request.param}
+    with running_service(artifacts_dir, **settings) as running:
         yield running
 
 

@@ -55,6 +55,29 @@ def test_debug_is_an_alias_of_the_log_level(value, level):
     assert load(DEBUG=value).log_level == level
 
 
+@pytest.mark.parametrize(
+    ("variables", "adapter"),
+    [
+        ({}, "library"),
+        ({"WHISPER_ADAPTER": "cli"}, "cli"),
+        ({"USE_WHISPER_LIBRARY": "false"}, "cli"),
+        ({"USE_WHISPER_LIBRARY": "true"}, "library"),
+        ({"USE_WHISPER_LIBRARY": "0", "WHISPER_ADAPTER": "cli"}, "cli"),
+        ({"USE_WHISPER_LIBRARY": "", "WHISPER_ADAPTER": "cli"}, "cli"),
+    ],
+)
+def test_the_adapter_has_a_switch(variables, adapter):
+    assert load(**variables).adapter == adapter
+
+
+def test_a_switch_that_contradicts_the_adapter_is_refused():
+    with pytest.raises(SettingsError) as refusal:
+        load(WHISPER_ADAPTER="library", USE_WHISPER_LIBRARY="false")
+    assert str(refusal.value) == (
+        "USE_WHISPER_LIBRARY='false' is not allowed: WHISPER_ADAPTER says otherwise; set only one"
+    )
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "[::1]", "localhost", "fe80::1%eth0"])
 def test_hosts_may_be_addresses_of_both_families_and_names(host):
     assert load(WHISPER_HOST=host).host == host.strip("[]")
@@ -73,6 +96,8 @@ def test_hosts_may_be_addresses_of_both_families_and_names(host):
         ("WHISPER_ENGINES", "0", "auto or a whole number"),
         ("WHISPER_THREADS", "two", "auto or a whole number"),
         ("WHISPER_LANGUAGE", "klingon", "auto or a language code"),
+        ("WHISPER_ADAPTER", "ctypes", "library or cli"),
+        ("USE_WHISPER_LIBRARY", "maybe", "library or cli"),
         ("WHISPER_QUEUE", "1.5", "0 to 10000"),
         ("WHISPER_MAX_UPLOAD_MB", "0", "1 to 4096"),
         ("WHISPER_MAX_AUDIO_SECONDS", "1e3", "1 to 86400"),

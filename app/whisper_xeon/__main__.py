@@ -104,6 +104,7 @@ def _pool(settings: Settings, package: Package) -> EnginePool:
         engines=settings.engines,
         threads=settings.threads,
         queue=settings.queue,
+        adapter=settings.adapter,
         job_timeout=settings.request_timeout,
         log=logs.log,
     )

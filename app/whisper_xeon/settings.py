@@ -41,7 +41,8 @@ class Setting:
     allowed: str
     help: str
     parse: Callable[[str], Any]  # raises ValueError when the text is not allowed
-    aliases: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()  # looked at when the variable of this name is not set
+    aliases_must_agree: bool = False  # … and, here, also when it is
 
     @property
     def attribute(self) -> str:
@@ -60,6 +61,7 @@ class Settings:
     engines: int
     threads: int
     language: str | None  # None: detect
+    adapter: str
     queue: int
     max_upload_mb: int
     max_audio_seconds: int
@@ -118,15 +120,14 @@ def _host(text: str) -> str:
     return bare
 
 
+def _choice_or_switch(choices: tuple[str, ...], on: str, off: str) -> Callable[[str], str]:
+    """A name in one variable is a switch in its alias; both words may stand in either, so one parser serves both."""
+    switch = {**dict.fromkeys(("true", "1", "yes", "on"), on), **dict.fromkeys(("false", "0", "no", "off"), off)}
+    choose = _choice(*choices)
+    return lambda text: choose(switch.get(text.lower(), text))
+
+
 _LEVELS = ("debug", "info", "warning", "error")
-# DEBUG is a switch, LOG_LEVEL a level; both words may stand in either variable, so one parser serves both.
-_SWITCH = {"true": "debug", "1": "debug", "yes": "debug", "on": "debug"}
-_SWITCH.update({"false": "info", "0": "info", "no": "info", "off": "info"})
-
-
-def _level(text: str) -> str:
-    return _choice(*_LEVELS)(_SWITCH.get(text.lower(), text))
-
 
 SETTINGS: tuple[Setting, ...] = (
     Setting(
@@ -181,6 +182,16 @@ SETTINGS: tuple[Setting, ...] = (
         _auto_or(_choice(*LANGUAGES)),
     ),
     Setting(
+        "WHISPER_ADAPTER",
+        "library",
+        "library or cli (USE_WHISPER_LIBRARY=false means cli)",
+        "library: the model is loaded once; cli: the package's whisper-cli runs for each request, for comparison and "
+        "for going back",
+        _choice_or_switch(("library", "cli"), on="library", off="cli"),
+        ("USE_WHISPER_LIBRARY",),
+        aliases_must_agree=True,
+    ),
+    Setting(
         "WHISPER_QUEUE",
         "32",
         "a whole number from 0 to 10000",
@@ -227,7 +238,7 @@ SETTINGS: tuple[Setting, ...] = (
         "info",
         "one of " + ", ".join(_LEVELS) + " (DEBUG=true means debug)",
         "least severe log lines to write to standard error",
-        _level,
+        _choice_or_switch(_LEVELS, on="debug", off="info"),
         ("DEBUG",),
     ),
 )
@@ -238,13 +249,7 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
 
     An empty variable counts as not set, as compose files pass `${NAME:-}`. Raises `SettingsError`.
     """
-    values: dict[str, Any] = {}
-    for setting in SETTINGS:
-        variable, text = _lookup(setting, environ)
-        try:
-            values[setting.attribute] = setting.parse(text) if text else None
-        except ValueError:
-            raise SettingsError(f"{variable}={text!r} is not allowed: {setting.allowed}") from None
+    values = {setting.attribute: _value(setting, environ) for setting in SETTINGS}
     cores = available_cores()
     if values["engines"] is None:
         values["engines"] = max(1, cores // (values["threads"] or _MAX_THREADS_PER_ENGINE))
@@ -255,12 +260,23 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
     return settings, _unknown(environ)
 
 
-def _lookup(setting: Setting, environ: Mapping[str, str]) -> tuple[str, str]:
-    for variable in (setting.name, *setting.aliases):
-        text = environ.get(variable, "").strip()
-        if text:
-            return variable, text
-    return setting.name, setting.default
+def _value(setting: Setting, environ: Mapping[str, str]) -> Any:
+    texts = {variable: environ.get(variable, "").strip() for variable in (setting.name, *setting.aliases)}
+    given = [variable for variable, text in texts.items() if text]
+    if not given:
+        return _parse(setting, setting.name, setting.default) if setting.default else None
+    value = _parse(setting, given[0], texts[given[0]])
+    for other in given[1:] if setting.aliases_must_agree else ():
+        if _parse(setting, other, texts[other]) != value:
+            raise SettingsError(f"{other}={texts[other]!r} is not allowed: {given[0]} says otherwise; set only one")
+    return value
+
+
+def _parse(setting: Setting, variable: str, text: str) -> Any:
+    try:
+        return setting.parse(text)
+    except ValueError:
+        raise SettingsError(f"{variable}={text!r} is not allowed: {setting.allowed}") from None
 
 
 def _check_spool(settings: Settings) -> None:

@@ -7,8 +7,8 @@ answers one job at a time on its own socket. Nobody outlives the pool: the zygot
 and the kernel kills the workers of a zygote that is gone.
 
 Control socket:
-  pool to zygote: {"op": "load", "adapter", "directory", "threads"} first, then {"op": "fork", "id"} with the worker's job socket
-    and {"op": "kill", "id"}
+  pool to zygote: {"op": "load", "adapter", "directory", "threads"} first, then {"op": "fork", "id"} with the worker's
+    job socket and {"op": "kill", "id"}
   zygote to pool: {"event": "loaded", "cpu_variant", "load_s"} or {"event": "failed", "reason"}, then
     {"event": "forked", "id", "pid"} and {"event": "exited", "id", "status"}
 Job socket:
@@ -44,6 +44,7 @@ from whisper_xeon.transcript import DecodeOptions
 _ADAPTERS = {"library": WhisperLibraryAdapter, "cli": WhisperCliAdapter}
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
+_PR_SET_CHILD_SUBREAPER = 36
 # Workers go first when memory runs out: the pool replaces them.
 _OOM_SCORE_ADJUSTMENT = "500"
 
@@ -57,6 +58,8 @@ def main() -> int:
     # A core dump would hold the weights and somebody's speech.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _prctl(_PR_SET_NAME, b"wx-zygote")
+    # The whisper-cli of a killed worker comes here to be reaped: the first process of a container would keep it.
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     with contextlib.suppress(EOFError, ConnectionError):
         adapter = _load(control)
         if adapter is None:
@@ -132,8 +135,9 @@ class _Zygote:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:
                     return
-                number = self._workers.pop(pid)
-                send_message(self._control, {"event": "exited", "id": number, "status": status})
+                number = self._workers.pop(pid, None)
+                if number is not None:
+                    send_message(self._control, {"event": "exited", "id": number, "status": status})
 
     def _become_worker(self, job_fd: int) -> NoReturn:
         status = 1

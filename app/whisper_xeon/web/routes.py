@@ -24,6 +24,7 @@ from whisper_xeon.engine.pool import (
     Cancelled,
     EngineCrashed,
     EngineError,
+    EngineFailed,
     EnginePool,
     EngineRefused,
     EngineResult,
@@ -164,7 +165,8 @@ class Application:
                 "release_id": self._package.release_id,
                 "quantization": self._package.quantization,
                 "whisper_cpp": manifest["whisper_cpp"]["version"],
-                "cpu_variant": stats.get("cpu_variant"),
+                "adapter": self._settings.adapter,
+                "cpu_variant": stats["cpu_variant"],
                 "engines": self._settings.engines,
                 "threads": self._settings.threads,
                 "state": self._pool.state,
@@ -310,6 +312,8 @@ class Application:
                 request.log.update(audio_seconds=round(audio.duration, 2), decode_ms=_ms(decode_s))
                 result = self._pool.transcribe(audio, options, deadline=deadline, cancelled=request.client_gone)
         except (AudioError, EngineError) as error:
+            if isinstance(error, EngineFailed):  # the answer does not say why
+                request.log["reason"] = str(error)
             raise self._failure(error) from error
         request.log.update(wait_ms=_ms(result.wait_s), compute_ms=_ms(result.compute_s), attempts=result.attempts)
         return _Timed(result, decode_s)

@@ -1,0 +1,176 @@
+"""WhisperCliAdapter: whisper-cli in the library's place gives the same transcripts, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import functools
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from conftest import RECORDINGS
+from service import Service, is_running, process_stat, running_service, submit, wait_for
+from whisper_xeon.audio.decode import decode, map_samples
+from whisper_xeon.engine import LibraryLoadError, UnsupportedOptionError, WhisperLibraryAdapter, WhisperLibraryError
+from whisper_xeon.engine.cli import WhisperCliAdapter
+from whisper_xeon.transcript import DecodeOptions, Segment, Transcript
+
+LONG = RECORDINGS / "long.wav"
+
+
+@pytest.fixture(scope="module")
+def cli(artifacts_dir):
+    with WhisperCliAdapter("small", artifacts_dir, threads=1) as adapter:
+        yield adapter
+
+
+@pytest.fixture(scope="module")
+def library(artifacts_dir):
+    with WhisperLibraryAdapter("small", artifacts_dir, threads=1) as adapter:
+        yield adapter
+
+
+@pytest.fixture
+def folder(small_package, tmp_path) -> Path:
+    """A copy of the small package that a test may spoil."""
+    return shutil.copytree(small_package.directory, tmp_path / small_package.name)
+
+
+def samples(name: str) -> array.array:
+    with open(RECORDINGS / name, "rb") as stream, decode(stream.fileno(), max_seconds=600) as audio:
+        result = array.array("f")
+        result.frombytes(map_samples(audio.fd, audio.samples))
+        return result
+
+
+@functools.cache
+def heard(adapter: WhisperCliAdapter | WhisperLibraryAdapter, name: str, **options) -> Transcript:
+    return adapter.transcribe_pcm(samples(name), DecodeOptions(**options))
+
+
+def shape(segment: Segment) -> tuple:
+    """What both adapters must agree on to the letter."""
+    return segment.id, segment.start, segment.end, segment.text, segment.tokens
+
+
+@pytest.mark.parametrize(
+    ("recording", "options"),
+    [
+        ("en-00.wav", {}),
+        ("de-00.wav", {"language": "de"}),
+        ("de-00.wav", {"prompt": "eins, zwei"}),
+        ("vi-01.wav", {"temperature": 0.5}),
+        ("long.wav", {}),
+        ("silence.wav", {}),
+    ],
+)
+def test_segments_are_those_of_the_library(cli, library, recording, options):
+    ours, theirs = heard(cli, recording, **options), heard(library, recording, **options)
+    assert (ours.text, ours.language, ours.duration) == (theirs.text, theirs.language, theirs.duration)
+    assert [shape(segment) for segment in ours.segments] == [shape(segment) for segment in theirs.segments]
+
+
+def test_probabilities_are_the_librarys_to_five_digits(cli, library):
+    (ours,), (theirs,) = heard(cli, "en-00.wav").segments, heard(library, "en-00.wav").segments
+    assert ours.avg_logprob == pytest.approx(theirs.avg_logprob, abs=1e-5)
+
+
+def test_words_are_those_of_the_library(cli, library):
+    for recording in ("en-00.wav", "vi-01.wav"):
+        ours, theirs = (heard(adapter, recording, word_timestamps=True) for adapter in (cli, library))
+        for word, expected in zip(ours.segments[0].words, theirs.segments[0].words, strict=True):
+            assert (word.text, word.start, word.end) == (expected.text, expected.start, expected.end)
+            assert word.probability == pytest.approx(expected.probability, abs=1e-5)
+
+
+def test_what_whisper_cli_does_not_tell_is_marked(cli):
+    transcript = heard(cli, "en-00.wav")
+    assert transcript.language_probability is None
+    assert transcript.segments[0].no_speech_probability == 0.0
+
+
+def test_a_prompt_stays_one_argument(cli):
+    prompt = "eins\n--translate\n--model\n/dev/null\n@x"
+    assert heard(cli, "en-00.wav", prompt=prompt).segments
+
+
+def test_a_clip_of_no_length_is_not_given_to_the_program(cli):
+    assert cli.transcribe_pcm(b"").text == ""
+
+
+def test_an_unknown_language_is_refused(cli):
+    with pytest.raises(UnsupportedOptionError, match="klingon"):
+        cli.transcribe_pcm(samples("en-00.wav"), DecodeOptions(language="klingon"))
+
+
+def test_a_program_that_writes_nothing_is_an_error_with_its_status(folder):
+    (folder / "whisper-cli").write_text("#!/bin/sh\necho no memory >&2\nexit 3\n")
+    adapter = WhisperCliAdapter("small", folder.parent)
+    with pytest.raises(WhisperLibraryError, match=r"no memory \(status 3\)"):
+        adapter.transcribe_pcm(samples("en-00.wav"))
+
+
+def test_a_program_that_is_no_program_is_refused_at_the_start(folder):
+    (folder / "whisper-cli").chmod(0o644)
+    with pytest.raises(LibraryLoadError, match="whisper-cli is missing or must not be executed: fetch the package"):
+        WhisperCliAdapter("small", folder.parent)
+
+
+# In the service.
+
+
+@pytest.fixture(scope="module")
+def service(artifacts_dir):
+    with running_service(artifacts_dir, WHISPER_ADAPTER="cli", WHISPER_ENGINES="1") as running:
+        yield running
+
+
+def program(service: Service) -> int:
+    """Wait for the process id of the whisper-cli that computes."""
+    return wait_for(lambda: [pid for pid in service.worker_pids() if _name(pid) == "whisper-cli"])[0]
+
+
+def _name(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
+
+
+def test_nothing_of_a_request_stands_in_the_list_of_processes(service):
+    with submit(service, LONG, prompt="a-secret-of-mine"):
+        pid = program(service)
+        arguments = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+        environ = Path(f"/proc/{pid}/environ").read_text()
+    assert len(arguments) == 3
+    assert arguments[1].startswith("@/proc/self/fd/")
+    assert "a-secret-of-mine" not in environ
+    wait_for(lambda: not is_running(pid))
+
+
+def test_a_client_that_goes_away_ends_the_program(service):
+    with submit(service, LONG):
+        pid = program(service)
+    wait_for(lambda: not process_stat(pid))  # reaped, too
+
+
+def test_a_program_that_crashes_is_run_again_and_the_request_answered(service):
+    with submit(service, LONG) as sock:
+        pid = program(service)
+        os.kill(pid, signal.SIGSEGV)
+        wait_for(lambda: not is_running(pid))
+        received = b"".join(iter(lambda: sock.recv(65536), b""))
+    assert received.startswith(b"HTTP/1.1 200 OK")
+
+
+def test_the_service_takes_its_program_with_it(artifacts_dir):
+    with (
+        running_service(artifacts_dir, WHISPER_ADAPTER="cli", WHISPER_ENGINES="1") as service,
+        submit(service, LONG),
+    ):
+        pid = program(service)
+        service.process.kill()
+        wait_for(lambda: not is_running(pid))
