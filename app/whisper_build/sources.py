@@ -32,6 +32,7 @@ from whisper_build.downloads import DigestMismatch, Report, SourceError, SourceU
 from whisper_xeon.package import file_digest
 
 _COMMAND_SECONDS = 900
+_PIP_BACKEND = Path(__file__).resolve().parent / "pip_backend"
 
 
 @dataclass(frozen=True)
@@ -176,14 +177,16 @@ class Cache:
                 return target
             self.report(f"{name} {version}: downloading its source distribution from the Python package index")
             with tempfile.TemporaryDirectory(dir=self.directory, prefix=".pip-") as scratch:
-                # pip runs the package's build script to read its metadata: the hash makes it check the bytes first.
+                # pip wants metadata of what it downloads and would run the package's build backend for them, after
+                # fetching that too: unpinned. Ours answers in its place; the hash is checked before.
                 requirements = Path(scratch) / "requirements.txt"
                 requirements.write_text(f"{name}=={version} --hash=sha256:{sha256}\n")
                 found = Path(scratch) / "found"
                 command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
                 command += ["--no-input", "--no-deps", "--no-binary", name, "--require-hashes"]
+                command += ["--no-build-isolation", "--use-pep517"]
                 command += ["--requirement", str(requirements), "--dest", str(found)]
-                result = _run(command, f"{name} {version} from the Python package index")
+                result = _run(command, f"{name} {version} from the Python package index", PYTHONPATH=str(_PIP_BACKEND))
                 if "DO NOT MATCH THE HASHES" in result.stderr:
                     raise DigestMismatch(
                         f"the source distribution of {name} {version} has another SHA-256 than versions.yml pins "
@@ -302,7 +305,7 @@ def _git_checkout(directory: Path, url: str, tag: str, commit: str) -> None:
         raise SourceError(f"{what}: {_last_line(result.stderr)}")
 
 
-def _run(command: list[str], what: str) -> subprocess.CompletedProcess:
+def _run(command: list[str], what: str, **environment: str) -> subprocess.CompletedProcess:
     try:
         return subprocess.run(
             command,
@@ -313,7 +316,7 @@ def _run(command: list[str], what: str) -> subprocess.CompletedProcess:
             timeout=_COMMAND_SECONDS,
             check=False,
             # A source that asks for a password is one that cannot be reached.
-            env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},
+            env={**os.environ, "GIT_TERMINAL_PROMPT": "0", **environment},
         )
     except FileNotFoundError:
         raise SourceUnavailable(f"{what}: {command[0]} is not installed") from None
