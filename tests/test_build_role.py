@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from conftest import RECORDINGS, ROOT, run_playbook
+from whisper_build.claim import claim
 from whisper_xeon.package import Package, file_digest
 
 FIXTURES = ROOT / "tests" / "fixtures" / "models"
@@ -118,6 +119,34 @@ def test_folder_of_someone_else_is_not_taken_for_the_context(build, tmp_path):
     assert result.returncode != 0
     assert "choose an empty folder" in result.stdout
     assert (tmp_path / "home" / "thesis.txt").exists()
+
+
+@pytest.fixture
+def other_process():
+    """A process that lasts as long as the test, as another run of the playbook would."""
+    with subprocess.Popen(["sleep", "600"]) as process:
+        yield process
+        process.kill()
+
+
+def test_context_of_another_build_that_runs_is_refused(build, other_process):
+    claim(build.context, other_process.pid)
+    result = build.run(check=False)
+    assert result.returncode != 0
+    said = " ".join(result.stdout.split())
+    assert f"another build (process {other_process.pid}) uses {build.context}: wait for it to end" in said
+
+
+def test_claim_ends_with_its_process(tmp_path, other_process):
+    claim(tmp_path / "context", other_process.pid)
+    other_process.kill()
+    other_process.wait()
+    claim(tmp_path / "context", os.getpid())
+
+
+def test_claim_is_not_inherited_by_a_later_process_of_the_same_number(tmp_path, other_process):
+    (tmp_path / ".context.run").write_text(f"{other_process.pid} 1")
+    claim(tmp_path / "context", os.getpid())
 
 
 def override(model: str, **changes) -> dict:

@@ -5,8 +5,12 @@ A package folder in `dist/` is the old one or the new one, never a mix; what doe
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,17 +62,18 @@ class Distribution:
         candidates = {model: Package.find(exported, model) for model in self.folders}
         for candidate in candidates.values():
             candidate.verify()
-        note = self._note()
         changed = []
         self.directory.mkdir(parents=True, exist_ok=True)
-        for model, candidate in candidates.items():
-            if not self._holds(candidate, model):
-                self._swap(candidate)
-                changed.append(model)
-            note[candidate.name] = {"inputs_sha256": inputs_sha256, "manifest_sha256": candidate.manifest_digest}
-        scratch = self.directory / f"{_STAMP}.new"
-        scratch.write_text(json.dumps(note, sort_keys=True, indent=1) + "\n")
-        scratch.replace(self.directory / _STAMP)
+        with self._locked():
+            note = self._note()
+            for model, candidate in candidates.items():
+                if not self._holds(candidate, model):
+                    self._swap(candidate)
+                    changed.append(model)
+                note[candidate.name] = {"inputs_sha256": inputs_sha256, "manifest_sha256": candidate.manifest_digest}
+            scratch = self.directory / f"{_STAMP}.new"
+            scratch.write_text(json.dumps(note, sort_keys=True, indent=1) + "\n")
+            scratch.replace(self.directory / _STAMP)
         return changed
 
     def built(self) -> list[Built]:
@@ -82,6 +87,16 @@ class Distribution:
         except (OSError, ValueError):
             return {}
         return note if isinstance(note, dict) else {}
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Let builds with contexts of their own fill one `dist/` one after the other."""
+        folder = os.open(self.directory, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
 
     def _holds(self, candidate: Package, model: str) -> bool:
         try:

@@ -1,6 +1,7 @@
 """Action `build_context`: make a Docker build context exactly what its arguments describe.
 
-It runs on the control node, where the sources are. It touches only what differs and removes what is not described.
+It runs on the control node, where the sources are. It touches only what differs and removes what is not described. The
+context then is this run's until the playbook ends: another one that asks for it is refused.
 
 Arguments: `dest`; `files` (path in the context → source file), `trees` (path → source folder), `texts` (path →
 content), `folders` (empty ones), `sha256` (path in the context → digest of a file that was read before). A source that
@@ -10,6 +11,7 @@ Returns `inputs_sha256`, the digest of everything described, empty when a source
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -19,6 +21,7 @@ from ansible.plugins.action import ActionBase
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "app"))
 
+from whisper_build.claim import claim
 from whisper_build.context import BuildContext
 from whisper_build.downloads import SourceError
 
@@ -48,9 +51,13 @@ class ActionModule(ActionBase):
         )
         if "" in [*arguments["files"].values(), *arguments["trees"].values()]:
             return {**result, "changed": True, "inputs_sha256": ""}
+        dest = Path(arguments["dest"])
         try:
+            if not self._task.check_mode:
+                # An action runs in a child of the playbook's process.
+                claim(dest, os.getppid())
             context = BuildContext(
-                Path(arguments["dest"]),
+                dest,
                 files={relative: Path(source) for relative, source in arguments["files"].items()},
                 trees={relative: Path(source) for relative, source in arguments["trees"].items()},
                 texts=arguments["texts"],
