@@ -14,6 +14,7 @@ def variant(package: Package, folder: Path, extra: dict[str, bytes]) -> Package:
     shutil.copytree(package.directory, target)
     files = {entry["path"]: entry for entry in package.manifest["files"]}
     for path, content in extra.items():
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
         (target / path).write_bytes(content)
         files[path] = {
             "path": path,

@@ -79,7 +79,8 @@ def published(minio, small_package, channel):
 @pytest.fixture
 def published_large(minio, small_package, channel, tmp_path_factory):
     """A package with a large file, named by the channel."""
-    package = variant(small_package, tmp_path_factory.mktemp("large"), {"large.bin": os.urandom(LARGE)})
+    extra = {"large.bin": os.urandom(LARGE), "cpu/skylakex/libggml-cpu.so.0": os.urandom(1000)}
+    package = variant(small_package, tmp_path_factory.mktemp("large"), extra)
     Store(minio.settings("publisher")).publish(package.directory, channel)
     return package
 

@@ -212,8 +212,9 @@ def _fetch_folder(store: Store, target: Path, state: str, files: list[_File], ou
         _fetch_file(store, staging, file, parts[file.path], progress)
     progress.finish()
     _remove_strangers(staging, files)
-    _sync(staging)
-    staging.chmod(0o755)
+    for folder, _, _ in os.walk(staging):
+        Path(folder).chmod(0o755)
+        _sync(Path(folder))
     _put_in_place(staging, target)
 
 
