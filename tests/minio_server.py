@@ -115,6 +115,8 @@ def minio(tmp_path_factory) -> MinioServer:
     )
     server = MinioServer(inventory, variables_file, variables)
     server.remove()
-    server.play("playbooks/minio.yml")
-    yield server
-    server.remove()
+    try:
+        server.play("playbooks/minio.yml")
+        yield server
+    finally:
+        server.remove()
