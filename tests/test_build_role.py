@@ -61,6 +61,35 @@ def build(session_build, tmp_path) -> Build:
     return copy
 
 
+def publishing_run(tmp_path: Path, *arguments: str, **store: str):
+    """Run build.yml with publishing and the given inventory variables; the build itself would be a first one."""
+    variables = tmp_path / "store.json"
+    folders = {
+        "artifact_build_dist_dir": str(tmp_path / "dist"),
+        "artifact_build_context_dir": str(tmp_path / "context"),
+    }
+    variables.write_text(json.dumps({**folders, **store}), encoding="utf-8")
+    return run_playbook("build.yml", "-e", f"@{variables}", *arguments, check=False)
+
+
+@pytest.mark.parametrize("mode", [[], ["--check"]], ids=["run", "check mode"])
+def test_missing_credentials_are_all_told_before_the_build(tmp_path, mode):
+    result = publishing_run(tmp_path, *mode, whisper_store_endpoint="http://127.0.0.1:9")
+    assert result.returncode != 0
+    said = " ".join(result.stdout.split())
+    assert "whisper_store_access_key, whisper_store_secret_key without a value" in said
+    assert "artifact_build :" not in said
+
+
+def test_unusable_store_is_told_before_the_build(tmp_path):
+    store = {"whisper_store_access_key": "key", "whisper_store_secret_key": "secret-of-nobody"}
+    result = publishing_run(tmp_path, whisper_store_endpoint="http://127.0.0.1:9", **store)
+    assert result.returncode != 0
+    said = " ".join(result.stdout.split())
+    assert "http://127.0.0.1:9 does not answer" in said
+    assert "artifact_build :" not in said
+
+
 def test_second_run_changes_nothing(build):
     assert changed(build.run()) == 0
 
