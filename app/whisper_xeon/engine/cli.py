@@ -17,17 +17,17 @@ What differs from the library in a transcript:
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import os
-import shutil
 import struct
 import subprocess
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from whisper_xeon.audio.decode import SAMPLE_RATE
-from whisper_xeon.engine import library
+from whisper_xeon.engine import library, process
 from whisper_xeon.engine.base import TEMPERATURE_STEP, WhisperAdapter, prompt_bytes
 from whisper_xeon.engine.errors import LibraryLoadError, WhisperLibraryError
 from whisper_xeon.engine.segments import Reported, Token, build_transcript
@@ -55,10 +55,7 @@ class WhisperCliAdapter(WhisperAdapter):
         program = self.package.path(_PROGRAM).absolute()
         if not os.access(program, os.X_OK):
             raise LibraryLoadError(f"{program} is missing or must not be executed: fetch the package again")
-        setpriv = shutil.which("setpriv")
-        if setpriv is None:
-            raise LibraryLoadError("setpriv is not installed on this host: apt-get install util-linux")
-        self._command = [setpriv, "--pdeathsig", "KILL", "--", str(program)]
+        self._program = str(program)
         # Special tokens begin at the end-of-text token.
         self._text_end = 50257 if self.multilingual else 50256
 
@@ -70,7 +67,7 @@ class WhisperCliAdapter(WhisperAdapter):
             arguments.write(self._arguments(options, f"/proc/self/fd/{audio.fileno()}"))
             arguments.flush()
             finished = subprocess.run(
-                [*self._command, f"@/proc/self/fd/{arguments.fileno()}"],
+                [self._program, f"@/proc/self/fd/{arguments.fileno()}"],
                 stdin=subprocess.DEVNULL,
                 stdout=answer,
                 stderr=subprocess.PIPE,
@@ -79,6 +76,8 @@ class WhisperCliAdapter(WhisperAdapter):
                 # No LD_LIBRARY_PATH: it would come before the libraries beside the program. For the others see
                 # `library.load` and `pool`.
                 env={"LC_ALL": "C", "OMP_WAIT_POLICY": "passive", "GGML_NO_BACKTRACE": "1"},
+                # Safe in a worker, which has no second thread. util-linux's setpriv is refused by the unit's sandbox.
+                preexec_fn=functools.partial(process.die_with, os.getpid()),
                 check=False,
             )
             answer.seek(0)

@@ -20,7 +20,6 @@ Job socket:
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import os
 import resource
@@ -33,6 +32,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from whisper_xeon.audio.decode import map_samples
+from whisper_xeon.engine import process
 from whisper_xeon.engine.adapter import WhisperLibraryAdapter
 from whisper_xeon.engine.base import WhisperAdapter
 from whisper_xeon.engine.channel import close_all, receive_message, send_message
@@ -42,9 +42,6 @@ from whisper_xeon.package import Package, PackageError
 from whisper_xeon.transcript import DecodeOptions
 
 _ADAPTERS = {"library": WhisperLibraryAdapter, "cli": WhisperCliAdapter}
-_PR_SET_PDEATHSIG = 1
-_PR_SET_NAME = 15
-_PR_SET_CHILD_SUBREAPER = 36
 # Workers go first when memory runs out: the pool replaces them.
 _OOM_SCORE_ADJUSTMENT = "500"
 
@@ -57,9 +54,9 @@ def main() -> int:
         signal.signal(number, signal.SIG_IGN)
     # A core dump would hold the weights and somebody's speech.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _prctl(_PR_SET_NAME, b"wx-zygote")
+    process.set_name(b"wx-zygote")
     # The whisper-cli of a killed worker comes here to be reaped: the first process of a container would keep it.
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    process.adopt_orphans()
     with contextlib.suppress(EOFError, ConnectionError):
         adapter = _load(control)
         if adapter is None:
@@ -142,13 +139,12 @@ class _Zygote:
     def _become_worker(self, job_fd: int) -> NoReturn:
         status = 1
         try:
-            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            process.die_with(self._pid)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._control.close()
             close_all((self._wake_out, self._wake_in))
-            if os.getppid() == self._pid:  # else it died before the line above
-                _serve_jobs(socket.socket(fileno=job_fd), self._adapter)
+            _serve_jobs(socket.socket(fileno=job_fd), self._adapter)
             status = 0
         except BaseException as error:  # os._exit below would end it without a word
             print(f"engine worker {os.getpid()}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
@@ -158,7 +154,7 @@ class _Zygote:
 
 def _serve_jobs(jobs: socket.socket, adapter: WhisperAdapter) -> None:
     """Make a state, then transcribe what comes until the pool closes the socket."""
-    _prctl(_PR_SET_NAME, b"wx-worker")
+    process.set_name(b"wx-worker")
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE_ADJUSTMENT, encoding="ascii")
     with contextlib.suppress(EOFError, ConnectionError):
@@ -189,12 +185,6 @@ def _transcribe(adapter: WhisperAdapter, job: dict[str, Any], pcm_fd: int) -> di
     except WhisperLibraryError as error:
         return {"event": "error", "kind": "failed", "message": str(error)}
     return {"event": "done", "transcript": transcript.to_dict(), "compute_s": time.monotonic() - started}
-
-
-def _prctl(option: int, value: Any) -> None:
-    # int prctl(int option, unsigned long arg2, …)
-    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl failed")
 
 
 if __name__ == "__main__":
