@@ -6,6 +6,8 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/.venv
 state=$root/.state
+# The Makefile puts the venv first; what makes the venv anew must not come from it.
+PATH=${PATH//$venv\/bin:/}
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() {
