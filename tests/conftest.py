@@ -7,45 +7,24 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from playbook import ROOT, run_playbook
+from recordings import RECORDINGS
 from whisper_xeon.package import Package
 
 pytest_plugins = ["host_container", "minio_server", "service_container"]
 
-ROOT = Path(__file__).resolve().parent.parent
-RECORDINGS = ROOT / "tests" / "fixtures" / "recordings"
-INVENTORY = ROOT / "tests" / "inventory"
 DIST = ROOT / ".build" / "test" / "dist"
 
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 # A Docker client before 23 builds with BuildKit only when told so.
 os.environ["DOCKER_BUILDKIT"] = "1"
-
-
-def run_playbook(playbook: str, *arguments: str, check: bool = True, env: dict | None = None, timeout: float = 2400):
-    """Run `ansible-playbook` on the tests' inventory from the repository's root.
-
-    Returns the completed process with `stdout` (and stderr in it) as text. With `check`, a failed run fails the test
-    with the whole output.
-    """
-    result = subprocess.run(
-        ["ansible-playbook", "-i", str(INVENTORY), playbook, *arguments],
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_NOCOLOR": "1", **(env or {})},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=timeout,
-    )
-    if check and result.returncode:
-        pytest.fail(f"{' '.join(result.args)} ended with {result.returncode}:\n{result.stdout[-20000:]}", pytrace=False)
-    return result
 
 
 @pytest.fixture(scope="session")
@@ -84,6 +63,12 @@ def small_package(artifacts_dir) -> Package:
 def medium_package(artifacts_dir) -> Package:
     """The opened package of model `medium`."""
     return Package.find(artifacts_dir, "medium")
+
+
+@pytest.fixture
+def package_copy(small_package, tmp_path) -> Path:
+    """Folder of a copy of the small package that a test may spoil."""
+    return shutil.copytree(small_package.directory, tmp_path / small_package.name)
 
 
 def container_logs() -> str:

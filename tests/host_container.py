@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
-import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +15,8 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from playbook import Play, run_playbook
+
 NAMES = {"small": "whisper-xeon-test-small", "medium": "whisper-xeon-test-medium"}
 SSH_PORTS = {"small": 12201, "medium": 12202}
 SERVICE_PORTS = {"small": 18001, "medium": 18002}
@@ -78,19 +76,6 @@ class Host:
 
 
 @dataclass(frozen=True)
-class Play:
-    """How a run of a playbook ended."""
-
-    returncode: int
-    output: str
-
-    @property
-    def changed(self) -> int:
-        """Number of changes on all hosts."""
-        return sum(map(int, re.findall(r"changed=(\d+)", self.output)))
-
-
-@dataclass(frozen=True)
 class Hosts:
     """The two hosts and the inventory that names them, each with the model of its own name in its host variables."""
 
@@ -99,20 +84,8 @@ class Hosts:
     medium: Host
 
     def play(self, playbook: str, *arguments: str, check: bool = True) -> Play:
-        """Run a playbook for both hosts; with `check` a failed run fails the test with its output."""
-        result = subprocess.run(
-            [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(self.inventory), playbook, *arguments],
-            cwd=ROOT,
-            env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=1200,
-        )
-        if check and result.returncode:
-            pytest.fail(f"{playbook} ended with {result.returncode}:\n{result.stdout[-20000:]}", pytrace=False)
-        return Play(result.returncode, result.stdout)
+        """Run a playbook for both hosts; see `run_playbook`."""
+        return run_playbook(playbook, *arguments, inventory=self.inventory, check=check)
 
     def deploy_copy(self, artifact_dir: Path, *arguments: str, check: bool = True) -> Play:
         """Deploy from a folder of this machine, without a store."""
@@ -126,11 +99,6 @@ class Hosts:
         variables.touch(mode=0o600)
         variables.write_text(json.dumps(wanted), encoding="utf-8")
         return self.play("deploy.yml", "-e", f"@{variables}", *arguments, check=check)
-
-    def logs(self) -> str:
-        """The last lines of both services."""
-        command = ("journalctl", "--unit=whisper-xeon.service", "--lines=50", "--no-pager", "--output=short-iso")
-        return "\n".join(f"{host.name}:\n{host.run(*command, check=False)}" for host in (self.small, self.medium))
 
 
 def write_inventory(folder: Path) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from playbook import Play, run_playbook
 from whisper_store.settings import StoreSettings
 
-ROOT = Path(__file__).resolve().parent.parent
 # Another port lets a second test session run beside this one.
 PORT = int(os.environ.get("WHISPER_XEON_TEST_MINIO_PORT", "19000"))
 CONTAINER = "whisper-xeon-test-minio" + (f"-{PORT}" if PORT != 19000 else "")
@@ -55,26 +54,9 @@ class MinioServer:
         }
         return StoreSettings(**{**values, **changes})
 
-    def play(self, playbook: Path | str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
-        """Run a playbook with this store's inventory; with `check` a failed run fails the test with its output."""
-        result = subprocess.run(
-            [Path(sys.executable).parent / "ansible-playbook", "-i", self.inventory, playbook, *arguments],
-            cwd=ROOT,
-            env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_ROLES_PATH": str(ROOT / "roles")},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=1200,
-        )
-        if check and result.returncode:
-            pytest.fail(f"{playbook} ended with {result.returncode}:\n{result.stdout[-20000:]}", pytrace=False)
-        return result
-
-    def logs(self) -> str:
-        """The last lines of the server's log."""
-        command = ["docker", "logs", "--tail", "50", CONTAINER]
-        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+    def play(self, playbook: Path | str, *arguments: str, check: bool = True) -> Play:
+        """Run a playbook with this store's inventory; see `run_playbook`."""
+        return run_playbook(playbook, *arguments, inventory=self.inventory, check=check)
 
     def remove(self) -> None:
         """Remove the container and its data, also those of a run that was cut off."""

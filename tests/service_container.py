@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
+from playbook import ROOT, run_playbook
 from service import RECORDINGS, encode_form, wait_for
 
-ROOT = Path(__file__).resolve().parent.parent
 IMAGE = "whisper-xeon/service:test"
 NAME = "whisper-xeon-test-service"
 PROJECT = "whisper-xeon-test-compose"
@@ -140,8 +140,6 @@ def remove_leftovers() -> None:
 @pytest.fixture(scope="session")
 def service_image() -> Iterator[str]:
     """Name of the image, built by the real playbook."""
-    from conftest import run_playbook
-
     remove_leftovers()
     run_playbook(*BUILD)
     yield IMAGE

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import RECORDINGS, ROOT, run_playbook
+from playbook import ROOT, Play, run_playbook
+from recordings import RECORDINGS
 from whisper_build.claim import claim
 from whisper_xeon.package import Package, file_digest
 
@@ -32,16 +33,12 @@ class Build:
         self.context = folder / "work" / "context"
         self.variables_file = folder / "variables.json"
 
-    def run(self, *arguments: str, check: bool = True, env: dict | None = None, **variables):
+    def run(self, *arguments: str, check: bool = True, env: dict | None = None, **variables) -> Play:
         """Run build.yml without publishing; variables go over those of the inventory."""
         own = {"artifact_build_dist_dir": str(self.dist), "artifact_build_context_dir": str(self.context)}
         self.variables_file.write_text(json.dumps({**own, **variables}), encoding="utf-8")
         extra = f"@{self.variables_file}"
         return run_playbook("build.yml", "--skip-tags", "publish", "-e", extra, *arguments, check=check, env=env)
-
-
-def changed(result) -> int:
-    return int(re.search(r"changed=(\d+)", result.stdout).group(1))
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +58,7 @@ def build(session_build, tmp_path) -> Build:
     return copy
 
 
-def publishing_run(tmp_path: Path, *arguments: str, **store: str):
+def publishing_run(tmp_path: Path, *arguments: str, **store: str) -> Play:
     """Run build.yml with publishing and the given inventory variables; the build itself would be a first one."""
     variables = tmp_path / "store.json"
     folders = {
@@ -76,22 +73,20 @@ def publishing_run(tmp_path: Path, *arguments: str, **store: str):
 def test_missing_credentials_are_all_told_before_the_build(tmp_path, mode):
     result = publishing_run(tmp_path, *mode, whisper_store_endpoint="http://127.0.0.1:9")
     assert result.returncode != 0
-    said = " ".join(result.stdout.split())
-    assert "whisper_store_access_key, whisper_store_secret_key without a value" in said
-    assert "artifact_build :" not in said
+    assert "whisper_store_access_key, whisper_store_secret_key without a value" in result.said
+    assert "artifact_build :" not in result.said
 
 
 def test_unusable_store_is_told_before_the_build(tmp_path):
     store = {"whisper_store_access_key": "key", "whisper_store_secret_key": "secret-of-nobody"}
     result = publishing_run(tmp_path, whisper_store_endpoint="http://127.0.0.1:9", **store)
     assert result.returncode != 0
-    said = " ".join(result.stdout.split())
-    assert "http://127.0.0.1:9 does not answer" in said
-    assert "artifact_build :" not in said
+    assert "http://127.0.0.1:9 does not answer" in result.said
+    assert "artifact_build :" not in result.said
 
 
 def test_second_run_changes_nothing(build):
-    assert changed(build.run()) == 0
+    assert build.run().changed == 0
 
 
 def test_same_inputs_give_the_same_bytes_elsewhere(session_build, artifacts_dir):
@@ -104,7 +99,7 @@ def test_same_inputs_give_the_same_bytes_elsewhere(session_build, artifacts_dir)
 def test_removed_dist_is_exported_again(build):
     shutil.rmtree(build.dist)
     result = build.run()
-    assert "is not built yet" in result.stdout
+    assert "is not built yet" in result.output
     Package.find(build.dist, "small").verify()
     Package.find(build.dist, "medium").verify()
 
@@ -113,7 +108,7 @@ def test_tampered_file_in_dist_is_replaced(build):
     with open(build.dist / "whisper_small_xeon" / "libwhisper.so.1", "ab") as stream:
         stream.write(b"!")
     result = build.run()
-    assert "libwhisper.so.1 has" in result.stdout
+    assert "libwhisper.so.1 has" in result.output
     Package.find(build.dist, "small").verify()
 
 
@@ -127,12 +122,12 @@ def test_untouched_package_is_left_alone_when_the_other_is_replaced(build):
 def test_check_mode_of_a_first_run_writes_nothing(session_build, tmp_path):
     fresh = Build(tmp_path)
     result = fresh.run("--check", "--diff", env={"WHISPER_XEON_CACHE": str(tmp_path / "cache")})
-    assert changed(result) > 0
+    assert result.changed > 0
     assert [path for path in tmp_path.iterdir() if path != fresh.variables_file] == []
 
 
 def test_check_mode_of_a_finished_build_changes_nothing(build):
-    assert changed(build.run("--check")) == 0
+    assert build.run("--check").changed == 0
 
 
 def test_file_that_does_not_belong_leaves_the_context(build):
@@ -146,7 +141,7 @@ def test_folder_of_someone_else_is_not_taken_for_the_context(build, tmp_path):
     (tmp_path / "home" / "thesis.txt").write_text("mine")
     result = build.run(check=False, artifact_build_context_dir=str(tmp_path / "home"))
     assert result.returncode != 0
-    assert "choose an empty folder" in result.stdout
+    assert "choose an empty folder" in result.output
     assert (tmp_path / "home" / "thesis.txt").exists()
 
 
@@ -162,8 +157,7 @@ def test_context_of_another_build_that_runs_is_refused(build, other_process):
     claim(build.context, other_process.pid)
     result = build.run(check=False)
     assert result.returncode != 0
-    said = " ".join(result.stdout.split())
-    assert f"another build (process {other_process.pid}) uses {build.context}: wait for it to end" in said
+    assert f"another build (process {other_process.pid}) uses {build.context}: wait for it to end" in result.said
 
 
 def test_claim_ends_with_its_process(tmp_path, other_process):
@@ -189,9 +183,8 @@ def test_text_that_the_model_does_not_hear_stops_the_build(build):
     before = file_digest(build.dist / "whisper_small_xeon" / "manifest.json")
     result = build.run(check=False, artifact_build_model_overrides=overrides)
     assert result.returncode != 0
-    said = " ".join(result.stdout.split())
-    assert "self-test of small failed: whisper-cli heard 'five eight right eight down hello'" in said
-    assert "'one two three'" in said
+    assert "self-test of small failed: whisper-cli heard 'five eight right eight down hello'" in result.said
+    assert "'one two three'" in result.said
     assert file_digest(build.dist / "whisper_small_xeon" / "manifest.json") == before
 
 
@@ -201,7 +194,7 @@ def test_clip_of_another_format_is_named_with_the_remedy(build, tmp_path):
     subprocess.run(command, check=True)
     wrong = override("small", selftest={**FIXTURE_SELFTEST, "audio": str(phone)})
     result = build.run(check=False, artifact_build_models=["small"], artifact_build_model_overrides={"small": wrong})
-    assert "the self-test clip of small has 8000 Hz, 1 channel(s), 16 bits" in " ".join(result.stdout.split())
+    assert "the self-test clip of small has 8000 Hz, 1 channel(s), 16 bits" in result.said
 
 
 def test_file_that_is_no_model_stops_the_build(build, tmp_path):
@@ -210,49 +203,49 @@ def test_file_that_is_no_model_stops_the_build(build, tmp_path):
     wrong = override("small", path=str(noise))
     result = build.run(check=False, artifact_build_models=["small"], artifact_build_model_overrides={"small": wrong})
     assert result.returncode != 0
-    assert "bad magic" in result.stdout
+    assert "bad magic" in result.output
 
 
 def test_unknown_model_is_refused_with_the_known_ones(build):
     result = build.run(check=False, artifact_build_models=["huge"])
     assert result.returncode != 0
-    assert "small, medium" in result.stdout
+    assert "small, medium" in result.output
 
 
 def test_override_of_an_unknown_model_is_refused(build):
     result = build.run(check=False, artifact_build_model_overrides={"huge": override("small")})
-    assert "artifact_build_model_overrides names huge" in " ".join(result.stdout.split())
+    assert "artifact_build_model_overrides names huge" in result.said
 
 
 def test_missing_model_file_is_named(build):
     overrides = {"small": override("small", path="/nowhere/ggml-small.bin")}
     result = build.run(check=False, artifact_build_models=["small"], artifact_build_model_overrides=overrides)
-    assert "/nowhere/ggml-small.bin does not exist" in " ".join(result.stdout.split())
+    assert "/nowhere/ggml-small.bin does not exist" in result.said
 
 
 def test_option_with_blanks_is_refused(build):
     result = build.run(check=False, artifact_build_cmake_flags=["-DCMAKE_C_FLAGS=-O2 -g"])
-    assert "artifact_build_cmake_flags takes options of the form" in " ".join(result.stdout.split())
+    assert "artifact_build_cmake_flags takes options of the form" in result.said
 
 
 def test_silent_daemon_gives_one_clear_message(build, tmp_path):
     result = build.run(check=False, env={"DOCKER_HOST": f"unix://{tmp_path}/no.sock"})
     assert result.returncode != 0
-    assert "Docker does not answer" in result.stdout
+    assert "Docker does not answer" in result.output
 
 
 def test_full_disk_is_found_before_the_build(build):
     shutil.rmtree(build.dist)
     result = build.run(check=False, __artifact_build_docker_bytes=10**18)
     assert result.returncode != 0
-    assert "make room" in result.stdout
+    assert "make room" in result.output
 
 
 def test_user_mistakes_show_no_traceback(build):
     result = build.run(check=False, artifact_build_whisper_cpp_path="/nowhere")
     assert result.returncode != 0
-    assert "/nowhere does not exist" in " ".join(result.stdout.split())
-    assert "Traceback" not in result.stdout
+    assert "/nowhere does not exist" in result.said
+    assert "Traceback" not in result.output
 
 
 def docker_build(context: Path, *arguments: str) -> str:

@@ -13,8 +13,9 @@ import uuid
 
 import pytest
 
-from host_container import ROOT, Host, Hosts, Play
+from host_container import Host, Hosts
 from packages import variant
+from playbook import ROOT, Play
 from whisper_store.client import s3_client
 from whisper_store.store import Store
 from whisper_xeon.package import MANIFEST_NAME, encode_manifest

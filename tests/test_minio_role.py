@@ -25,31 +25,31 @@ def container(minio):
 
 @pytest.fixture(scope="module")
 def second_run(minio):
-    """Output of the playbook's second run, as wordy as anyone makes it."""
-    return minio.play(PLAYBOOK, "-vvv", "--diff").stdout
+    """The playbook's second run, as wordy as anyone makes it."""
+    return minio.play(PLAYBOOK, "-vvv", "--diff")
 
 
 def test_second_run_changes_nothing(second_run):
-    assert "changed=0 " in second_run
+    assert second_run.changed == 0
 
 
 def test_no_output_shows_a_secret(minio, second_run):
-    assert [secret for secret in minio.secrets if secret in second_run] == []
+    assert [secret for secret in minio.secrets if secret in second_run.output] == []
 
 
 def test_check_mode_of_a_running_server_changes_nothing(minio):
-    assert "changed=0 " in minio.play(PLAYBOOK, "--check").stdout
+    assert minio.play(PLAYBOOK, "--check").changed == 0
 
 
 def test_check_mode_passes_where_nothing_is_yet(minio):
     result = minio.play(PLAYBOOK, "--check", "-e", "minio_container_name=whisper-xeon-test-absent")
-    assert "failed=0" in result.stdout
+    assert "failed=0" in result.output
     assert "whisper-xeon-test-absent" not in docker("ps", "--all", "--format", "{{.Names}}")
 
 
 def test_stopped_container_is_started_as_it_was(minio):
     docker("stop", CONTAINER)
-    assert "changed=1 " in minio.play(PLAYBOOK).stdout
+    assert minio.play(PLAYBOOK).changed == 1
 
 
 def test_new_password_is_taken_over(minio):
@@ -117,14 +117,14 @@ def test_container_without_its_password_file_never_falls_back_to_a_default(conta
 def test_guessable_credentials_are_refused(minio, variables):
     result = minio.play(PLAYBOOK, "-e", json.dumps(variables), check=False)
     assert result.returncode != 0
-    assert "at least 12" in " ".join(result.stdout.split())
+    assert "at least 12" in result.said
 
 
 def test_existing_store_is_only_checked(minio):
     result = minio.play(
         PLAYBOOK, "-e", "whisper_store_managed=false", "-e", "minio_container_name=whisper-xeon-test-absent"
     )
-    assert "changed=0 " in result.stdout
+    assert result.changed == 0
     assert "whisper-xeon-test-absent" not in docker("ps", "--all", "--format", "{{.Names}}")
 
 
@@ -133,4 +133,4 @@ def test_existing_store_that_is_not_there_is_named(minio):
         PLAYBOOK, "-e", "whisper_store_managed=false", "-e", "whisper_store_endpoint=http://127.0.0.1:9", check=False
     )
     assert result.returncode != 0
-    assert "http://127.0.0.1:9 does not answer" in " ".join(result.stdout.split())
+    assert "http://127.0.0.1:9 does not answer" in result.said

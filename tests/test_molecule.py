@@ -3,7 +3,7 @@
 import os
 import subprocess
 
-from conftest import ROOT
+from playbook import ROOT
 
 
 def molecule(command: str, artifacts_dir) -> subprocess.CompletedProcess:

@@ -32,7 +32,7 @@ def fresh_package(small_package, tmp_path):
 
 @pytest.fixture
 def play_role(minio, tmp_path):
-    """Run the role, or another of its entry points, with variables; returns the completed process."""
+    """Run the role, or another of its entry points, with variables; returns how it ended."""
 
     def play(*arguments, tasks_from="main", tasks_after=(), check=True, **variables):
         include = {"name": "artifact_publish", "tasks_from": tasks_from}
@@ -52,8 +52,8 @@ def test_first_run_changes_and_second_does_not(play_role, channel, fresh_package
         "artifact_publish_packages": [str(fresh_package.directory)],
         "artifact_publish_channel": channel,
     }
-    assert "changed=1 " in play_role(**variables).stdout
-    assert "changed=0 " in play_role(**variables).stdout
+    assert play_role(**variables).changed == 1
+    assert play_role(**variables).changed == 0
 
 
 def test_check_mode_shows_the_change_and_makes_none(minio, play_role, channel, fresh_package):
@@ -63,8 +63,8 @@ def test_check_mode_shows_the_change_and_makes_none(minio, play_role, channel, f
         artifact_publish_packages=[str(fresh_package.directory)],
         artifact_publish_channel=channel,
     )
-    assert "changed=1 " in result.stdout
-    assert fresh_package.release_id in result.stdout
+    assert result.changed == 1
+    assert fresh_package.release_id in result.output
     assert Store(minio.settings("reader")).read_channel(channel).models == {}
 
 
@@ -72,7 +72,7 @@ def test_check_mode_before_the_first_build_only_announces(play_role, channel, tm
     result = play_role(
         "--check", artifact_publish_packages=[str(tmp_path / "absent")], artifact_publish_channel=channel
     )
-    assert "changed=1 " in result.stdout
+    assert result.changed == 1
 
 
 def test_diff_shows_the_channel_before_and_after(play_role, channel, small_package, fresh_package):
@@ -80,8 +80,8 @@ def test_diff_shows_the_channel_before_and_after(play_role, channel, small_packa
     result = play_role(
         "--diff", artifact_publish_packages=[str(fresh_package.directory)], artifact_publish_channel=channel
     )
-    assert f'-   "release_id": "{small_package.release_id}"' in result.stdout
-    assert f'+   "release_id": "{fresh_package.release_id}"' in result.stdout
+    assert f'-   "release_id": "{small_package.release_id}"' in result.output
+    assert f'+   "release_id": "{fresh_package.release_id}"' in result.output
 
 
 def test_resolved_urls_are_good_for_a_machine_without_a_credential(play_role, channel, fresh_package, tmp_path):
@@ -123,7 +123,7 @@ def test_no_output_shows_a_secret_or_a_signature(minio, play_role, channel, fres
         artifact_publish_model="small",
         artifact_publish_channel=channel,
     )
-    output = published.stdout + resolved.stdout
+    output = published.output + resolved.output
     assert [secret for secret in minio.secrets if secret in output] == []
     assert "X-Amz-Signature" not in output
 
@@ -141,11 +141,11 @@ def test_no_output_shows_a_secret_or_a_signature(minio, play_role, channel, fres
 def test_unusable_store_is_told_in_one_message(play_role, variables, message):
     result = play_role(tasks_from="check", check=False, **variables)
     assert result.returncode != 0
-    assert message in " ".join(result.stdout.split())
-    assert "Traceback" not in result.stdout
+    assert message in result.said
+    assert "Traceback" not in result.output
 
 
 def test_unknown_model_names_the_known_ones(play_role):
     result = play_role(tasks_from="resolve", check=False, artifact_publish_model="huge")
     assert result.returncode != 0
-    assert "choose one of small, medium" in " ".join(result.stdout.split())
+    assert "choose one of small, medium" in result.said

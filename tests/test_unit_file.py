@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 
-from conftest import ROOT
+from playbook import ROOT, run_playbook
 
 ROLE = ROOT / "roles" / "whisper_service"
 THRESHOLD = 4  # systemd-analyze counts in tenths
@@ -38,16 +37,7 @@ def render(tmp_path_factory):
         given = {"ansible_python_interpreter": sys.executable, **variables}
         playbook = folder / "render.yml"
         playbook.write_text(json.dumps([play]), encoding="utf-8")
-        result = subprocess.run(
-            ["ansible-playbook", "-i", "localhost,", "-c", "local", str(playbook), "-e", json.dumps(given)],
-            cwd=ROOT,
-            env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert result.returncode == 0, result.stdout
+        run_playbook(playbook, "-c", "local", "-e", json.dumps(given), inventory="localhost,")
         return folder
 
     return run

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import array
 import contextlib
 import functools
 import json
 import os
-import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
-from conftest import RECORDINGS
+from recordings import RECORDINGS, samples
 from service import Service, is_running, process_stat, running_service, submit, wait_for
-from whisper_xeon.audio.decode import decode, map_samples
 from whisper_xeon.engine import LibraryLoadError, UnsupportedOptionError, WhisperLibraryAdapter, WhisperLibraryError
 from whisper_xeon.engine.cli import WhisperCliAdapter
 from whisper_xeon.transcript import DecodeOptions, Segment, Transcript
@@ -33,19 +30,6 @@ def cli(artifacts_dir):
 def library(artifacts_dir):
     with WhisperLibraryAdapter("small", artifacts_dir, threads=1) as adapter:
         yield adapter
-
-
-@pytest.fixture
-def folder(small_package, tmp_path) -> Path:
-    """A copy of the small package that a test may spoil."""
-    return shutil.copytree(small_package.directory, tmp_path / small_package.name)
-
-
-def samples(name: str) -> array.array:
-    with open(RECORDINGS / name, "rb") as stream, decode(stream.fileno(), max_seconds=600) as audio:
-        result = array.array("f")
-        result.frombytes(map_samples(audio.fd, audio.samples))
-        return result
 
 
 @functools.cache
@@ -108,17 +92,17 @@ def test_an_unknown_language_is_refused(cli):
         cli.transcribe_pcm(samples("en-00.wav"), DecodeOptions(language="klingon"))
 
 
-def test_a_program_that_writes_nothing_is_an_error_with_its_status(folder):
-    (folder / "whisper-cli").write_text("#!/bin/sh\necho no memory >&2\nexit 3\n")
-    adapter = WhisperCliAdapter("small", folder.parent)
+def test_a_program_that_writes_nothing_is_an_error_with_its_status(package_copy):
+    (package_copy / "whisper-cli").write_text("#!/bin/sh\necho no memory >&2\nexit 3\n")
+    adapter = WhisperCliAdapter("small", package_copy.parent)
     with pytest.raises(WhisperLibraryError, match=r"no memory \(status 3\)"):
         adapter.transcribe_pcm(samples("en-00.wav"))
 
 
-def test_a_program_that_is_no_program_is_refused_at_the_start(folder):
-    (folder / "whisper-cli").chmod(0o644)
+def test_a_program_that_is_no_program_is_refused_at_the_start(package_copy):
+    (package_copy / "whisper-cli").chmod(0o644)
     with pytest.raises(LibraryLoadError, match="whisper-cli is missing or must not be executed: fetch the package"):
-        WhisperCliAdapter("small", folder.parent)
+        WhisperCliAdapter("small", package_copy.parent)
 
 
 # In the service.

@@ -8,7 +8,6 @@ import functools
 import gc
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +15,9 @@ from pathlib import Path
 import pytest
 
 import whisper_xeon
-from conftest import RECORDINGS
+from recordings import RECORDINGS, samples
 from whisper_xeon import LibraryLoadError, ModelInitError, WhisperLibraryAdapter, WhisperLibraryError
-from whisper_xeon.audio.decode import SAMPLE_RATE, AudioError, decode, map_samples
+from whisper_xeon.audio.decode import SAMPLE_RATE, AudioError
 from whisper_xeon.engine import UnsupportedOptionError
 from whisper_xeon.engine.cores import available_cores
 from whisper_xeon.engine.library import choose_variant, cpu_flags
@@ -46,19 +45,6 @@ def adapter(model, artifacts_dir):
 def small(artifacts_dir):
     with WhisperLibraryAdapter("small", artifacts_dir) as adapter:
         yield adapter
-
-
-@pytest.fixture
-def folder(small_package, tmp_path) -> Path:
-    """A copy of the small package that a test may spoil."""
-    return shutil.copytree(small_package.directory, tmp_path / small_package.name)
-
-
-def samples(name: str) -> array.array:
-    with open(RECORDINGS / name, "rb") as stream, decode(stream.fileno(), max_seconds=600) as audio:
-        result = array.array("f")
-        result.frombytes(map_samples(audio.fd, audio.samples))
-        return result
 
 
 def listen(adapter: WhisperLibraryAdapter, name: str, **options) -> Transcript:
@@ -412,30 +398,30 @@ def test_an_unknown_model_is_a_load_error_that_names_the_models(tmp_path):
         WhisperLibraryAdapter("huge", tmp_path)
 
 
-def test_a_missing_model_file_is_a_model_error(folder):
-    Package(folder).model_file.unlink()
+def test_a_missing_model_file_is_a_model_error(package_copy):
+    Package(package_copy).model_file.unlink()
     with pytest.raises(ModelInitError, match=r"ggml-small-q5_1\.bin does not exist"):
-        WhisperLibraryAdapter("small", folder.parent)
+        WhisperLibraryAdapter("small", package_copy.parent)
 
 
 @pytest.mark.parametrize("name", ["libggml-base.so.0", "libggml-cpu.so.0", "libggml.so.0", "libwhisper.so.1"])
-def test_a_missing_library_is_said(folder, name):
-    (folder / name).unlink()
-    assert load_elsewhere(folder) == f"{folder / name} is missing: fetch the package again"
+def test_a_missing_library_is_said(package_copy, name):
+    (package_copy / name).unlink()
+    assert load_elsewhere(package_copy) == f"{package_copy / name} is missing: fetch the package again"
 
 
-def test_a_damaged_library_is_said(folder):
-    (folder / "libwhisper.so.1").write_bytes(b"\x7fELF" + bytes(1000))
-    assert load_elsewhere(folder).startswith("libwhisper.so.1 cannot be loaded (")
+def test_a_damaged_library_is_said(package_copy):
+    (package_copy / "libwhisper.so.1").write_bytes(b"\x7fELF" + bytes(1000))
+    assert load_elsewhere(package_copy).startswith("libwhisper.so.1 cannot be loaded (")
 
 
-def test_a_processor_without_the_instructions_is_refused_before_anything_is_mapped(folder):
+def test_a_processor_without_the_instructions_is_refused_before_anything_is_mapped(package_copy):
     def demand(manifest):
         manifest["variants"][0]["cpu_flags"].append("avx9000")
 
-    rewrite(folder, demand)
-    (folder / "libggml-base.so.0").unlink()
-    assert load_elsewhere(folder).startswith("this host's processor lacks avx9000: whisper_small_xeon needs")
+    rewrite(package_copy, demand)
+    (package_copy / "libggml-base.so.0").unlink()
+    assert load_elsewhere(package_copy).startswith("this host's processor lacks avx9000: whisper_small_xeon needs")
 
 
 def test_an_old_processor_is_refused_in_one_line_that_names_all_it_lacks(small_package):
@@ -444,11 +430,11 @@ def test_an_old_processor_is_refused_in_one_line_that_names_all_it_lacks(small_p
         choose_variant(small_package, frozenset({"sse", "sse2"}))
 
 
-def test_the_most_demanding_variant_that_runs_is_chosen(folder):
-    baseline = Package(folder).manifest["variants"][0]
+def test_the_most_demanding_variant_that_runs_is_chosen(package_copy):
+    baseline = Package(package_copy).manifest["variants"][0]
     more = {**baseline, "name": "more", "cpu_flags": [*baseline["cpu_flags"], "avx9000"]}
-    rewrite(folder, lambda manifest: manifest["variants"].append(more))
-    package, host = Package(folder), frozenset(baseline["cpu_flags"])
+    rewrite(package_copy, lambda manifest: manifest["variants"].append(more))
+    package, host = Package(package_copy), frozenset(baseline["cpu_flags"])
     assert choose_variant(package, host)["name"] == "baseline"
     assert choose_variant(package, host | {"avx9000"})["name"] == "more"
 
@@ -473,14 +459,14 @@ LAYOUT = "libwhisper has another memory layout than expected"
         (lambda abi: abi["whisper_token_data"]["fields"]["t0"].update(offset=8), "bytes at offset"),
     ],
 )
-def test_an_impossible_layout_is_refused(folder, change, message):
-    rewrite(folder, lambda manifest: change(manifest["abi"]))
-    error = load_elsewhere(folder)
+def test_an_impossible_layout_is_refused(package_copy, change, message):
+    rewrite(package_copy, lambda manifest: change(manifest["abi"]))
+    error = load_elsewhere(package_copy)
     assert error.startswith(LAYOUT)
     assert message in error
 
 
-def test_the_layout_of_another_release_is_noticed_by_the_librarys_defaults(folder):
+def test_the_layout_of_another_release_is_noticed_by_the_librarys_defaults(package_copy):
     """As between whisper.cpp 1.8.0 and 1.8.1: a new field, and everything after it eight bytes later."""
 
     def newer(manifest):
@@ -489,23 +475,23 @@ def test_the_layout_of_another_release_is_noticed_by_the_librarys_defaults(folde
         for field in layout["fields"].values():
             field["offset"] += 8 if field["offset"] > 72 else 0
 
-    rewrite(folder, newer)
-    assert load_elsewhere(folder).startswith(f"{LAYOUT} (whisper_full_params.prompt_n_tokens defaults to")
+    rewrite(package_copy, newer)
+    assert load_elsewhere(package_copy).startswith(f"{LAYOUT} (whisper_full_params.prompt_n_tokens defaults to")
 
 
-def test_a_library_of_another_version_than_the_manifest_says_is_refused(folder):
-    rewrite(folder, lambda manifest: manifest["whisper_cpp"].update(version="1.7.4"))
-    assert "its manifest says 1.7.4: fetch the package again" in load_elsewhere(folder)
+def test_a_library_of_another_version_than_the_manifest_says_is_refused(package_copy):
+    rewrite(package_copy, lambda manifest: manifest["whisper_cpp"].update(version="1.7.4"))
+    assert "its manifest says 1.7.4: fetch the package again" in load_elsewhere(package_copy)
 
 
-def test_a_second_build_in_the_same_process_is_refused(folder, small):
-    (folder / "libwhisper.so").unlink()
+def test_a_second_build_in_the_same_process_is_refused(package_copy, small):
+    (package_copy / "libwhisper.so").unlink()
     rewrite(
-        folder,
+        package_copy,
         lambda manifest: manifest["files"].remove(next(f for f in manifest["files"] if f["path"] == "libwhisper.so")),
     )
     with pytest.raises(LibraryLoadError, match="another build"):
-        WhisperLibraryAdapter("small", folder.parent)
+        WhisperLibraryAdapter("small", package_copy.parent)
 
 
 # The rest.

@@ -1,0 +1,63 @@
+"""The one way in which tests run `ansible-playbook`, and how a run ended."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+INVENTORY = ROOT / "tests" / "inventory"
+
+
+@dataclass(frozen=True)
+class Play:
+    """How a run of a playbook ended."""
+
+    returncode: int
+    output: str  # standard error in it
+
+    @property
+    def said(self) -> str:
+        """The output on one line, for messages that Ansible wraps."""
+        return " ".join(self.output.split())
+
+    @property
+    def changed(self) -> int:
+        """Number of changes on all hosts, from the recap."""
+        counts = re.findall(r"\bok=\d+ +changed=(\d+)", self.output)
+        assert counts, f"the run was for no host:\n{self.output}"
+        return sum(map(int, counts))
+
+
+def run_playbook(
+    playbook: Path | str,
+    *arguments: str,
+    inventory: Path | str = INVENTORY,
+    check: bool = True,
+    env: dict[str, str] | None = None,
+    timeout: float = 2400,
+) -> Play:
+    """Run a playbook from the repository's root.
+
+    With `check` a failed run fails the test with the last 20,000 characters of the output. `timeout` is in seconds.
+    """
+    command = ["ansible-playbook", "-i", str(inventory), str(playbook), *arguments]
+    result = subprocess.run(
+        command,
+        cwd=ROOT,
+        # PWD as a shell would set it: folders that are relative are meant from there.
+        env={**os.environ, "PWD": str(ROOT), "ANSIBLE_NOCOLOR": "1", **(env or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+    )
+    if check and result.returncode:
+        pytest.fail(f"{' '.join(command)} ended with {result.returncode}:\n{result.stdout[-20000:]}", pytrace=False)
+    return Play(result.returncode, result.stdout)
