@@ -217,8 +217,9 @@ def submit(service: Service, path: Path, **fields: str) -> socket.socket:
     """Send a transcription request whole and return the socket without waiting for the answer."""
     body, content_type = encode_form([("file", path), *fields.items()])
     sock = socket.create_connection(("127.0.0.1", service.port), timeout=60)
-    head = f"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: {content_type}\r\n"
-    sock.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    headers = {"Host": "a", "Connection": "close", "Content-Type": content_type, "Content-Length": len(body)}
+    lines = [f"{name}: {value}\r\n" for name, value in {**headers, **service.headers}.items()]
+    sock.sendall(f"POST /v1/audio/transcriptions HTTP/1.1\r\n{''.join(lines)}\r\n".encode() + body)
     return sock
 
 

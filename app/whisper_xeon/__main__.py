@@ -187,7 +187,8 @@ def _raise_file_limit() -> None:
 def _listen(settings: Settings, application: Application) -> Server:
     try:
         inherited = inherited_socket()
-        server = Server(application, inherited or (settings.host, settings.port))
+        address = inherited or (settings.host, settings.port)
+        server = Server(application, address, answered=application.metrics.answered)
     except SocketActivationError as error:
         raise StartError(f"the socket from systemd is of no use: {error}") from None
     except OSError as error:

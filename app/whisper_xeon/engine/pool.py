@@ -153,6 +153,7 @@ class EnginePool:
         self._average_s: float | None = None
         self._counts: collections.Counter[str] = collections.Counter()
         self._control: socket.socket | None = None
+        self._zygote_pid: int | None = None
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_in.setblocking(False)
         self._supervisor = threading.Thread(target=self._supervise, name="engine-supervisor", daemon=True)
@@ -222,7 +223,7 @@ class EnginePool:
                 self._changed.notify_all()
 
     def stats(self) -> dict[str, Any]:
-        """Return gauges and counters for `/version` and metrics."""
+        """Return gauges and counters for `/version` and `/metrics`."""
         with self._changed:
             states = collections.Counter(worker.state for worker in self._workers.values())
             return {
@@ -246,6 +247,12 @@ class EnginePool:
         """Return the process ids of the workers that can take, or have, a request."""
         with self._changed:
             return [w.pid for w in self._workers.values() if w.pid and w.state in ("idle", "busy")]
+
+    def pids(self) -> list[int]:
+        """Return the process ids of the zygote and of all workers, whatever their state."""
+        with self._changed:
+            pids = [self._zygote_pid, *(worker.pid for worker in self._workers.values())]
+        return [pid for pid in pids if pid]
 
     def stop(self, grace: float) -> None:
         """Take no more requests, let those inside finish for `grace` seconds, then end every process."""
@@ -430,7 +437,7 @@ class EnginePool:
         finally:
             theirs.close()
         with self._changed:
-            self._control = ours
+            self._control, self._zygote_pid = ours, zygote.pid
         ended: tuple[str, bool] | None = None
         try:
             ours.settimeout(_ANSWER_S)
@@ -550,6 +557,7 @@ class EnginePool:
             zygote.kill()
             zygote.wait()
         with self._changed:
+            self._zygote_pid = None
             orphans = [worker.pid for worker in self._workers.values() if worker.pid]
             for worker in list(self._workers.values()):
                 worker.with_zygote = True
@@ -563,9 +571,9 @@ class EnginePool:
         worker.gone = True
         del self._workers[worker.number]
         self._close_if_done(worker)
+        self._counts["restarts"] += 1
         if worker.with_zygote:
             return
-        self._counts["restarts"] += 1
         if not worker.killed:
             self._counts["crashes"] += 1
             reason = _describe(-os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status))

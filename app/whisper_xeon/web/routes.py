@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import hmac
 import math
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from typing import Any, Callable
 from urllib.parse import parse_qsl
 
 import whisper_xeon
+from whisper_xeon import metrics
 from whisper_xeon.audio.decode import AudioError, AudioTooLong, DecoderMissing, PcmAudio, UnreadableAudio, decode
 from whisper_xeon.engine.cores import available_cores
 from whisper_xeon.engine.pool import (
@@ -102,13 +104,16 @@ class Application:
             f"whisper-{package.model}",
             package.name,
         }
+        transcribing = {"/transcribe": self._transcribe, "/v1/audio/transcriptions": self._transcriptions}
+        self.metrics = metrics.Metrics(transcribing, info=self._info(), started_at=started_at)
+        self._memory = metrics.Memory(lambda: (os.getpid(), *pool.pids()))
         self._routes: dict[str, dict[str, Handler]] = {
             "/health": {"GET": self._live},
             "/healthz": {"GET": self._live},
             "/readyz": {"GET": self._ready},
             "/version": {"GET": self._version},
-            "/transcribe": {"POST": self._guarded(self._transcribe)},
-            "/v1/audio/transcriptions": {"POST": self._guarded(self._transcriptions)},
+            "/metrics": {"GET": self._metrics},
+            **{path: {"POST": self._guarded(handler)} for path, handler in transcribing.items()},
         }
 
     def __call__(self, request: Request) -> Response:
@@ -153,20 +158,28 @@ class Application:
         state = self._pool.state
         return _json(503, {"status": state, "reason": _NOT_READY[state]}, {"Retry-After": "1"})
 
+    def _info(self) -> dict[str, str]:
+        """What runs, as far as it is known from the start."""
+        return {
+            "version": whisper_xeon.__version__,
+            "model": self._package.model,
+            "release_id": self._package.release_id,
+            "whisper_cpp": self._package.manifest["whisper_cpp"]["version"],
+            "adapter": self._settings.adapter,
+        }
+
+    def _metrics(self, request: Request) -> Response:
+        page = self.metrics.render(self._pool.stats(), ready_at=self._pool.loaded_at, memory=self._memory.read())
+        return Response(200, page, metrics.CONTENT_TYPE)
+
     def _version(self, request: Request) -> Response:
-        manifest = self._package.manifest
-        stats = self._pool.stats()
         return _json(
             200,
             {
-                "version": whisper_xeon.__version__,
-                "model": self._package.model,
+                **self._info(),
                 "package": self._package.name,
-                "release_id": self._package.release_id,
                 "quantization": self._package.quantization,
-                "whisper_cpp": manifest["whisper_cpp"]["version"],
-                "adapter": self._settings.adapter,
-                "cpu_variant": stats["cpu_variant"],
+                "cpu_variant": self._pool.stats()["cpu_variant"],
                 "engines": self._settings.engines,
                 "threads": self._settings.threads,
                 "state": self._pool.state,
@@ -297,7 +310,8 @@ class Application:
         return asked or ("segment",)
 
     def _run(self, request: Request, upload: SpooledFile, options: DecodeOptions) -> _Timed:
-        deadline = time.monotonic() + self._settings.request_timeout
+        begun = time.monotonic()
+        deadline = begun + self._settings.request_timeout
         try:
             with contextlib.ExitStack() as stack:
                 with self._decoder(request, deadline):
@@ -309,13 +323,15 @@ class Application:
                     decode_s = time.monotonic() - start
                 upload.close()
                 stack.enter_context(self._spooled(audio))
-                request.log.update(audio_seconds=round(audio.duration, 2), decode_ms=_ms(decode_s))
+                duration = audio.duration
+                request.log.update(audio_seconds=round(duration, 2), decode_ms=_ms(decode_s))
                 result = self._pool.transcribe(audio, options, deadline=deadline, cancelled=request.client_gone)
         except (AudioError, EngineError) as error:
             if isinstance(error, EngineFailed):  # the answer does not say why
                 request.log["reason"] = str(error)
             raise self._failure(error) from error
         request.log.update(wait_ms=_ms(result.wait_s), compute_ms=_ms(result.compute_s), attempts=result.attempts)
+        self.metrics.transcribed(audio_s=duration, wait_s=result.wait_s, total_s=time.monotonic() - begun)
         return _Timed(result, decode_s)
 
     @contextlib.contextmanager

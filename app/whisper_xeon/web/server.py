@@ -31,7 +31,7 @@ _REFUSED_AT_ONCE = 64  # connections too many that are told so at the same time;
 _REFUSED_SECONDS = 1.0
 _FIRST_REQUEST_WHILE_STOPPING = 1.0  # a connection made just before the stop still gets its request in
 _NOTICE_STOP_SECONDS = 0.25
-_CLIENT_GONE_STATUS = 499  # nginx's number for it; only ever logged
+_CLIENT_GONE_STATUS = 499  # nginx's number for it; only ever logged and counted
 
 
 @dataclass
@@ -71,13 +71,20 @@ class Server(ThreadingHTTPServer):
     allow_reuse_port = False  # two services on one port would share its requests by chance
 
     def __init__(
-        self, application: Application, address: tuple[str, int] | socket.socket, *, limits: Limits | None = None
+        self,
+        application: Application,
+        address: tuple[str, int] | socket.socket,
+        *,
+        limits: Limits | None = None,
+        answered: Callable[[str | None, int], None] = lambda route, status: None,
     ):
         """Listen on a host and port, or take a socket that listens already and outlives this process.
 
+        `answered` is called after each request with its route (None: unknown) and status (499: the client left).
         Raises `OSError`.
         """
         self.application = application
+        self.answered = answered
         self.limits = limits or Limits()
         self.places = Places(self.limits.connections)
         self.stopping = False
@@ -221,6 +228,7 @@ class Handler(BaseHTTPRequestHandler):
             self._fields["bytes"] = request.body.received if request else 0
             self._fields["total_ms"] = round((time.monotonic() - self._start) * 1000, 1)
             self.log_request(status)
+            self.server.answered(self._fields["route"], status)
         if unread:
             linger(self.connection, self.server.limits.linger)
         self._kept = True

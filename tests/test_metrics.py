@@ -1,0 +1,238 @@
+"""`GET /metrics`: Prometheus' text format, read by a parser of its own grammar, and what each figure counts."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from service import ADAPTERS, EXACT, RECORDINGS, Service, running_service, submit, wait_for
+from whisper_xeon.metrics import Memory, Metrics
+
+OPENAI = "/v1/audio/transcriptions"
+CLIP = "en-00.wav"
+STATS = {"queued": 3, "idle": 1, "busy": 2, "restarts": 5, "cpu_variant": None}
+# The grammar of version 0.0.4; a label's value may hold anything but bare quotes, backslashes and line ends.
+_LABEL = r'[a-z_]+="(?:[^"\\\n]|\\["\\n])*"'
+_SAMPLE = re.compile(rf"([a-z_]+)(?:\{{({_LABEL}(?:,{_LABEL})*)\}})? (-?[0-9.e+-]+)")
+
+
+def parse(page: str) -> dict[tuple[str, ...], float]:
+    """Return each sample by its name and its labels as they are written; a line that is none fails."""
+    samples, family = {}, ""
+    assert page.endswith("\n")
+    for line in page.splitlines():
+        comment = re.fullmatch(r"# (HELP|TYPE) (whisper_[a-z_]+) (\S.*)", line)
+        if comment:
+            family = comment.group(2)
+            continue
+        name, labels, value = _SAMPLE.fullmatch(line).groups()
+        assert name.startswith(family)
+        key = (name, *(labels or "").split(",")) if labels else (name,)
+        assert key not in samples
+        samples[key] = float(value)
+    return samples
+
+
+def rendered(metrics: Metrics, *, ready_at: float | None = None, memory: int | None = None) -> dict:
+    return parse(metrics.render(STATS, ready_at=ready_at, memory=memory).decode())
+
+
+@pytest.fixture
+def metrics():
+    return Metrics(["/a", "/b"], info={"model": "small"}, started_at=12.5)
+
+
+def requests(route: str, status: int) -> tuple[str, ...]:
+    return ("whisper_requests_total", f'route="{route}"', f'status="{status}"')
+
+
+def test_requests_are_counted_by_route_and_status(metrics):
+    for route, status in (("/a", 200), ("/a", 200), ("/a", 499), ("/b", 504)):
+        metrics.answered(route, status)
+    counted = {key: value for key, value in rendered(metrics).items() if key[0] == "whisper_requests_total"}
+    assert counted == {
+        requests("/a", 200): 2,
+        requests("/a", 499): 1,
+        requests("/b", 200): 0,  # so that the first one is seen as an increase
+        requests("/b", 504): 1,
+    }
+
+
+@pytest.mark.parametrize("route", [None, "/health", '/x"} 1\n'])
+def test_other_routes_are_not_counted(metrics, route):
+    before = rendered(metrics)
+    metrics.answered(route, 404)
+    assert rendered(metrics) == before
+
+
+def test_a_histogram_counts_each_value_in_its_bucket_and_all_above(metrics):
+    for seconds in (0.05, 0.3, 0.4, 7000):
+        metrics.transcribed(audio_s=1, wait_s=0, total_s=seconds)
+    samples = rendered(metrics)
+    buckets = {key[1]: value for key, value in samples.items() if key[0] == "whisper_request_seconds_bucket"}
+    below = [buckets[f'le="{limit}"'] for limit in ("0.05", "0.1", "0.25", "0.5", "1", "1800", "+Inf")]
+    assert below == [1, 1, 1, 3, 3, 3, 4]
+    assert samples[("whisper_request_seconds_count",)] == 4
+    assert samples[("whisper_request_seconds_sum",)] == pytest.approx(7000.75)
+    assert samples[("whisper_audio_seconds_total",)] == 4
+
+
+def test_gauges_are_those_of_the_pool(metrics):
+    samples = rendered(metrics)
+    assert samples[("whisper_queue_waiting",)] == 3
+    assert samples[("whisper_engines",)] == 3
+    assert samples[("whisper_engines_busy",)] == 2
+    assert samples[("whisper_engine_restarts_total",)] == 5
+    assert samples[("whisper_start_time_seconds",)] == 12.5
+
+
+def test_what_is_not_known_yet_is_absent(metrics):
+    names = {key[0] for key in rendered(metrics)}
+    assert names.isdisjoint({"whisper_ready_timestamp_seconds", "whisper_memory_bytes"})
+    samples = rendered(metrics, ready_at=99.0, memory=1 << 30)
+    assert samples[("whisper_ready_timestamp_seconds",)] == 99
+    assert samples[("whisper_memory_bytes",)] == 1 << 30
+
+
+def test_labels_are_escaped():
+    metrics = Metrics([], info={"version": 'a"b\\c\nd'}, started_at=0)
+    assert '{version="a\\"b\\\\c\\nd",cpu_variant=""} 1\n' in metrics.render(STATS, ready_at=None, memory=None).decode()
+
+
+def test_memory_of_processes_that_are_gone_is_none():
+    assert Memory(lambda: [2**22 + 1]).read() is None
+
+
+@pytest.fixture(scope="module", params=ADAPTERS)
+def service(request, artifacts_dir, tmp_path_factory):
+    keys = tmp_path_factory.mktemp("keys") / "keys"
+    keys.write_text("key\n", encoding="ascii")
+    settings = {"WHISPER_ENGINES": "1", "WHISPER_ADAPTER": request.param, "WHISPER_API_KEY_FILE": str(keys)}
+    with running_service(artifacts_dir, **settings) as running:
+        running.headers["authorization"] = "Bearer key"
+        yield running
+
+
+def scrape(service) -> dict[tuple[str, ...], float]:
+    return parse(service.get("/metrics").text)
+
+
+def increase(service, action) -> dict[tuple[str, ...], float]:
+    """Return by how much each sample grew over an action; a request is counted just after its answer."""
+    before = scrape(service)
+    action()
+
+    def grown():
+        after = scrape(service)
+        return {key: value - before.get(key, 0) for key, value in after.items() if value != before.get(key, 0)}
+
+    wait_for(lambda: any(key[0] == "whisper_requests_total" for key in grown()))
+    return {key: value for key, value in grown().items() if key != ("whisper_memory_bytes",)}
+
+
+def test_it_is_open_and_of_prometheus_type(service):
+    answer = Service(service.process, service.port, service.log_file).get("/metrics")  # without the key
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+
+
+def test_each_family_is_described_and_typed(service):
+    page = service.get("/metrics").text
+    described = re.findall(r"^# HELP (\S+) \S", page, re.MULTILINE)
+    typed = dict(re.findall(r"^# TYPE (\S+) (counter|gauge|histogram)$", page, re.MULTILINE))
+    assert described == list(typed)
+    assert typed == {
+        "whisper_requests_total": "counter",
+        "whisper_audio_seconds_total": "counter",
+        "whisper_request_seconds": "histogram",
+        "whisper_wait_seconds": "histogram",
+        "whisper_queue_waiting": "gauge",
+        "whisper_engines": "gauge",
+        "whisper_engines_busy": "gauge",
+        "whisper_engine_restarts_total": "counter",
+        "whisper_start_time_seconds": "gauge",
+        "whisper_ready_timestamp_seconds": "gauge",
+        "whisper_memory_bytes": "gauge",
+        "whisper_info": "gauge",
+    }
+
+
+def test_info_says_what_runs_as_version_does(service):
+    version = service.get("/version").json
+    names = ("version", "model", "release_id", "whisper_cpp", "adapter", "cpu_variant")
+    assert scrape(service)[("whisper_info", *(f'{name}="{version[name]}"' for name in names))] == 1
+
+
+def test_a_transcription_is_counted_with_its_audio_and_its_times(service):
+    grown = increase(service, lambda: service.transcribe(CLIP))
+    assert grown[requests(OPENAI, 200)] == 1
+    assert grown[("whisper_audio_seconds_total",)] == pytest.approx(EXACT[CLIP]["seconds"], abs=0.01)
+    assert grown[("whisper_request_seconds_count",)] == grown[("whisper_wait_seconds_count",)] == 1
+    assert grown[("whisper_request_seconds_sum",)] > 0
+
+
+BROKEN_CHUNK = (
+    f"POST {OPENAI} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key\r\nContent-Type: audio/wav\r\n"
+    "Transfer-Encoding: chunked\r\n\r\nx\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "send"),
+    [
+        (401, lambda service: service.post_form(OPENAI, ("file", b""), authorization="Bearer wrong")),
+        (405, lambda service: service.get(OPENAI)),
+        (415, lambda service: service.request("POST", OPENAI, b"{}", content_type="text/plain")),
+        (422, lambda service: service.post_form(OPENAI, ("file", b"no sound"))),
+        (400, lambda service: service.raw(BROKEN_CHUNK.encode())),
+    ],
+)
+def test_a_refusal_is_counted_by_its_status_and_not_as_a_transcription(service, status, send):
+    assert increase(service, lambda: send(service)) == {requests(OPENAI, status): 1}
+
+
+def test_an_unknown_path_makes_no_new_series(service):
+    before = set(scrape(service))
+    service.get("/secret-path")
+    assert set(scrape(service)) == before
+
+
+def test_a_client_that_leaves_is_counted_and_its_engine_as_restarted(service):
+    def leave() -> None:
+        with submit(service, RECORDINGS / "long.wav"):
+            wait_for(lambda: scrape(service)[("whisper_engines_busy",)] == 1)
+
+    grown = increase(service, leave)
+    assert grown[requests(OPENAI, 499)] == 1
+    wait_for(lambda: scrape(service)[("whisper_engines",)] == 1)
+    assert scrape(service)[("whisper_engines_busy",)] == 0
+
+
+def test_memory_is_that_of_front_zygote_and_workers(artifacts_dir):
+    with running_service(artifacts_dir, WHISPER_ENGINES="2") as service:
+        wait_for(lambda: len(service.worker_pids()) == 2)
+        sizes = [pss(pid) for pid in (service.process.pid, *service.engine_pids())]
+        assert len(sizes) == 4
+        assert scrape(service)[("whisper_memory_bytes",)] == pytest.approx(sum(sizes), abs=min(sizes) / 2)
+
+
+def pss(pid: int) -> int:
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+    return int(re.search(r"^Pss: +(\d+) kB$", rollup, re.MULTILINE)[1]) * 1024
+
+
+def test_start_and_load_are_times_of_the_clock(service):
+    samples = scrape(service)
+    started, ready = samples[("whisper_start_time_seconds",)], samples[("whisper_ready_timestamp_seconds",)]
+    assert started <= ready <= time.time()
+
+
+def test_a_timeout_and_waiting_requests_are_counted(artifacts_dir):
+    settings = {"WHISPER_ENGINES": "1", "WHISPER_REQUEST_TIMEOUT": "2"}
+    with running_service(artifacts_dir, **settings) as service:
+        with submit(service, RECORDINGS / "long.wav"), submit(service, RECORDINGS / "long.wav"):
+            wait_for(lambda: scrape(service)[("whisper_queue_waiting",)] == 1)
+            wait_for(lambda: scrape(service).get(requests(OPENAI, 504)) == 2)
+        wait_for(lambda: scrape(service)[("whisper_engine_restarts_total",)] >= 1)
