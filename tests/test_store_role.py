@@ -91,18 +91,18 @@ def test_resolved_urls_are_good_for_a_machine_without_a_credential(play_role, ch
     download = {
         "name": "Download each file",
         "ansible.builtin.get_url": {
-            "url": "{{ item.url }}",
+            "url": "{{ artifact_publish_urls.small[item.path] }}",
             "dest": f"{target}/{{{{ item.path }}}}",
             "checksum": "sha256:{{ item.sha256 }}",
             "mode": "0644",
         },
-        "loop": "{{ artifact_publish_resolved.files }}",
+        "loop": "{{ artifact_publish_resolved.small.files }}",
         "no_log": True,
     }
     play_role(
         tasks_from="resolve",
         tasks_after=[download],
-        artifact_publish_model="small",
+        artifact_publish_models=["small"],
         artifact_publish_channel=channel,
         artifact_publish_host_endpoint=f"http://localhost:{PORT}",
         artifact_publish_access_key="{{ whisper_store_reader_access_key }}",
@@ -120,7 +120,7 @@ def test_no_output_shows_a_secret_or_a_signature(minio, play_role, channel, fres
     resolved = play_role(
         "-vvv",
         tasks_from="resolve",
-        artifact_publish_model="small",
+        artifact_publish_models=["small"],
         artifact_publish_channel=channel,
     )
     output = published.output + resolved.output
@@ -146,6 +146,6 @@ def test_unusable_store_is_told_in_one_message(play_role, variables, message):
 
 
 def test_unknown_model_names_the_known_ones(play_role):
-    result = play_role(tasks_from="resolve", check=False, artifact_publish_model="huge")
+    result = play_role(tasks_from="resolve", check=False, artifact_publish_models=["huge"])
     assert result.returncode != 0
     assert "choose one of small, medium" in result.said

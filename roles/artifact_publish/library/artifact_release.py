@@ -1,19 +1,19 @@
 #!/usr/bin/python
-"""Find a release in the artifact store, or check that the store can be used. Reads only."""
+"""Find releases in the artifact store, or check that the store can be used. Reads only."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: artifact_release
-short_description: Find a release in the artifact store
+short_description: Find releases in the artifact store
 description:
-  - Resolves a model and a channel, or a release id, to a release, and checks its manifest.
-  - Without a model it only checks that the endpoint answers, takes the credentials and has the bucket.
+  - Resolves models and a channel, or release ids, to releases, and checks their manifests.
+  - Without models it only checks that the endpoint answers, takes the credentials and has the bucket.
   - Needs botocore, and C(app/) of this repository on PYTHONPATH.
 options:
-  model: {type: str, description: Model to find; without it only the store is checked.}
-  channel: {type: str, default: stable, description: Channel that names the release.}
-  release: {type: str, default: "", description: Release id to use instead of the channel's.}
+  models: {type: list, elements: str, default: [], description: Models to find; without any only the store is checked.}
+  channel: {type: str, default: stable, description: Channel that names the releases.}
+  releases: {type: dict, default: {}, description: Model -> release id to use instead of the channel's.}
   url_endpoint:
     type: str
     default: ""
@@ -32,20 +32,20 @@ author: whisper-xeon
 
 EXAMPLES = r"""
 - artifact_release:
-    model: medium
+    models: [medium]
     endpoint: http://127.0.0.1:9000
     access_key: "{{ whisper_store_reader_access_key }}"
     secret_key: "{{ whisper_store_reader_secret_key }}"
-  register: release
+  register: found
 """
 
 RETURN = r"""
-release_id: {type: str, returned: with a model, description: Id of the release.}
-package: {type: str, returned: with a model, description: Folder name of its package.}
-manifest: {type: dict, returned: with a model, description: The checked manifest.}
-manifest_sha256: {type: str, returned: with a model, description: Digest of manifest.json.}
-files: {type: list, returned: with a model, description: "path, size, sha256, executable of each, manifest.json too."}
-urls: {type: dict, returned: with a url_endpoint, description: A URL for each path.}
+found:
+  type: dict
+  description: >-
+    For each model: release_id, package (its folder's name), manifest (checked), manifest_sha256, and files with path,
+    size, sha256 and executable of each, manifest.json too.
+urls: {type: dict, returned: with a url_endpoint, description: "For each model: path -> URL."}
 """
 
 from ansible.module_utils.artifact_store import STORE_ARGUMENTS, store_errors, store_of  # noqa: E402
@@ -55,33 +55,33 @@ from ansible.module_utils.basic import AnsibleModule  # noqa: E402 - Ansible wan
 def main():
     module = AnsibleModule(
         argument_spec={
-            "model": {"type": "str"},
+            "models": {"type": "list", "elements": "str", "default": []},
             "channel": {"type": "str", "default": "stable"},
-            "release": {"type": "str", "default": ""},
+            "releases": {"type": "dict", "default": {}},
             "url_endpoint": {"type": "str", "default": ""},
             "url_seconds": {"type": "int", "default": 3600},
             **STORE_ARGUMENTS,
         },
         supports_check_mode=True,
     )
-    result = {}
+    wanted = module.params
+    found, urls = {}, {}
     with store_errors(module):
         store = store_of(module)
-        if not module.params["model"]:
+        if not wanted["models"]:
             store.bucket.check()
-            module.exit_json(changed=False)
-        release = store.resolve(module.params["model"], module.params["channel"], module.params["release"])
-        if module.params["url_endpoint"]:
-            result["urls"] = store.signed_urls(release, module.params["url_seconds"], module.params["url_endpoint"])
-    module.exit_json(
-        changed=False,
-        release_id=release.release_id,
-        package=release.package,
-        manifest=release.manifest,
-        manifest_sha256=release.manifest_sha256,
-        files=release.files,
-        **result,
-    )
+        for model in wanted["models"]:
+            release = store.resolve(model, wanted["channel"], wanted["releases"].get(model))
+            found[model] = {
+                "release_id": release.release_id,
+                "package": release.package,
+                "manifest": release.manifest,
+                "manifest_sha256": release.manifest_sha256,
+                "files": release.files,
+            }
+            if wanted["url_endpoint"]:
+                urls[model] = store.signed_urls(release, wanted["url_seconds"], wanted["url_endpoint"])
+    module.exit_json(changed=False, found=found, urls=urls)
 
 
 if __name__ == "__main__":

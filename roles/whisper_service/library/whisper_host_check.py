@@ -1,25 +1,41 @@
-"""Ansible module: tell whether a host can run a package. It changes nothing and names every problem at once."""
+"""Ansible module: tell whether a host can take a deployment. It changes nothing and names every problem at once.
+
+It has to run where the service cannot, to say so: on any Linux with a Python that Ansible takes.
+"""
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 import re
 import shutil
+import socket
 import subprocess
+import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: whisper_host_check
-short_description: Tell whether a host can run a package
+short_description: Tell whether a host can take a deployment
 options:
   root: {type: path, required: true, description: Folder of the service; it need not exist.}
+  digest: {type: str, required: true, description: Name of the deployment; one that is there needs no more room.}
   variants: {type: list, elements: dict, required: true, description: CPU variants of the package with their cpu_flags.}
   minimum: {type: dict, required: true, description: glibc and glibcxx that the package needs.}
-  disk_mb: {type: int, required: true, description: Free space that the package needs below O(root).}
-  memory_mb: {type: int, required: true, description: Free memory that the model needs.}
+  package_mb: {type: int, required: true, description: Size of the package.}
+  memory_mb: {type: int, required: true, description: Memory of the model with one engine.}
   packages: {type: list, elements: str, default: [], description: Debian packages to look for.}
+  address: {type: str, default: "", description: "Address to listen on, IPv6 in brackets; empty means all."}
+  port: {type: int, required: true, description: Port to listen on.}
+  socket_unit: {type: str, required: true, description: The socket unit that may hold the port already.}
+  store_url: {type: str, description: "Signed address of a file in the store, if the package comes from there."}
+  store_sha256: {type: str, description: Digest of that file.}
 """
 
 RETURN = r"""
@@ -27,6 +43,9 @@ problems: {description: "One sentence each, with what to do; empty when the host
 packages_missing: {description: Those of the packages that are not installed, type: list}
 """
 
+OLDEST_PYTHON = (3, 9)
+STORE_TIMEOUT_S = 15
+STORE_MAX_BYTES = 1 << 20
 LIBSTDCXX = ("/usr/lib/x86_64-linux-gnu/libstdc++.so.6", "/usr/lib64/libstdc++.so.6")
 
 
@@ -73,6 +92,22 @@ def packages_missing(packages: list[str]) -> list[str]:
     return [package for package in packages if package not in installed]
 
 
+def system_problems() -> list[str]:
+    """Return what keeps this machine from being a host at all."""
+    found = []
+    machine = os.uname().machine
+    if machine != "x86_64":
+        found.append(f"the processor is {machine}: the package is for x86_64")
+    if not Path("/run/systemd/system").is_dir():
+        found.append("systemd does not run here: the service is a systemd unit")
+    if not shutil.which("dpkg-query"):
+        found.append("this is not a Debian, nor a relative of it: the role installs with apt-get")
+    if sys.version_info < OLDEST_PYTHON:
+        wanted = ".".join(map(str, OLDEST_PYTHON))
+        found.append(f"Python is {sys.version.split()[0]}, the service needs {wanted}: use a newer Debian")
+    return found
+
+
 def processor_problems(flags: set[str], variants: list[dict]) -> list[str]:
     """Return the problem of a processor that no variant of the package supports, if it is one."""
     lacking = [sorted(set(variant["cpu_flags"]) - flags) for variant in variants]
@@ -93,6 +128,95 @@ def space_problems(what: str, free_mb: int, needed_mb: int) -> list[str]:
     return [] if free_mb >= needed_mb else [f"{what} has {free_mb} MB free, {needed_mb} MB are needed: make room"]
 
 
+def disk_problems(root: Path, digest: str, package_mb: int) -> list[str]:
+    """Return the problem of a disk without room for the package and, on a fresh host, for the one that follows it."""
+    folder = root / "deployments"
+    if (folder / digest).is_dir():
+        return []
+    deployments = 1 if any(folder.glob("[0-9a-f]*")) else 2
+    needed_mb = int(package_mb * 1.1 + 50) * deployments
+    return space_problems(f"the disk of {root}", disk_free_mb(root), needed_mb)
+
+
+def memory_problems(root: Path, digest: str, memory_mb: int) -> list[str]:
+    """Return the problem of too little memory for a candidate beside what serves or, on a fresh host, will serve."""
+    current = root / "current"
+    if current.resolve().name == digest:
+        return []
+    models = 1 if current.is_symlink() else 2
+    return space_problems("the memory", memory_available_mb(), memory_mb * models)
+
+
+def port_problems(address: str, port: int, socket_unit: str) -> list[str]:
+    """Return the problem of a port on which somebody other than the service's own socket listens."""
+    family = socket.AF_INET6 if address.startswith("[") or not address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((address.strip("[]"), port))
+            return []
+    except OSError as error:
+        # Another error, as that of an address which the host gets later, is no reason against the port.
+        if error.errno != errno.EADDRINUSE or port in _ports_of(socket_unit):
+            return []
+    where = f"{address}:{port}" if address else f"port {port}"
+    return [f"{where} is taken{_listener(port)}: stop what listens there, or set whisper_service_port"]
+
+
+def _ports_of(unit: str) -> set[int]:
+    shown = subprocess.run(
+        ["systemctl", "show", "--property=Listen", "--property=ActiveState", unit],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        check=False,
+    ).stdout
+    return {int(port) for port in re.findall(r":(\d+) \(Stream\)", shown)} if "ActiveState=active" in shown else set()
+
+
+def _listener(port: int) -> str:
+    """Return ` by NAME (process N)`, or an empty string if that cannot be told."""
+    inodes = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text("ascii").splitlines()[1:] if Path(table).exists() else ():
+            fields = line.split()
+            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
+                inodes.add(f"socket:[{fields[9]}]")
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            # Path.readlink came with Python 3.9, which is what this module finds out.
+            if any(os.readlink(descriptor) in inodes for descriptor in (process / "fd").iterdir()):  # noqa: PTH115
+                return f" by {(process / 'comm').read_text('utf-8', 'replace').strip()} (process {process.name})"
+        except OSError:
+            continue
+    return ""
+
+
+def store_problems(url: str, sha256: str) -> list[str]:
+    """Return the problem of a store from which this host cannot fetch a file, without the signed address."""
+    parts = urlsplit(url)
+    store = f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=STORE_TIMEOUT_S) as answer:
+            data = answer.read(STORE_MAX_BYTES)
+    except urllib.error.HTTPError as error:
+        return [
+            f"the store {store} answers this host with {error.code} {error.reason}: compare the clocks, and see that "
+            "whisper_store_host_endpoint leads to the store without a proxy that changes requests"
+        ]
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        why = getattr(reason, "strerror", None) or str(reason)
+        return [
+            f"the store {store} cannot be reached from this host: {why}; set whisper_store_host_endpoint to an address "
+            "that hosts can reach, or deploy with -e artifact_transport=copy"
+        ]
+    if hashlib.sha256(data).hexdigest() != sha256:
+        return [f"the store {store} answers this host with other bytes than the control node: what stands between?"]
+    return []
+
+
 def _numbers(version: str) -> list[int]:
     return [int(part) for part in version.split(".")]
 
@@ -102,24 +226,37 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "root": {"type": "path", "required": True},
+            "digest": {"type": "str", "required": True},
             "variants": {"type": "list", "elements": "dict", "required": True},
             "minimum": {"type": "dict", "required": True},
-            "disk_mb": {"type": "int", "required": True},
+            "package_mb": {"type": "int", "required": True},
             "memory_mb": {"type": "int", "required": True},
             "packages": {"type": "list", "elements": "str", "default": []},
+            "address": {"type": "str", "default": ""},
+            "port": {"type": "int", "required": True},
+            "socket_unit": {"type": "str", "required": True},
+            "store_url": {"type": "str", "no_log": True},
+            "store_sha256": {"type": "str"},
         },
+        required_together=[("store_url", "store_sha256")],
         supports_check_mode=True,
     )
     wanted = module.params
     root = Path(wanted["root"])
-    problems = [
-        *processor_problems(cpu_flags(), wanted["variants"]),
-        *library_problems("glibc", os.confstr("CS_GNU_LIBC_VERSION").split()[-1], wanted["minimum"]["glibc"]),
-        *library_problems("GLIBCXX of libstdc++", glibcxx_version(), wanted["minimum"]["glibcxx"]),
-        *space_problems(f"the disk of {root}", disk_free_mb(root), wanted["disk_mb"]),
-        *space_problems("the memory", memory_available_mb(), wanted["memory_mb"]),
-    ]
-    module.exit_json(changed=False, problems=problems, packages_missing=packages_missing(wanted["packages"]))
+    problems = system_problems()
+    if not problems:
+        problems = [
+            *processor_problems(cpu_flags(), wanted["variants"]),
+            *library_problems("glibc", os.confstr("CS_GNU_LIBC_VERSION").split()[-1], wanted["minimum"]["glibc"]),
+            *library_problems("GLIBCXX of libstdc++", glibcxx_version(), wanted["minimum"]["glibcxx"]),
+            *disk_problems(root, wanted["digest"], wanted["package_mb"]),
+            *memory_problems(root, wanted["digest"], wanted["memory_mb"]),
+            *port_problems(wanted["address"], wanted["port"], wanted["socket_unit"]),
+        ]
+        if wanted["store_url"] and not (root / "deployments" / wanted["digest"]).is_dir():
+            problems += store_problems(wanted["store_url"], wanted["store_sha256"])
+    missing = packages_missing(wanted["packages"]) if shutil.which("dpkg-query") else []
+    module.exit_json(changed=False, problems=problems, packages_missing=missing)
 
 
 if __name__ == "__main__":

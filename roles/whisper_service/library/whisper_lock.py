@@ -1,0 +1,89 @@
+"""Ansible module: one run at a time changes the service of a host. Its action plugin of the same name waits for it.
+
+The lock is a file below /run with who holds it, so a restart of the host frees it too. A run that died cannot free its
+lock: the action plugin recognizes that of a process of its own machine, any other lapses some time after the last sign
+of life.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from pathlib import Path
+from typing import TextIO
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: whisper_lock
+short_description: One run at a time changes the service of a host
+options:
+  owner: {type: dict, required: true, description: Who asks; the same content is the same run.}
+  state: {type: str, default: held, choices: [held, free]}
+  lapse: {type: int, required: true, description: Seconds after the last sign of life in which the lock is still held.}
+  take_over: {type: dict, description: Take the lock from this holder.}
+"""
+
+RETURN = r"""
+held: {description: The caller holds the lock, type: bool}
+holder: {description: Who holds it if it is somebody else, type: dict}
+since: {description: "When that run took the lock, as seconds since 1970", type: float}
+silent: {description: Seconds since its last sign of life, type: float}
+"""
+
+LOCK = Path("/run/whisper-xeon-deploy.json")
+
+
+def locked_file() -> TextIO:
+    """Open the lock and keep other modules from it until it is closed."""
+    while True:
+        file = os.fdopen(os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+", encoding="utf-8")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            if os.path.samestat(LOCK.stat(), os.fstat(file.fileno())):
+                return file
+        except FileNotFoundError:
+            pass
+        file.close()  # it was removed between opening and locking
+
+
+def main() -> None:
+    """Run as an Ansible module."""
+    module = AnsibleModule(
+        argument_spec={
+            "owner": {"type": "dict", "required": True},
+            "state": {"type": "str", "default": "held", "choices": ["held", "free"]},
+            "lapse": {"type": "int", "required": True},
+            "take_over": {"type": "dict"},
+        },
+        supports_check_mode=True,
+    )
+    wanted = module.params
+    if module.check_mode:
+        module.exit_json(changed=False, held=True)
+    now = time.time()
+    with locked_file() as file:
+        try:
+            content = json.load(file)
+        except ValueError:
+            content = {}
+        holder = content.get("owner")
+        mine = holder == wanted["owner"]
+        silent = max(0.0, now - content.get("renewed", 0.0))
+        if wanted["state"] == "free":
+            if mine:
+                LOCK.unlink()
+            module.exit_json(changed=False, held=False)
+        if holder and not mine and silent < wanted["lapse"] and holder != wanted["take_over"]:
+            module.exit_json(changed=False, held=False, holder=holder, since=content["since"], silent=silent)
+        content = {"owner": wanted["owner"], "since": content["since"] if mine else now, "renewed": now}
+        file.seek(0)
+        file.truncate()
+        json.dump(content, file)
+    module.exit_json(changed=False, held=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Ansible module: remove the Debian packages that the role installed, with what only they needed, and nothing else.
+
+What another package has come to need stays. So does everything that was superfluous before: it is not ours to remove.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: whisper_packages
+short_description: Remove the Debian packages that the role installed
+options:
+  record: {type: path, required: true, description: "File with a package a line; without it there is nothing to do."}
+"""
+
+RETURN = r"""
+removed: {description: Packages that were removed, type: list}
+"""
+
+LOCK_WAIT = "--option=DPkg::Lock::Timeout=300"
+
+
+class PackageManagerError(Exception):
+    """What apt-get could not do."""
+
+
+def run(*command: str) -> str:
+    """Return what a command printed. Raises `PackageManagerError`."""
+    result = subprocess.run(
+        command,
+        env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode:
+        lines = result.stderr.strip().splitlines() or ["no reason given"]
+        raise PackageManagerError(f"{' '.join(command[:2])} failed: {lines[-1]}")
+    return result.stdout
+
+
+def superfluous() -> set[str]:
+    """Return the packages that came with others and that none needs any more."""
+    return set(re.findall(r"^Remv (\S+)", run("apt-get", "--simulate", "autoremove"), re.MULTILINE))
+
+
+def removable(packages: list[str]) -> list[str]:
+    """Return `packages`, as far as none needs them, and what came with them."""
+    manual = set(run("apt-mark", "showmanual", *packages).split())
+    before = superfluous()
+    if manual:
+        run("apt-mark", "auto", *manual)
+    return sorted(superfluous() - before | (before & set(packages)))
+
+
+def main() -> None:
+    """Run as an Ansible module."""
+    module = AnsibleModule(argument_spec={"record": {"type": "path", "required": True}}, supports_check_mode=True)
+    record = Path(module.params["record"])
+    packages = record.read_text("utf-8").split() if record.exists() else []
+    if module.check_mode or not packages:
+        module.exit_json(changed=bool(packages), removed=[])
+    try:
+        names = removable(packages)
+        if names:
+            run("apt-get", "purge", "--yes", "--quiet", LOCK_WAIT, *names)
+    except PackageManagerError as error:
+        module.fail_json(msg=f"{error}; remove {' '.join(packages)} by hand, or mend apt-get and run this again")
+    module.exit_json(changed=bool(names), removed=names)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Ansible module: tell what the service of a host does, as the service itself and systemd say. It changes nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: whisper_status
+short_description: Tell what the service of a host does
+options:
+  root: {type: path, required: true, description: Folder of the service.}
+  unit: {type: str, required: true, description: The service's unit.}
+"""
+
+RETURN = r"""
+status:
+  description: >-
+    state (serving, not deployed, or what is wrong), model, release_id, cpu_variant, ready_at, memory_mb,
+    requests and errors (transcriptions answered since the start, and those answered with 5xx); unknown ones are missing
+  type: dict
+"""
+
+TIMEOUT_S = 10
+REQUESTS = re.compile(r'^whisper_requests_total\{[^}]*status="(\d+)"[^}]*\} ([0-9.e+]+)', re.MULTILINE)
+
+
+def get(url: str) -> str:
+    """Return the text of an answer of the service, whatever its status. Raises OSError."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=TIMEOUT_S) as answer:
+            return answer.read().decode("utf-8")
+    except urllib.error.HTTPError as error:
+        return error.read().decode("utf-8")
+
+
+def properties(unit: str) -> dict[str, str]:
+    """Return what systemd knows of a unit."""
+    shown = subprocess.run(
+        ["systemctl", "show", "--property=ActiveState,SubState,MemoryCurrent", unit],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        check=False,
+    ).stdout
+    return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+
+
+def status_of(root: Path, unit: str) -> dict:
+    """Return the module's `status`."""
+    try:
+        deployment = json.loads((root / "current" / "deployment.json").read_text("utf-8"))
+    except FileNotFoundError:
+        return {"state": "not deployed"}
+    systemd = properties(unit)
+    status = {"model": deployment["model"], "release_id": deployment["release_id"]}
+    if systemd.get("MemoryCurrent", "").isdigit():
+        status["memory_mb"] = round(int(systemd["MemoryCurrent"]) / 1e6)
+    active = systemd.get("ActiveState", "unknown")
+    if active != "active":
+        return {**status, "state": f"{active} ({systemd.get('SubState', '')})"}
+    try:
+        ready = json.loads(get(f"{deployment['url']}/readyz"))
+        version = json.loads(get(f"{deployment['url']}/version"))
+        counted = REQUESTS.findall(get(f"{deployment['url']}/metrics"))
+    except (OSError, ValueError) as error:
+        return {**status, "state": f"does not answer: {getattr(error, 'reason', error)}"}
+    status.update({name: version[name] for name in ("model", "release_id", "cpu_variant", "ready_at")})
+    status["requests"] = sum(int(float(count)) for _, count in counted)
+    status["errors"] = sum(int(float(count)) for code, count in counted if code.startswith("5"))
+    status["state"] = "serving" if ready.get("status") == "ready" else ready.get("reason", "not ready")
+    return status
+
+
+def main() -> None:
+    """Run as an Ansible module."""
+    module = AnsibleModule(
+        argument_spec={"root": {"type": "path", "required": True}, "unit": {"type": "str", "required": True}},
+        supports_check_mode=True,
+    )
+    module.exit_json(changed=False, status=status_of(Path(module.params["root"]), module.params["unit"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Ansible module: the links by which systemd finds the units of the current deployment.
+
+Links and not `systemctl enable`, which resolves them and would name one deployment, gone some deployments later.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: whisper_units
+short_description: The links by which systemd finds the units of the current deployment
+options:
+  units: {type: str, required: true, description: "Folder of the units, by way of the link `current`."}
+  wants: {type: dict, required: true, description: "Unit -> target that starts it with the machine."}
+  state: {type: str, default: present, choices: [present, absent]}
+"""
+
+SYSTEMD = Path("/etc/systemd/system")
+
+
+def links_of(units: Path, wants: dict[str, str]) -> dict[Path, str]:
+    """Return every link and what it names."""
+    links = {SYSTEMD / unit: str(units / unit) for unit in wants}
+    links.update({SYSTEMD / f"{target}.wants" / unit: f"../{unit}" for unit, target in wants.items()})
+    return links
+
+
+def target_of(link: Path) -> str | None:
+    """Return what a link names; None if there is none."""
+    try:
+        return str(link.readlink())
+    except OSError:
+        return None
+
+
+def make(link: Path, target: str) -> None:
+    """Let `link` name `target`, by one rename."""
+    link.parent.mkdir(mode=0o755, exist_ok=True)
+    temporary = link.with_name(f".{link.name}.new")
+    if temporary.is_symlink():
+        temporary.unlink()
+    temporary.symlink_to(target)
+    temporary.replace(link)
+
+
+def main() -> None:
+    """Run as an Ansible module."""
+    module = AnsibleModule(
+        argument_spec={
+            "units": {"type": "path", "required": True},
+            "wants": {"type": "dict", "required": True},
+            "state": {"type": "str", "default": "present", "choices": ["present", "absent"]},
+        },
+        supports_check_mode=True,
+    )
+    links = links_of(Path(module.params["units"]), module.params["wants"])
+    present = module.params["state"] == "present"
+    try:
+        # A file in a link's place is somebody's own unit: replaced when the service is deployed, left when it goes.
+        wrong = [link for link, target in links.items() if (target_of(link) == target) != present]
+        if not present:
+            wrong = [link for link in wrong if link.is_symlink()]
+        for link in wrong if not module.check_mode else ():
+            if present:
+                make(link, links[link])
+            else:
+                link.unlink()
+    except OSError as error:
+        module.fail_json(msg=f"{error.filename}: {error.strerror}")
+    module.exit_json(changed=bool(wrong), links=[str(link) for link in wrong])
+
+
+if __name__ == "__main__":
+    main()
