@@ -215,11 +215,19 @@ def running_service(artifacts_dir: Path, *, wait: bool = True, **settings: str) 
 
 def submit(service: Service, path: Path, **fields: str) -> socket.socket:
     """Send a transcription request whole and return the socket without waiting for the answer."""
-    body, content_type = encode_form([("file", path), *fields.items()])
+    return _submit(service, "/v1/audio/transcriptions", *encode_form([("file", path), *fields.items()]))
+
+
+def submit_json(service: Service, path: str, body: dict[str, Any]) -> socket.socket:
+    """Send a JSON body whole and return the socket without waiting for the answer."""
+    return _submit(service, path, json.dumps(body).encode(), "application/json")
+
+
+def _submit(service: Service, path: str, body: bytes, content_type: str) -> socket.socket:
     sock = socket.create_connection(("127.0.0.1", service.port), timeout=60)
     headers = {"Host": "a", "Connection": "close", "Content-Type": content_type, "Content-Length": len(body)}
     lines = [f"{name}: {value}\r\n" for name, value in {**headers, **service.headers}.items()]
-    sock.sendall(f"POST /v1/audio/transcriptions HTTP/1.1\r\n{''.join(lines)}\r\n".encode() + body)
+    sock.sendall(f"POST {path} HTTP/1.1\r\n{''.join(lines)}\r\n".encode() + body)
     return sock
 
 

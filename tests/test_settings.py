@@ -104,6 +104,8 @@ def test_hosts_may_be_addresses_of_both_families_and_names(host):
         ("WHISPER_REQUEST_TIMEOUT", "10 s", "1 to 86400"),
         ("WHISPER_SPOOL_MB", "100", "at least 245"),
         ("WHISPER_API_KEY_FILE", "/no/such/file", "a readable file"),
+        ("WHISPER_AUDIO_URL_ALLOW", "media.example.com,ftp://a", "'ftp://a': it is no host or origin; allowed are"),
+        ("WHISPER_AUDIO_URL_ALLOW", "169.254.169.254", "169.254.169.254/32 is never connected to"),
         ("WHISPER_LOG_LEVEL", "loud", "debug, info, warning, error"),
         ("DEBUG", "maybe", "DEBUG=true"),
     ],
@@ -150,6 +152,11 @@ def test_check_config_prints_every_setting():
     assert result.returncode == 0
     assert [line.split("=")[0] for line in result.stdout.splitlines()] == [setting.name for setting in SETTINGS]
     assert "WHISPER_MODEL_SIZE=medium\n" in result.stdout
+
+
+def test_check_config_prints_the_places_of_audio_url_as_they_are_understood():
+    result = run_cli("--check-config", WHISPER_AUDIO_URL_ALLOW="Media.example.com, store.example.com=10.0.0.0/8")
+    assert "WHISPER_AUDIO_URL_ALLOW=https://media.example.com,https://store.example.com=10.0.0.0/8\n" in result.stdout
 
 
 def test_help_lists_every_setting_with_its_default():

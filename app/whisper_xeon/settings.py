@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
 
+from whisper_xeon.audio.fetch import AllowList
 from whisper_xeon.engine.cores import available_cores
 from whisper_xeon.languages import LANGUAGES
 from whisper_xeon.package import MODEL_CONFIGS
@@ -40,7 +41,7 @@ class Setting:
     default: str  # as a person would write it; empty: not set
     allowed: str
     help: str
-    parse: Callable[[str], Any]  # raises ValueError when the text is not allowed
+    parse: Callable[[str], Any]  # raises ValueError, with a reason or without, when the text is not allowed
     aliases: tuple[str, ...] = ()  # looked at when the variable of this name is not set
     aliases_must_agree: bool = False  # … and, here, also when it is
 
@@ -68,6 +69,7 @@ class Settings:
     spool_mb: int
     request_timeout: int  # seconds
     api_key_file: Path | None
+    audio_url_allow: AllowList | None  # None: no audio_url at all
     log_level: str
 
     @property
@@ -202,7 +204,7 @@ SETTINGS: tuple[Setting, ...] = (
         "WHISPER_MAX_UPLOAD_MB",
         "25",
         "a whole number from 1 to 4096",
-        "largest upload in MiB; a larger one is answered 413",
+        "largest upload, or file of an audio_url, in MiB; a larger one is answered 413",
         _whole(1, 4096),
     ),
     Setting(
@@ -223,7 +225,8 @@ SETTINGS: tuple[Setting, ...] = (
         "WHISPER_REQUEST_TIMEOUT",
         "600",
         "a whole number from 1 to 86400",
-        "seconds from the end of an upload to its answer, waiting included; then 504",
+        "seconds from the end of an upload to its answer, waiting included; then 504 (with audio_url, fetching counts "
+        "too)",
         _whole(1, 86400),
     ),
     Setting(
@@ -232,6 +235,16 @@ SETTINGS: tuple[Setting, ...] = (
         "a readable file",
         "file with one key a line; requests to transcribe must then carry `Authorization: Bearer <key>`",
         _file,
+    ),
+    Setting(
+        "WHISPER_AUDIO_URL_ALLOW",
+        "",
+        "entries [http://][*.]host[:port][=network] with commas between them, such as media.example.com, "
+        "*.cdn.example.com:8443, http://10.0.0.5:9000 or store.example.com=10.0.0.0/8",
+        "where POST /transcribe may fetch an audio_url from; not set: nowhere. https unless an entry says http://, and "
+        "no port but the entry's; *. is every host below a domain. A host may have public addresses only or, with "
+        "=network, only addresses of that network. The own link and cloud metadata are never connected to",
+        AllowList.parse,
     ),
     Setting(
         "WHISPER_LOG_LEVEL",
@@ -275,8 +288,9 @@ def _value(setting: Setting, environ: Mapping[str, str]) -> Any:
 def _parse(setting: Setting, variable: str, text: str) -> Any:
     try:
         return setting.parse(text)
-    except ValueError:
-        raise SettingsError(f"{variable}={text!r} is not allowed: {setting.allowed}") from None
+    except ValueError as error:
+        reason = f"{error}; allowed are " if str(error) else ""
+        raise SettingsError(f"{variable}={text!r} is not allowed: {reason}{setting.allowed}") from None
 
 
 def _check_spool(settings: Settings) -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import difflib
 import hmac
+import json
 import math
 import os
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +23,16 @@ from urllib.parse import parse_qsl
 import whisper_xeon
 from whisper_xeon import metrics
 from whisper_xeon.audio.decode import AudioError, AudioTooLong, DecoderMissing, PcmAudio, UnreadableAudio, decode
+from whisper_xeon.audio.fetch import (
+    FetchCancelled,
+    FetchError,
+    FileTooLarge,
+    HostRefused,
+    HostTooSlow,
+    UrlInvalid,
+    UrlNotAllowed,
+    fetch,
+)
 from whisper_xeon.engine.cores import available_cores
 from whisper_xeon.engine.pool import (
     Cancelled,
@@ -45,6 +57,7 @@ from whisper_xeon.web.server import Request, Response
 from whisper_xeon.web.spool import Spool, SpooledFile
 
 _FORM = "multipart/form-data"
+_MAX_JSON_BYTES = 1 << 16
 _FORM_OVERHEAD_BYTES = 1 << 20  # fields, part headers and boundaries around the file
 _MAX_PROMPT_CHARACTERS = 4096  # of which the model sees the last 224 tokens
 _DECODE_SECONDS = 60.0
@@ -97,6 +110,8 @@ class Application:
         self._api_keys = api_keys
         self._started_at = started_at
         self._spool = Spool(settings.spool_bytes)
+        # Reads the host's certificates once; SSL_CERT_FILE names others.
+        self._tls = ssl.create_default_context() if settings.audio_url_allow else None
         self._decoders = threading.BoundedSemaphore(available_cores())
         self._model_names = {
             "whisper-1",  # what OpenAI's clients send when they have no choice
@@ -189,7 +204,7 @@ class Application:
         )
 
     def _transcriptions(self, request: Request) -> Response:
-        with self._receive(request, _OPENAI_FIELDS) as (upload, fields):
+        with self._receive(request, _OPENAI_FIELDS) as (upload, fields, deadline):
             response_format = fields.choice("response_format", FORMATS, "json")
             granularities = self._granularities(fields, response_format)
             fields.refuse_unless(
@@ -197,7 +212,7 @@ class Application:
             )
             fields.refuse_unless("chunking_strategy", ("auto", ""), "chunking_strategy can only be auto here")
             options = self._options(fields, words="word" in granularities)
-            timed = self._run(request, upload, options)
+            timed = self._run(request, upload, options, deadline)
         body, content_type = render(
             timed.result.transcript, response_format, temperature=options.temperature, granularities=granularities
         )
@@ -205,8 +220,9 @@ class Application:
 
     def _transcribe(self, request: Request) -> Response:
         """Answer `duration` (of the audio) and `processing_seconds` in seconds, the other values as text."""
-        with self._receive(request, _OPTION_FIELDS) as (upload, fields):
-            timed = self._run(request, upload, self._options(fields, words=False))
+        receive = self._receive if _has_audio(request) else self._receive_url
+        with receive(request, _OPTION_FIELDS) as (upload, fields, deadline):
+            timed = self._run(request, upload, self._options(fields, words=False), deadline)
         transcript = timed.result.transcript
         body = {
             "text": transcript.text,
@@ -220,15 +236,13 @@ class Application:
         return Response(200, encode_json(body), headers=self._result_headers(timed))
 
     @contextlib.contextmanager
-    def _receive(self, request: Request, allowed: tuple[str, ...]) -> Iterator[tuple[SpooledFile, _Fields]]:
-        """Take the upload in and hand out the file and the other fields; the file is gone after the block.
+    def _receive(self, request: Request, allowed: tuple[str, ...]) -> Iterator[_Received]:
+        """Take the upload in and hand out file, other fields and deadline; the file is gone after the block.
 
         A form, or the bare audio as the body with the fields in the query.
         """
-        if self._pool.state in ("failed", "stopped"):
-            raise self._unavailable()
-        content_type = request.headers.get("content-type", "")
-        kind = parse_parameters(content_type, "the header Content-Type")[0] if content_type else ""
+        self._refuse_unless_serving()
+        kind = _content_kind(request)
         too_large = HttpError(
             413,
             f"file is over {self._settings.max_upload_mb} MiB, the largest upload allowed here (WHISPER_MAX_UPLOAD_MB)",
@@ -242,19 +256,13 @@ class Application:
                 if query:
                     raise _invalid(next(iter(query)), "fields of a form belong into the form, not into the address")
                 request.body.accept(self._settings.max_upload_bytes + _FORM_OVERHEAD_BYTES, too_large)
+                content_type = request.headers["content-type"]
                 values = read_form(request.body.read, content_type, "file", upload.write)
-            elif kind.startswith(("audio/", "video/")) or kind == "application/octet-stream":
+            elif _has_audio(request):
                 request.body.accept(self._settings.max_upload_bytes, too_large)
                 for data in iter(request.body.read, b""):
                     upload.write(data)
                 values = query
-            elif request.path == "/transcribe" and kind in ("application/json", "application/x-www-form-urlencoded"):
-                raise HttpError(
-                    400,
-                    "audio_url is not available on this server: send the audio itself in the form field file",
-                    param="audio_url",
-                    code="audio_url_not_available",
-                )
             else:
                 raise HttpError(
                     415,
@@ -263,7 +271,67 @@ class Application:
                     param="file",
                     code="unsupported_media_type",
                 )
-            yield upload, _Fields(values, allowed)
+            yield upload, _Fields(values, allowed), time.monotonic() + self._settings.request_timeout
+
+    @contextlib.contextmanager
+    def _receive_url(self, request: Request, allowed: tuple[str, ...]) -> Iterator[_Received]:
+        """Like `_receive`, for a JSON object that names the file by its URL: the file is fetched from there."""
+        self._refuse_unless_serving()
+        if request.query:
+            raise HttpError(400, "fields of a JSON body belong into it, not into the address", code="invalid_query")
+        fields = _Fields(_json_fields(request), ("audio_url", *allowed))
+        deadline = time.monotonic() + self._settings.request_timeout
+        with SpooledFile(self._spool, self._settings.max_upload_bytes, self._url_too_large()) as upload:
+            try:
+                self._fetch(request, fields.text("audio_url"), upload, deadline)
+                yield upload, fields, deadline
+            except HttpError as error:
+                if error.param == "file":
+                    error.param = "audio_url"
+                raise
+
+    def _fetch(self, request: Request, url: str, upload: SpooledFile, deadline: float) -> None:
+        allowed = self._settings.audio_url_allow
+        if allowed is None:
+            raise HttpError(
+                400,
+                "audio_url is not available on this server (WHISPER_AUDIO_URL_ALLOW): send the audio itself in the "
+                "form field file",
+                param="audio_url",
+                code="audio_url_not_available",
+            )
+        start = time.monotonic()
+        try:
+            fetch(
+                url,
+                allowed,
+                upload.write,
+                context=self._tls,
+                maximum=self._settings.max_upload_bytes,
+                deadline=deadline,
+                cancelled=request.client_gone,
+            )
+        except FileTooLarge:
+            raise self._url_too_large() from None
+        except FetchError as error:
+            if not isinstance(error, (UrlInvalid, FetchCancelled)):
+                request.log["reason"] = str(error)
+            raise _fetch_failure(error) from error
+        finally:
+            request.log.update(fetched_bytes=upload.size, fetch_ms=_ms(time.monotonic() - start))
+
+    def _url_too_large(self) -> HttpError:
+        return HttpError(
+            413,
+            f"the file at audio_url is over {self._settings.max_upload_mb} MiB, the largest allowed here "
+            "(WHISPER_MAX_UPLOAD_MB)",
+            param="audio_url",
+            code="file_too_large",
+        )
+
+    def _refuse_unless_serving(self) -> None:
+        if self._pool.state in ("failed", "stopped"):
+            raise self._unavailable()
 
     def _options(self, fields: _Fields, *, words: bool) -> DecodeOptions:
         model = fields.text("model")
@@ -309,9 +377,8 @@ class Application:
             raise _invalid(name, f"{name} needs response_format=verbose_json")
         return asked or ("segment",)
 
-    def _run(self, request: Request, upload: SpooledFile, options: DecodeOptions) -> _Timed:
+    def _run(self, request: Request, upload: SpooledFile, options: DecodeOptions, deadline: float) -> _Timed:
         begun = time.monotonic()
-        deadline = begun + self._settings.request_timeout
         try:
             with contextlib.ExitStack() as stack:
                 with self._decoder(request, deadline):
@@ -384,7 +451,8 @@ class _Fields:
         for name in values:
             if name not in allowed:
                 near = difflib.get_close_matches(name, allowed, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"allowed are file, {', '.join(allowed)}"
+                every = allowed if "audio_url" in allowed else ("file", *allowed)
+                hint = f"did you mean {near[0]}?" if near else f"allowed are {', '.join(every)}"
                 raise HttpError(400, f"unknown field {_shown(name)}: {hint}", param=name, code="unknown_field")
         self._values = values
 
@@ -407,6 +475,65 @@ class _Fields:
     def refuse_unless(self, name: str, allowed: tuple[str, ...], message: str) -> None:
         if self.text(name).strip().lower() not in ("", *allowed):
             raise HttpError(400, message, param=name, code="unsupported_value")
+
+
+_Received = tuple[SpooledFile, _Fields, float]  # the file, the fields beside it, when the request has to be done
+
+
+def _content_kind(request: Request) -> str:
+    content_type = request.headers.get("content-type", "")
+    return parse_parameters(content_type, "the header Content-Type")[0] if content_type else ""
+
+
+def _has_audio(request: Request) -> bool:
+    """Whether the body is, or holds, the audio, by its content type."""
+    kind = _content_kind(request)
+    return kind in (_FORM, "application/octet-stream") or kind.startswith(("audio/", "video/"))
+
+
+def _json_fields(request: Request) -> dict[str, list[str]]:
+    """Read the body as one JSON object of texts and numbers; null counts as left out."""
+    malformed = HttpError(
+        400,
+        'the body is no JSON object such as {"audio_url": "https://host/file"}; audio itself is sent as '
+        f"{_FORM} in the field file, or as the body with an audio type as Content-Type",
+        code="invalid_json",
+    )
+    too_large = HttpError(413, f"JSON over {_MAX_JSON_BYTES >> 10} KiB", code="body_too_large", close=True)
+    request.body.accept(_MAX_JSON_BYTES, too_large)
+    body = b"".join(iter(request.body.read, b""))
+    try:
+        pairs = json.loads(body.decode("utf-8"), object_pairs_hook=_Pairs, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise malformed from None
+    if not isinstance(pairs, _Pairs):
+        raise malformed
+    fields: dict[str, list[str]] = {}
+    for name, value in pairs:
+        if isinstance(value, bool) or not isinstance(value, (str, int, float, type(None))):
+            raise _invalid(_printable(name), f"{_shown(name)} must be a text or a number")
+        if value is not None:
+            fields.setdefault(_printable(name), []).append(_printable(str(value)))
+    if not fields.get("audio_url", [""])[0]:
+        raise _invalid("audio_url", "audio_url is missing: the address of the file to transcribe")
+    return fields
+
+
+class _Pairs(list):
+    """The members of a JSON object, so that one that stands twice is seen."""
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def _printable(text: str) -> str:
+    """Refuse what JSON can write and UTF-8 cannot: half of a surrogate pair."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise HttpError(400, "the JSON holds half of a surrogate pair", code="invalid_json") from None
+    return text
 
 
 def _query_fields(query: str) -> dict[str, list[str]]:
@@ -456,6 +583,20 @@ def _failure(error: AudioError | EngineError) -> Exception:
             500, "the engine crashed twice on this audio; other requests are not affected", code="engine_crashed"
         )
     return HttpError(500, "the engine could not transcribe this audio", code="engine_error")
+
+
+def _fetch_failure(error: FetchError) -> Exception:
+    """Return what answers a file that could not be fetched."""
+    if isinstance(error, FetchCancelled):
+        return ClientGone()
+    if isinstance(error, UrlInvalid):
+        return _invalid("audio_url", f"audio_url: {error}")
+    if isinstance(error, UrlNotAllowed):
+        return HttpError(
+            400, f"audio_url: {error} (WHISPER_AUDIO_URL_ALLOW)", param="audio_url", code="audio_url_not_allowed"
+        )
+    status = 422 if isinstance(error, HostRefused) else 504 if isinstance(error, HostTooSlow) else 502
+    return HttpError(status, f"audio_url: {error}", param="audio_url", code="audio_url_failed")
 
 
 def _invalid(param: str, message: str) -> HttpError:
