@@ -68,6 +68,8 @@ def main() -> None:
                 make(link, links[link])
             else:
                 link.unlink()
+                if link.parent != SYSTEMD and not any(link.parent.iterdir()):
+                    link.parent.rmdir()
     except OSError as error:
         module.fail_json(msg=f"{error.filename}: {error.strerror}")
     module.exit_json(changed=bool(wrong), links=[str(link) for link in wrong])
