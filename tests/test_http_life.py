@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -30,6 +35,11 @@ from service import (
     submit,
     wait_for,
 )
+from whisper_xeon.__main__ import _sign_of_life
+from whisper_xeon.engine.pool import EnginePool
+from whisper_xeon.systemd import Notifier
+from whisper_xeon.web.places import Places
+from whisper_xeon.web.server import Response, Server
 
 LONG = RECORDINGS / "long.wav"
 
@@ -272,6 +282,105 @@ def test_the_watchdog_is_fed(artifacts_dir, systemd):
             systemd.wait_for_notice("WATCHDOG=1")
     finally:
         end(service.process)
+
+
+@contextlib.contextmanager
+def ticking() -> Iterator[tuple[Server, list[None]]]:
+    """A server in this process, not running yet, and the list that its loop's signs of life make longer."""
+    ticks: list[None] = []
+    server = Server(lambda request: Response(200, b"served"), ("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, args=(lambda: ticks.append(None), 0.01))
+    server.start = thread.start
+    try:
+        yield server, ticks
+    finally:
+        server.stop()
+        thread.join()
+        assert server.drain(10)
+
+
+def test_an_accept_loop_that_hangs_gives_no_sign_of_life():
+    with ticking() as (server, ticks), socket.create_connection(server.server_address) as sock:
+        taking = threading.Event()
+        go_on = threading.Event()
+
+        def take(request: socket.socket) -> bool:
+            taking.set()
+            return go_on.wait(60) and Places.take(server.places, request)
+
+        server.places.take = take
+        server.start()
+        assert taking.wait(60)
+        before = len(ticks)
+        hung = not go_on.wait(0.5)  # many times the interval of its signs
+        assert (hung, len(ticks)) == (True, before)
+        go_on.set()
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200 OK")
+        wait_for(lambda: len(ticks) > before)
+
+
+def test_a_loop_that_cannot_accept_who_waits_gives_no_sign_of_life():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ticking() as (server, ticks), socket.create_connection(server.server_address) as sock:
+        failures = []
+
+        def get_request():
+            try:
+                return Server.get_request(server)
+            except OSError as error:
+                failures.append(error.errno)
+                raise
+
+        server.get_request = get_request
+        lowest_free = os.dup(0)
+        os.close(lowest_free)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+            server.start()
+            wait_for(lambda: failures[:2] == [errno.EMFILE, errno.EMFILE])
+            assert ticks == []
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200 OK")
+        wait_for(lambda: ticks)
+
+
+def test_a_supervisor_that_hangs_ends_the_signs_of_life(small_package, monkeypatch):
+    monkeypatch.setattr("whisper_xeon.engine.pool._SUPERVISED_S", 0.5)
+    hanging, go_on = threading.Event(), threading.Event()
+
+    def log(*_: object, **__: object) -> None:
+        hanging.set()
+        go_on.wait(60)
+
+    pool = EnginePool(small_package, engines=1, threads=1, queue=1, log=log)
+    pool.start()
+    try:
+        assert hanging.wait(60)  # in the line about the loaded model
+        wait_for(lambda: not pool.supervised)
+        go_on.set()
+        wait_for(lambda: pool.supervised)
+        assert pool.wait_ready(60)
+    finally:
+        go_on.set()
+        pool.stop(grace=0)
+
+
+@pytest.mark.parametrize("supervised", [True, False])
+def test_the_watchdog_is_fed_only_while_the_engines_are_supervised(tmp_path, supervised):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
+        notices.bind(str(tmp_path / "notify"))
+        notices.setblocking(False)
+        notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "30000000"})
+        assert notifier.watchdog_interval == 15
+        _sign_of_life(None, SimpleNamespace(state="ready", supervised=supervised), notifier)()
+        if supervised:
+            assert notices.recv(64) == b"WATCHDOG=1"
+        else:
+            with pytest.raises(BlockingIOError):
+                notices.recv(64)
 
 
 def test_several_sockets_from_systemd_are_refused_in_one_line_with_status_1(artifacts_dir, systemd):

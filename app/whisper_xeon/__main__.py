@@ -212,14 +212,17 @@ def _watch(pool: EnginePool, package: Package, server: Server, notifier: Notifie
 
 
 def _sign_of_life(server: Server, pool: EnginePool, notifier: Notifier) -> Callable[[], None]:
-    """Return what the accept loop calls at every turn: feeds systemd's watchdog, stops when the engines are lost."""
+    """Return what the accept loop calls at every turn: feeds systemd's watchdog, stops when the engines are lost.
+
+    Both threads that nobody replaces vouch for the service: the accept loop by the call, the supervisor by its turns.
+    """
     next_at = 0.0
 
     def tick() -> None:
         nonlocal next_at
         if pool.state == "failed":
             server.stop()
-        elif notifier.watchdog_interval and time.monotonic() >= next_at:
+        elif notifier.watchdog_interval and time.monotonic() >= next_at and pool.supervised:
             next_at = time.monotonic() + notifier.watchdog_interval
             notifier.notify("WATCHDOG=1")
 

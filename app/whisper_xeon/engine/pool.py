@@ -36,6 +36,7 @@ _BACKOFF_MAX_S = 30.0
 _STABLE_S = 60.0  # a zygote that lived this long has earned a fresh back-off
 _FIRST_WORKERS = 5  # the same for workers that do not get as far as taking a request
 _READY_GAP_S = 2.0  # without any worker for less than this is a re-fork, not an outage
+_SUPERVISED_S = 20.0  # no turn of the supervisor takes as long unless it hangs
 _APP_DIR = Path(__file__).resolve().parents[2]
 
 
@@ -148,6 +149,7 @@ class EnginePool:
         self._available_at = -_READY_GAP_S  # when there was a worker last
         self._false_starts = 0  # workers in a row that ended before they could take a request
         self._fork_at = 0.0
+        self._turn_at = time.monotonic()  # the supervisor's last sign of life
         self._failure: str | None = None
         self._closing = self._stopped = False
         self._average_s: float | None = None
@@ -172,6 +174,11 @@ class EnginePool:
             return "ready" if self._alive() or recently else "loading"
 
     @property
+    def supervised(self) -> bool:
+        """Whether somebody still looks after the engines: without, no lost one would ever be replaced."""
+        return time.monotonic() - self._turn_at < _SUPERVISED_S
+
+    @property
     def failure(self) -> str | None:
         """Why the state is `failed`, in one line."""
         return self._failure
@@ -183,6 +190,7 @@ class EnginePool:
 
     def start(self) -> None:
         """Begin to load in the background."""
+        self._turn_at = time.monotonic()
         self._supervisor.start()
 
     def wait_ready(self, timeout: float) -> bool:
@@ -407,6 +415,7 @@ class EnginePool:
                     return
                 self._log(logging.ERROR, "engine host lost", reason=reason)
                 delay = min(_BACKOFF_MAX_S, 0.0 if failures == 1 else 0.5 * 2 ** (failures - 2))
+                self._turn_at = time.monotonic() + delay
                 with self._changed:
                     self._changed.wait_for(lambda: self._stopped, delay)
         except BaseException as error:
@@ -455,6 +464,7 @@ class EnginePool:
         """Follow the zygote's events and keep the number of workers; return like `_host_zygote`."""
         loaded = False
         while not self._stopped:
+            self._turn_at = time.monotonic()
             poll = select.poll()
             poll.register(control, select.POLLIN)
             poll.register(self._wake_out, select.POLLIN)

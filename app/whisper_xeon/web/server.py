@@ -88,6 +88,7 @@ class Server(ThreadingHTTPServer):
         self.limits = limits or Limits()
         self.places = Places(self.limits.connections)
         self.stopping = False
+        self._starved = False  # of files or memory: the last turn could not accept who was waiting
         self._refusals = Places(_REFUSED_AT_ONCE)
         self._inherited = isinstance(address, socket.socket)
         if self._inherited:
@@ -120,13 +121,16 @@ class Server(ThreadingHTTPServer):
     def run(self, tick: Callable[[], None] = lambda: None, interval: float = 1.0) -> None:
         """Accept connections until `stop`; calls `tick` at least every `interval` seconds, as a sign of life.
 
-        Returns with the listening socket closed in this process only: what waits in the backlog of a socket that
-        systemd holds waits there for the next process.
+        There is none while this loop hangs, nor while connections wait that cannot be accepted. Returns with the
+        listening socket closed in this process only: what waits in the backlog of a socket that systemd holds waits
+        there for the next process.
         """
         self.timeout = min(interval, _NOTICE_STOP_SECONDS)
         while not self.stopping:
+            self._starved = False
             self.handle_request()
-            tick()
+            if not self._starved:
+                tick()
         if not self._inherited:
             self.timeout = 0
             for _ in range(self.request_queue_size):  # who is in the backlog now would be cut off
@@ -148,6 +152,7 @@ class Server(ThreadingHTTPServer):
             sock, address = super().get_request()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                self._starved = True
                 log(logging.ERROR, "cannot accept connections", reason=error.strerror)
                 time.sleep(0.1)
             raise
