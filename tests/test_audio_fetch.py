@@ -615,6 +615,7 @@ def test_options_stand_beside_the_url(service, files):
         (b'{"audio_url": "https://a/b", "temperature": NaN}', "invalid_json", None),
         (b'{"audio_url": "https://a/b", "prompt": "\\ud800"}', "invalid_json", None),
         ({}, "invalid_value", "audio_url"),
+        ({"audiourl": "https://a/b"}, "unknown_field", "audiourl"),
         ({"audio_url": None}, "invalid_value", "audio_url"),
         ({"audio_url": ["https://a/b"]}, "invalid_value", "audio_url"),
         (b'{"audio_url": "https://a/b", "audio_url": "https://a/c"}', "invalid_value", "audio_url"),

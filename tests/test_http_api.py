@@ -212,8 +212,9 @@ def test_an_upload_of_unknown_length_is_cut_at_the_limit(service):
     assert service.raw(head + chunks).startswith(b"HTTP/1.1 413 ")
 
 
-def test_audio_url_is_told_to_be_missing(service):
-    answer = service.request("POST", "/transcribe", b'{"audio_url":"http://a/b.wav"}', content_type="application/json")
+@pytest.mark.parametrize("content_type", ["application/json", "application/x-www-form-urlencoded"])
+def test_audio_url_is_told_not_to_be_available_unless_it_is_allowed(service, content_type):
+    answer = service.request("POST", "/transcribe", b'{"audio_url":"http://a/b.wav"}', content_type=content_type)
     assert (answer.status, answer.error["code"], answer.error["param"]) == (400, "audio_url_not_available", "audio_url")
 
 

@@ -317,7 +317,7 @@ def _connect(url: Url, entries: list[Entry], wait: _Wait) -> socket.socket:
     if not addresses:
         raise UrlNotAllowed(
             f"{url.host} has no address that may be connected to; the operator can allow an internal one with "
-            f"{url.host}=<network>"
+            f"{url.origin}=<network>"
         )
     failure: OSError | None = None
     for address in addresses:

@@ -280,10 +280,13 @@ class Application:
         if request.query:
             raise HttpError(400, "fields of a JSON body belong into it, not into the address", code="invalid_query")
         fields = _Fields(_json_fields(request), ("audio_url", *allowed))
+        url = fields.text("audio_url")
+        if not url:
+            raise _invalid("audio_url", "audio_url is missing: the address of the file to transcribe")
         deadline = time.monotonic() + self._settings.request_timeout
         with SpooledFile(self._spool, self._settings.max_upload_bytes, self._url_too_large()) as upload:
             try:
-                self._fetch(request, fields.text("audio_url"), upload, deadline)
+                self._fetch(request, url, upload, deadline)
                 yield upload, fields, deadline
             except HttpError as error:
                 if error.param == "file":
@@ -514,8 +517,6 @@ def _json_fields(request: Request) -> dict[str, list[str]]:
             raise _invalid(_printable(name), f"{_shown(name)} must be a text or a number")
         if value is not None:
             fields.setdefault(_printable(name), []).append(_printable(str(value)))
-    if not fields.get("audio_url", [""])[0]:
-        raise _invalid("audio_url", "audio_url is missing: the address of the file to transcribe")
     return fields
 
 
