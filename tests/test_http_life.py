@@ -383,6 +383,12 @@ def test_the_watchdog_is_fed_only_while_the_engines_are_supervised(tmp_path, sup
                 notices.recv(64)
 
 
+def test_no_process_leaves_a_core_dump(service):
+    for pid in (service.process.pid, *service.engine_pids()):
+        limits = Path(f"/proc/{pid}/limits").read_text(encoding="ascii").splitlines()
+        assert [line.split()[4:6] for line in limits if line.startswith("Max core file size")] == [["0", "0"]]
+
+
 def test_several_sockets_from_systemd_are_refused_in_one_line_with_status_1(artifacts_dir, systemd):
     service = systemd.start(artifacts_dir, LISTEN_FDS="2")
     assert service.process.wait(30) == 1

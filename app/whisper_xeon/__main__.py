@@ -148,6 +148,8 @@ def _self_test(settings: Settings) -> int:
 def _serve(settings: Settings, keys: tuple[bytes, ...]) -> int:
     started_at = time.time()
     _raise_file_limit()
+    # The watchdog ends a hung service by SIGABRT; a core dump would hold somebody's speech.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     notifier = Notifier()
     require_tools()
     package = Package.find(settings.artifacts_dir, settings.model_size)
