@@ -42,9 +42,11 @@ def test_check_mode_of_a_running_server_changes_nothing(minio):
 
 
 def test_check_mode_passes_where_nothing_is_yet(minio):
-    result = minio.play(PLAYBOOK, "--check", "-e", "minio_container_name=whisper-xeon-test-absent")
+    absent = "whisper-xeon-test-absent"
+    result = minio.play(PLAYBOOK, "--check", "-e", f"minio_container_name={absent} minio_network={absent}")
     assert "failed=0" in result.output
-    assert "whisper-xeon-test-absent" not in docker("ps", "--all", "--format", "{{.Names}}")
+    assert absent not in docker("ps", "--all", "--format", "{{.Names}}")
+    assert absent not in docker("network", "ls", "--format", "{{.Name}}")
 
 
 def test_stopped_container_is_started_as_it_was(minio):
