@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # A Docker client before 23 builds with BuildKit only when told so.
 export DOCKER_BUILDKIT := 1
 
-.PHONY: help setup demo test compare lint clean requirements
+.PHONY: help setup demo test compare memory lint clean requirements
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -23,6 +23,9 @@ test: setup ## run everything: lint, units, Docker build, MinIO, molecule, end t
 
 compare: setup ## time and memory of the library adapter and of whisper-cli, side by side
 	@python bench/compare.py
+
+memory: setup ## memory of small and medium at true dimensions, and after hundreds of requests
+	@python bench/memory.py
 
 lint: setup ## ansible-lint, yamllint, ruff, shellcheck, hadolint
 	@scripts/lint.sh
