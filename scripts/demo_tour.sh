@@ -38,12 +38,13 @@ done
 
 cat <<EOF
 
-The demo keeps running. To look around:
+The demo keeps running. Its models know 89 words and hear these in everything. To look around:
 
   curl -F file=@$recordings/en-03.wav $small/v1/audio/transcriptions
   curl -F file=@$recordings/long.wav -F response_format=srt $medium/v1/audio/transcriptions
   curl $small/version
-  . .venv/bin/activate && ansible-playbook deploy.yml -e model=medium
+  . .venv/bin/activate && ansible-playbook playbooks/status.yml
+  ansible-playbook deploy.yml -e model=medium
   MinIO's console: $console, its user and password are in .state/demo/minio.yml
 
 To remove it: make clean
