@@ -23,11 +23,12 @@ def machine() -> str:
 
 
 def started(pid: int) -> str:
-    """Return when a process started, in ticks since the boot; empty if there is none."""
+    """Return when a process started, in ticks since the boot; empty if there is none or it is dead but not reaped."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
     except OSError:
         return ""
+    return "" if fields[0] == "Z" else fields[19]
 
 
 def this_run() -> dict[str, Any]:
