@@ -20,8 +20,8 @@ MANIFEST_NAME = "manifest.json"
 SIGNATURE_NAME = "manifest.json.sig"
 
 # dir: folder of the package; model: file of the weights; size_mb: the q5_1 file at the model's true dimensions;
-# ram_mb: a host with one engine. Front, zygote and worker together peak at a PSS of 386 and 917 MB (measured at true
-# dimensions, AVX2); the rest is room for ten minutes of audio, which is there as PCM twice and as a spectrogram once.
+# ram_mb: a host with one engine. Front, zygote and worker together peak at a PSS of 390 and 936 MB (`make memory`, true
+# dimensions); the rest is room for ten minutes of audio, which is there as PCM twice and as a spectrogram once.
 MODEL_CONFIGS: dict[str, dict[str, Any]] = {
     "small": {"dir": "whisper_small_xeon", "model": "ggml-small-q5_1.bin", "size_mb": 190, "ram_mb": 500},
     "medium": {"dir": "whisper_medium_xeon", "model": "ggml-medium-q5_1.bin", "size_mb": 587, "ram_mb": 1200},
