@@ -1,0 +1,98 @@
+"""How long a host takes to get a package from the store: the role's own step, and `mc cp` of the same files.
+
+Both are tasks of one playbook (bench/transfer.yml) and taken in turn, so both carry what Ansible adds to a task. Needs
+the demo (`make demo`): its store and its small host, in containers on this machine. The package is one of true
+dimensions with random weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import packages
+from service import origin
+
+HOST = "whisper-xeon-demo-small"
+STORE = "whisper-xeon-demo-minio"
+CHANNEL = "bench-transfer"
+TASKS = {"role": "Fetch the files from the store", "mc cp": "Fetch the files with mc"}
+
+
+def run(*command: str, **environment: str) -> str:
+    """Return what a command printed; a failed one ends the measurement with it."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    result = subprocess.run(
+        command,
+        cwd=packages.ROOT,
+        env={**os.environ, "PATH": path, "ANSIBLE_NOCOLOR": "1", **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if result.returncode:
+        raise SystemExit(f"transfer: {' '.join(command)} failed:\n{result.stdout}")
+    return result.stdout
+
+
+def publish(package: Path) -> None:
+    """Put the package into the demo's store under a channel of its own."""
+    play = [
+        {
+            "hosts": "whisper_builder",
+            "gather_facts": False,
+            "roles": [{"role": "artifact_publish"}],
+            "vars": {
+                "artifact_publish_packages": [str(package)],
+                "artifact_publish_channel": CHANNEL,
+                "artifact_publish_endpoint": "{{ whisper_store_endpoint }}",
+                "artifact_publish_access_key": "{{ whisper_store_access_key }}",
+                "artifact_publish_secret_key": "{{ whisper_store_secret_key }}",
+            },
+        }
+    ]
+    with tempfile.NamedTemporaryFile("w", suffix=".yml") as playbook:
+        json.dump(play, playbook)
+        playbook.flush()
+        run("ansible-playbook", "-i", "inventory/demo", playbook.name)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="medium", choices=["small", "medium"])
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    package = packages.true_size(arguments.model) / f"whisper_{arguments.model}_xeon"
+    publish(package)
+    with tempfile.TemporaryDirectory() as folder:
+        run("docker", "cp", f"{STORE}:/bin/mc", f"{folder}/mc")
+        run("docker", "cp", f"{folder}/mc", f"{HOST}:/root/mc")
+    seconds: dict[str, list[float]] = {name: [] for name in TASKS}
+    for number in range(arguments.rounds):
+        print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr, flush=True)
+        given = {"model": arguments.model, "whisper_store_channel": CHANNEL}
+        output = run(
+            *("ansible-playbook", "-i", "inventory/demo", "bench/transfer.yml", "--limit", HOST, "-e", json.dumps(given)),
+            ANSIBLE_CALLBACKS_ENABLED="ansible.posix.profile_tasks",
+        )
+        for name, task in TASKS.items():
+            seconds[name].append(float(re.search(rf"{task} -+ ([0-9.]+)s", output).group(1)))
+    run("docker", "exec", HOST, "rm", "/root/mc")
+    megabytes = sum(path.stat().st_size for path in package.rglob("*") if path.is_file()) / 1e6
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    for name, values in seconds.items():
+        print(f"{name}: {medians[name]:.2f} s (of {', '.join(f'{value:.2f}' for value in sorted(values))})")
+    print(f"ratio {medians['role'] / medians['mc cp']:.2f} for {megabytes:.0f} MB; {origin()}")
+
+
+if __name__ == "__main__":
+    main()
