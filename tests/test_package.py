@@ -69,7 +69,7 @@ def test_the_configurations_have_the_specified_keys():
 
 
 def test_a_missing_folder_is_said_with_the_variable_that_points_to_it(tmp_path):
-    with pytest.raises(PackageError, match="whisper_small_xeon does not exist: point WHISPER_ARTIFACTS_DIR"):
+    with pytest.raises(PackageError, match="whisper_small_xeon does not exist: name the folder"):
         Package.find(tmp_path, "small")
 
 

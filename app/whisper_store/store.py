@@ -270,7 +270,7 @@ class Store:
             what = "no release begins" if not found else f"{len(found)} releases begin"
             raise NoSuchRelease(
                 f"{what} with {digits} for {package} in bucket {self.bucket.settings.bucket!r} at "
-                f"{self.bucket.settings.endpoint}: `python -m whisper_store list` shows all"
+                f"{self.bucket.settings.endpoint}: `PYTHONPATH=app python -m whisper_store list` shows all"
             )
         return found.pop()
 
