@@ -81,7 +81,8 @@ def main() -> None:
         print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr, flush=True)
         given = {"model": arguments.model, "whisper_store_channel": CHANNEL}
         output = run(
-            *("ansible-playbook", "-i", "inventory/demo", "bench/transfer.yml", "--limit", HOST, "-e", json.dumps(given)),
+            *("ansible-playbook", "-i", "inventory/demo", "bench/transfer.yml", "--limit", HOST),
+            *("--extra-vars", json.dumps(given)),
             ANSIBLE_CALLBACKS_ENABLED="ansible.posix.profile_tasks",
         )
         for name, task in TASKS.items():

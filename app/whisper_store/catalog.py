@@ -81,7 +81,9 @@ def chosen(store: Store, digits: list[str], channel: str | None = None) -> list[
             raise NoSuchRelease(f"channel {channel!r} names no complete release")
     for start in digits:
         if not any(release.release_id.startswith(start) for release in found):
-            raise NoSuchRelease(f"no complete release begins with {start}: `PYTHONPATH=app python -m whisper_store list` shows all")
+            raise NoSuchRelease(
+                f"no complete release begins with {start}: `PYTHONPATH=app python -m whisper_store list` shows all"
+            )
     return [release for release in found if not digits or release.release_id.startswith(tuple(digits))]
 
 
