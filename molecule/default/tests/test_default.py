@@ -13,9 +13,21 @@ CURRENT = "/opt/whisper-xeon/current"
 
 
 @pytest.fixture(scope="module")
-def main_pid(host):
+def properties(host):
+    """What systemd says of the service."""
+    return host.service(UNIT).systemd_properties
+
+
+@pytest.fixture(scope="module")
+def socket_properties(host):
+    """What systemd says of the socket."""
+    return host.service(SOCKET).systemd_properties
+
+
+@pytest.fixture(scope="module")
+def main_pid(properties):
     """Process id of the front process."""
-    return host.service(UNIT).systemd_properties["MainPID"]
+    return properties["MainPID"]
 
 
 @pytest.mark.parametrize("package", ["ffmpeg", "libgomp1", "python3"])
@@ -117,13 +129,13 @@ def test_service_sees_the_disk_read_only(host, main_pid):
         ("KillMode", "mixed"),
     ],
 )
-def test_property_of_the_service_is_in_effect(host, name, value):
-    assert host.service(UNIT).systemd_properties.get(name, "") == value
+def test_property_of_the_service_is_in_effect(properties, name, value):
+    assert properties.get(name, "") == value
 
 
 @pytest.mark.parametrize(("name", "value"), [("TriggerLimitIntervalUSec", "0"), ("Backlog", "1024"), ("Accept", "no")])
-def test_property_of_the_socket_is_in_effect(host, name, value):
-    assert host.service(SOCKET).systemd_properties[name] == value
+def test_property_of_the_socket_is_in_effect(socket_properties, name, value):
+    assert socket_properties[name] == value
 
 
 def test_exposure_is_at_most_what_is_promised(host):
@@ -137,16 +149,21 @@ def test_service_is_what_was_deployed(host):
     assert (said["model"], said["release_id"]) == (deployed["model"], deployed["release_id"])
 
 
+def transcribe(recording: Path) -> str:
+    """Return the text of a recording that curl sends from this machine."""
+    address = "http://127.0.0.1:28001/v1/audio/transcriptions"
+    command = ["curl", "--silent", "--fail", "-F", f"file=@{recording}", address]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)["text"]
+
+
 def test_service_transcribes_for_curl_on_another_machine():
     recording = json.loads((RECORDINGS / "refs.json").read_text("utf-8"))["recordings"][0]
-    address = "http://127.0.0.1:28001/v1/audio/transcriptions"
-    answer = subprocess.run(
-        ["curl", "--silent", "--fail", "-F", f"file=@{RECORDINGS / recording['file']}", address],
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    assert json.loads(answer.stdout)["text"] == recording["text"]
+    assert transcribe(RECORDINGS / recording["file"]) == recording["text"]
 
 
-def test_nothing_of_an_upload_stays(host):
-    assert host.check_output("find /tmp /var/tmp -name '*.wav' -o -name '*.part'") == ""
+def test_service_writes_no_file_for_an_upload_that_it_has_to_convert(host, main_pid, tmp_path):
+    upload = tmp_path / "call.m4a"
+    subprocess.run(["ffmpeg", "-v", "error", "-i", RECORDINGS / "en-00.wav", upload], check=True)
+    assert transcribe(upload)
+    user = host.check_output(f"stat --format=%u /proc/{main_pid}")
+    assert host.check_output(f"find / /dev/shm /run /run/lock -xdev -user {user}") == ""
