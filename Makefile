@@ -19,7 +19,7 @@ demo: setup ## build, publish and deploy to two systemd containers, then transcr
 	@ansible-playbook -i inventory/demo playbooks/demo.yml && scripts/demo_tour.sh
 
 test: setup ## run everything: lint, units, Docker build, MinIO, molecule, end to end
-	@pytest $(PYTEST_ARGS)
+	@pytest -n 2 $(PYTEST_ARGS)
 
 compare: setup ## time and memory of the library adapter and of whisper-cli, side by side
 	@python bench/compare.py

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from playbook import ROOT, run_playbook
+from playbook import ROOT, one_at_a_time, run_playbook
 from recordings import RECORDINGS
 from whisper_xeon.package import Package
 
@@ -25,6 +25,28 @@ DIST = ROOT / ".build" / "test" / "dist"
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 # A Docker client before 23 builds with BuildKit only when told so.
 os.environ["DOCKER_BUILDKIT"] = "1"
+
+
+# Modules whose tests share what this machine has one of: the two hosts, or the names and ports of service_container.py.
+SHARED = {
+    "test_deploy_": "hosts",
+    "test_end_to_end": "hosts",
+    "test_container_": "service",
+    "test_model_switching": "service",
+}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Let each worker of `pytest -n 2` run whole modules, and the same one all that share something."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ModuleScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.partition("::")[0].rpartition("/")[2]
+            return next((group for start, group in SHARED.items() if module.startswith(start)), module)
+
+    return ModuleScheduling(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +71,8 @@ def artifacts_dir() -> Path:
     ready = os.environ.get("WHISPER_XEON_TEST_ARTIFACTS")
     if ready:
         return Path(ready)
-    run_playbook("playbooks/build.yml", "--skip-tags", "publish")
+    with one_at_a_time():
+        run_playbook("playbooks/build.yml", "--skip-tags", "publish")
     return DIST
 
 
@@ -98,3 +121,11 @@ def pytest_runtest_makereport(item, call):
         if {"hosts", "minio"} & set(item.fixturenames):
             report.sections.append(("logs of the containers", container_logs()))
     return report
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Show what tests measured and recorded as properties, also those that a worker ran."""
+    for report in (report for reports in terminalreporter.stats.values() for report in reports):
+        if getattr(report, "when", "") == "teardown":
+            for name, value in report.user_properties:
+                terminalreporter.write_line(f"{report.nodeid}: {name}: {value}")

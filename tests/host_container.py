@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from playbook import Play, run_playbook
+from playbook import Play, one_at_a_time, run_playbook
 
 NAMES = {"small": "whisper-xeon-test-small", "medium": "whisper-xeon-test-medium"}
 SSH_PORTS = {"small": 12201, "medium": 12202}
@@ -163,10 +163,13 @@ def hosts(tmp_path_factory) -> Iterator[Hosts]:
     """Two fresh hosts with nothing of whisper-xeon on them, on 127.0.0.1:18001 and :18002."""
     inventory = write_inventory(tmp_path_factory.mktemp("hosts"))
     made = Hosts(inventory, *(Host(NAMES[model], SERVICE_PORTS[model]) for model in ("small", "medium")))
-    made.play("playbooks/demo_hosts.yml", "-e", "demo_hosts_state=absent")
-    made.play("playbooks/demo_hosts.yml")
+    absent = ("playbooks/demo_hosts.yml", "-e", "demo_hosts_state=absent")
+    with one_at_a_time():
+        made.play(*absent)
+        made.play("playbooks/demo_hosts.yml")
     yield made
-    made.play("playbooks/demo_hosts.yml", "-e", "demo_hosts_state=absent")
+    with one_at_a_time():
+        made.play(*absent)
 
 
 @pytest.fixture

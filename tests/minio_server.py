@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from playbook import Play, run_playbook
+from playbook import Play, one_at_a_time, run_playbook
 from whisper_store.settings import StoreSettings
 
-# Another port lets a second test session run beside this one.
-PORT = int(os.environ.get("WHISPER_XEON_TEST_MINIO_PORT", "19000"))
+# Each worker of pytest-xdist has its own. Another port lets a second test session run beside this one.
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+PORT = int(os.environ.get("WHISPER_XEON_TEST_MINIO_PORT", "19000")) + 2 * WORKER
 CONTAINER = "whisper-xeon-test-minio" + (f"-{PORT}" if PORT != 19000 else "")
 NETWORK = "whisper-xeon-test"
 
@@ -96,9 +97,12 @@ def minio(tmp_path_factory) -> MinioServer:
         json.dumps({"all": {"vars": variables, "children": {"whisper_store": group}}}), encoding="utf-8"
     )
     server = MinioServer(inventory, variables_file, variables)
-    server.remove()
+    with one_at_a_time():
+        server.remove()
     try:
-        server.play("playbooks/minio.yml")
+        with one_at_a_time():
+            server.play("playbooks/minio.yml")
         yield server
     finally:
-        server.remove()
+        with one_at_a_time():
+            server.remove()

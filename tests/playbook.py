@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import re
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 INVENTORY = ROOT / "tests" / "inventory"
+BUILD = ROOT / ".build" / "test"
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,15 @@ class Play:
         counts = re.findall(r"\bok=\d+ +changed=(\d+)", self.output)
         assert counts, f"the run was for no host:\n{self.output}"
         return sum(map(int, counts))
+
+
+@contextlib.contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Keep other workers of pytest-xdist from what two must not do at once: make images, packages, networks."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with open(BUILD / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def run_playbook(

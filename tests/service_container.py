@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from playbook import ROOT, run_playbook
+from playbook import ROOT, one_at_a_time, run_playbook
 from service import RECORDINGS, encode_form, wait_for
 
 IMAGE = "whisper-xeon/service:test"
@@ -141,7 +141,8 @@ def remove_leftovers() -> None:
 def service_image() -> Iterator[str]:
     """Name of the image, built by the real playbook."""
     remove_leftovers()
-    run_playbook(*BUILD)
+    with one_at_a_time():
+        run_playbook(*BUILD)
     yield IMAGE
     remove_leftovers()
 

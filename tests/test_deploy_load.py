@@ -58,13 +58,12 @@ class Load:
 
 
 @pytest.fixture
-def load(small, exact_recordings, capsys) -> Iterator[Load]:
-    """The clients of the small host, asking while the test runs; their longest wait is printed after it."""
+def load(small, exact_recordings, record_property) -> Iterator[Load]:
+    """The clients of the small host, asking while the test runs; the summary of the run shows their longest wait."""
     shortest = sorted(exact_recordings, key=lambda entry: entry["seconds"])[:4]
     with Load(small, shortest) as running:
         yield running
-    with capsys.disabled():
-        print(f"\n{len(running.waits)} requests of {CLIENTS} clients, longest wait {max(running.waits):.1f} s")
+    record_property("clients", f"{len(running.waits)} requests of {CLIENTS}, longest wait {max(running.waits):.1f} s")
 
 
 def test_three_deploys_of_another_model_fail_no_request(deploy, load):

@@ -12,7 +12,7 @@ import pytest
 from host_container import Host, Hosts
 from minio_server import CONTAINER as MINIO_CONTAINER
 from minio_server import MinioServer
-from playbook import Play, run_playbook
+from playbook import Play, one_at_a_time, run_playbook
 from recordings import RECORDINGS
 
 
@@ -25,7 +25,8 @@ class Pipeline:
 
     def build(self) -> Play:
         """Run build.yml with publishing, as a user does."""
-        return run_playbook("build.yml", "-e", f"@{self.minio.variables_file}")
+        with one_at_a_time():
+            return run_playbook("build.yml", "-e", f"@{self.minio.variables_file}")
 
     def deploy(self, *arguments: str, check: bool = True) -> Play:
         """Run deploy.yml against the store."""
@@ -34,15 +35,18 @@ class Pipeline:
 
 @pytest.fixture(scope="module")
 def pipeline(minio, hosts) -> Pipeline:
+    """Built, published and deployed, to hosts that had nothing which a file could have come from instead."""
     made = Pipeline(minio, hosts)
     made.build()
+    hosts.play("playbooks/uninstall.yml")
+    made.deploy()
     return made
 
 
 @pytest.fixture
-def deployed(pipeline) -> Pipeline:
+def deployed(pipeline, artifacts_dir) -> Pipeline:
     """Each host serves the model of its host variables."""
-    pipeline.deploy()
+    pipeline.hosts.restore(artifacts_dir, pipeline.hosts.small, pipeline.hosts.medium)
     return pipeline
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import signal
 from pathlib import Path
@@ -159,10 +158,3 @@ def test_the_service_takes_its_program_with_it(artifacts_dir):
         pid = program(service)
         service.process.kill()
         wait_for(lambda: not is_running(pid))
-
-
-def test_it_runs_in_the_sandbox_of_a_host(hosts, artifacts_dir, exact_recordings):
-    settings = json.dumps({"whisper_service_settings": {"WHISPER_ADAPTER": "cli"}})
-    hosts.deploy_copy(artifacts_dir, "--limit", hosts.small.name, "-e", settings)
-    assert hosts.small.version()["adapter"] == "cli"
-    assert hosts.small.transcribe(exact_recordings[0]["path"]) == exact_recordings[0]["text"]
