@@ -4,8 +4,8 @@ At the true dimensions of `small` and `medium` (random weights): at rest and at 
 engine, all of them at once, with one, two and four engines. With the fixture: what an hour of audio adds, and whether
 the same mix of requests leaves the same memory behind after the 10th and after the 500th.
 
-Other work on the machine and the number of threads change times, not these figures. Uploads and decoded audio that
-wait are in no process's memory and come on top: at most WHISPER_SPOOL_MB.
+The number of threads does not change these figures. Uploads and decoded audio that wait are in no process's memory and
+come on top.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ def drift(fixture: Path, requests: int) -> Iterator[str]:
             send(service, mix[(number - 1) % len(mix)])
             if number in checkpoints:
                 progress(f"fixture, mixed requests: {number} of {requests}")
-                found[number] = service.settled_memory()
+                # Not pages of files: what they count depends on who else has Python's libraries in memory.
+                found[number] = service.settled_memory("Anon", "Shmem")
         if descendants(service.pid) != processes:
             raise SystemExit("memory: an engine was replaced on the way: that hides what it had taken")
     percent = (found[requests] / found[FIRST_CHECKPOINT] - 1) * 100
@@ -175,7 +176,7 @@ def main() -> None:
     if not arguments.drift_only:
         head = [row("", "engines", "at rest", "peak", "goal"), "|---" * 5 + "|"]
         lines = [*head, *peaks(fixture, arguments.true_size), "", *lines]
-    table = "\n".join([*lines, "", f"Summed PSS; {origin()}"]) + "\n"
+    table = "\n".join([*lines, "", f"Summed PSS, after requests that of anonymous memory; {origin()}"]) + "\n"
     arguments.output.write_text(table, encoding="utf-8")
     print(table, end="")
 

@@ -74,15 +74,15 @@ class Service:
         """Return status and body of the answer."""
         return self._request("POST", f"{path}?{query}" if query else path, audio, {"Content-Type": content_type})
 
-    def settled_memory(self) -> float:
-        """Return the summed PSS in MB when every engine is there and nothing moves any more.
+    def settled_memory(self, *kinds: str) -> float:
+        """Return the summed PSS in MB when every engine is there and nothing moves any more; see `summed_pss`.
 
         The service is ready as soon as it has one engine, and an engine tidies up after its answer.
         """
         before = 0.0
         for _ in range(START_SECONDS):
             time.sleep(1)
-            now = summed_pss(self.pid)
+            now = summed_pss(self.pid, *kinds)
             if abs(now - before) <= SETTLED_MB and len(descendants(self.pid)) == 1 + self._engines:
                 return now
             before = now
@@ -120,13 +120,17 @@ class PeakMemory(threading.Thread):
             self.mb = max(self.mb, summed_pss(self._pid))
 
 
-def summed_pss(pid: int) -> float:
-    """Return the proportional set size of a process and its descendants in MB: pages that n share count 1/n each."""
+def summed_pss(pid: int, *kinds: str) -> float:
+    """Return the proportional set size of a process and its descendants in MB: pages that n share count 1/n each.
+
+    `kinds` (`Anon`, `File`, `Shmem`) restrict it to such pages.
+    """
+    names = "|".join(f"Pss_{kind}" for kind in kinds) or "Pss"
     total = 0
     for process in (pid, *descendants(pid)):
         with contextlib.suppress(OSError):
-            found = re.search(r"^Pss: +(\d+) kB$", Path(f"/proc/{process}/smaps_rollup").read_text(), re.MULTILINE)
-            total += int(found.group(1)) if found else 0
+            rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
+            total += sum(int(kilobytes) for kilobytes in re.findall(rf"^(?:{names}): +(\d+) kB$", rollup, re.MULTILINE))
     return total * 1024 / 1e6
 
 
