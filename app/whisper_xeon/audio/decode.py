@@ -43,6 +43,10 @@ class UnreadableAudio(AudioError):
     """No sound can be decoded from the bytes."""
 
 
+class DecodingTooSlow(UnreadableAudio):
+    """ffmpeg was not done in time."""
+
+
 class AudioTooLong(AudioError):
     """The sound is longer than the limit."""
 
@@ -79,7 +83,8 @@ class PcmAudio:
 def decode(upload_fd: int, *, max_seconds: float, timeout: float = 60) -> PcmAudio:
     """Decode the file behind `upload_fd`, a descriptor that can seek, from its beginning.
 
-    `timeout` bounds the wall time of ffmpeg in seconds. Raises `UnreadableAudio`, `AudioTooLong` or `DecoderMissing`.
+    `timeout` bounds the wall time of ffmpeg in seconds. Raises `UnreadableAudio`, of which
+    `DecodingTooSlow` is one kind, `AudioTooLong` or `DecoderMissing`.
     """
     size = os.fstat(upload_fd).st_size
     if size == 0:
@@ -205,7 +210,7 @@ def _run_ffmpeg(upload_fd: int, max_seconds: float, timeout: float) -> PcmAudio:
                 timeout=timeout,
             )
         except subprocess.TimeoutExpired:
-            raise UnreadableAudio(
+            raise DecodingTooSlow(
                 f"decoding the audio took longer than {timeout:g} s; send a shorter file, or a simpler format like wav"
             ) from None
         audio = _seal(result)

@@ -22,7 +22,15 @@ from urllib.parse import parse_qsl
 
 import whisper_xeon
 from whisper_xeon import metrics
-from whisper_xeon.audio.decode import AudioError, AudioTooLong, DecoderMissing, PcmAudio, UnreadableAudio, decode
+from whisper_xeon.audio.decode import (
+    AudioError,
+    AudioTooLong,
+    DecoderMissing,
+    DecodingTooSlow,
+    PcmAudio,
+    UnreadableAudio,
+    decode,
+)
 from whisper_xeon.audio.fetch import (
     FetchCancelled,
     FetchError,
@@ -397,6 +405,8 @@ class Application:
                 request.log.update(audio_seconds=round(duration, 2), decode_ms=_ms(decode_s))
                 result = self._pool.transcribe(audio, options, deadline=deadline, cancelled=request.client_gone)
         except (AudioError, EngineError) as error:
+            if isinstance(error, DecodingTooSlow) and time.monotonic() >= deadline:
+                raise _timeout() from error
             if isinstance(error, EngineFailed):  # the answer does not say why
                 request.log["reason"] = str(error)
             raise self._failure(error) from error
