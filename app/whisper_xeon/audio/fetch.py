@@ -64,6 +64,7 @@ _PRIVATE = tuple(
         *("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"),
     )
 )
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _PUBLIC_IPV6 = ipaddress.ip_network("2000::/3")
 
 
@@ -176,8 +177,7 @@ class AllowList:
         """Return the entries that the URL matches. Raises `UrlNotAllowed` when there are none."""
         found = [entry for entry in self.entries if entry.matches(url)]
         if not found:
-            origins = ", ".join(dict.fromkeys(entry.origin for entry in self.entries))
-            raise UrlNotAllowed(f"{url.origin} may not be fetched from here; allowed are {origins}")
+            raise UrlNotAllowed(f"{url.origin} is not among what this server may fetch")
         return found
 
 
@@ -321,7 +321,11 @@ def _connect(url: Url, entries: list[Entry], wait: _Wait) -> socket.socket:
         )
     failure: OSError | None = None
     for address in addresses:
-        sock = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
+        try:
+            sock = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
+        except OSError as error:  # a kernel without IPv6
+            failure = error
+            continue
         try:
             sock.setblocking(False)
             error = sock.connect_ex((str(address), url.port))
@@ -453,8 +457,12 @@ def _address(host: str) -> Address | None:
 
 
 def _plain(address: Address) -> Address:
-    """Return the IPv4 address inside an IPv6 one that only wraps it."""
-    return getattr(address, "ipv4_mapped", None) or address
+    """Return the IPv4 address inside an IPv6 one that only wraps it: mapped, 6to4, or behind the well-known NAT64."""
+    if address.version == 4:
+        return address
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or address
 
 
 def _is_public(address: Address) -> bool:

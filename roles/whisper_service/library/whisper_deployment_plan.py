@@ -44,7 +44,6 @@ bundle: {description: "Base64 of a tar.gz with every file that is not fetched fr
 sources: {description: "Path in the deployment -> file on the control node, for the files of the package", type: dict}
 release_id: {type: str}
 package: {description: Folder name of the package, type: str}
-package_bytes: {description: Size of the package, type: int}
 ram_mb: {description: Memory of one engine at the model's true dimensions, type: int}
 minimum: {description: "glibc and glibcxx that the libraries need", type: dict}
 variants: {description: CPU variants with the flags each needs, type: list}
@@ -136,7 +135,6 @@ def plan(
         "sources": sources,
         "release_id": manifest["release_id"],
         "package": manifest["package"],
-        "package_bytes": sum(entry["size"] for entry in manifest["files"]),
         "ram_mb": model_config(model)["ram_mb"],
         "minimum": manifest["minimum"],
         "variants": manifest["variants"],

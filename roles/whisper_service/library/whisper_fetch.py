@@ -6,10 +6,12 @@ The addresses are as good as credentials: the module tells the store and the fil
 from __future__ import annotations
 
 import concurrent.futures
+import fcntl
 import hashlib
 import http.client
 import io
-import time
+import os
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -33,9 +35,11 @@ bytes: {description: How much was fetched, type: int}
 """
 
 CONNECTIONS = 4
-ATTEMPTS = 4
+ATTEMPTS = 5  # in a row without a byte more
 TIMEOUT_S = 30  # without any data
 BLOCK_BYTES = 1 << 20
+LOCK = Path("/run/whisper-xeon-deploy.json")  # of module whisper_lock
+SIGN_OF_LIFE_S = 60
 
 
 class FetchError(Exception):
@@ -51,85 +55,112 @@ def store_of(url: str) -> str:
 class Transfer:
     """One file on its way: what has arrived and its digest so far."""
 
-    def __init__(self, path: Path, entry: dict, url: str):
-        """`path` is where the file goes, `entry` what it has to be."""
-        self._path, self._entry, self._url = path, entry, url
+    def __init__(self, path: Path, entry: dict, url: str, stop: threading.Event):
+        """`path` is where the file goes, `entry` what it has to be; `stop` is set when another file has failed."""
+        self._path, self._entry, self._url, self._stop = path, entry, url, stop
         self._arrived, self._digest = 0, hashlib.sha256()
 
     def run(self) -> int:
         """Fetch the file and return its size in bytes. Raises `FetchError`."""
-        for attempt in range(1, ATTEMPTS + 1):
-            if attempt > 1:
-                time.sleep(2 ** (attempt - 2))
-            try:
-                self._go_on()
-            except urllib.error.HTTPError as error:
-                reason = f"{error.code} {error.reason}"
-                if error.code < 500:
-                    break
-            except (OSError, ValueError, http.client.HTTPException) as error:
-                cause = getattr(error, "reason", error)
-                reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
-            else:
-                if self._arrived == self._entry["size"]:
+        try:
+            target = io.FileIO(self._path, "w")
+        except OSError as error:
+            raise FetchError(f"{self._path} cannot be written: {error.strerror}") from None
+        with target:
+            attempt = 0
+            while not self._stop.is_set():
+                before = self._arrived
+                reason = self._go_on(target)
+                if not reason:
                     return self._finish()
-                reason = "the connection was closed early"
+                attempt = 1 if self._arrived > before else attempt + 1
+                if attempt == ATTEMPTS:
+                    break
+                self._stop.wait(2 ** (attempt - 1))
+            else:
+                reason = "the transfer was given up"
         raise FetchError(
             f"{self._entry['path']} did not arrive from {store_of(self._url)}: {reason} "
             f"(after {self._arrived} of {self._entry['size']} bytes)"
         )
 
-    def _go_on(self) -> None:
+    def _go_on(self, target: io.FileIO) -> str:
+        """Fetch what is missing; return why some still is, or nothing. Raises `FetchError` where a retry is in vain."""
         request = urllib.request.Request(self._url)  # noqa: S310 - signed on the control node, for an http(s) endpoint
         if self._arrived:
             request.add_header("Range", f"bytes={self._arrived}-")
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=TIMEOUT_S) as answer:
-            if self._arrived and answer.status != 206:
-                self._arrived, self._digest = 0, hashlib.sha256()
-            with open(self._path, "r+b" if self._arrived else "wb", buffering=0) as target:
+        try:
+            with opener.open(request, timeout=TIMEOUT_S) as answer:
+                expected = f"bytes {self._arrived}-{self._entry['size'] - 1}/{self._entry['size']}"
+                if self._arrived and answer.headers.get("Content-Range") != expected:
+                    self._arrived, self._digest = 0, hashlib.sha256()
+                    target.truncate(0)
+                    if answer.status == 206:
+                        return "the store answered with another part of the file than was asked for"
                 target.seek(self._arrived)
-                while self._arrived <= self._entry["size"]:
-                    block = answer.read(BLOCK_BYTES)
-                    if not block:
-                        break
-                    self._write(target, block)
+                self._receive(answer, target)
+        except urllib.error.HTTPError as error:
+            if error.code < 500:
+                raise FetchError(
+                    f"{self._entry['path']} did not arrive from {store_of(self._url)}: {error.code} {error.reason}"
+                ) from None
+            return f"{error.code} {error.reason}"
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            cause = getattr(error, "reason", error)
+            return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+        return "" if self._arrived == self._entry["size"] else "the connection was closed early"
 
-    def _write(self, target: io.RawIOBase, block: bytes) -> None:
-        rest = memoryview(block)
-        while rest:
-            try:
-                written = target.write(rest)
-            except OSError as error:
-                raise FetchError(f"{self._path} cannot be written: {error.strerror}") from None
-            self._digest.update(rest[:written])
-            self._arrived += written
-            rest = rest[written:]
+    def _receive(self, answer: http.client.HTTPResponse, target: io.FileIO) -> None:
+        while not self._stop.is_set():
+            block = answer.read(BLOCK_BYTES)
+            if not block:
+                return
+            if self._arrived + len(block) > self._entry["size"]:
+                raise FetchError(self._altered())
+            rest = memoryview(block)
+            while rest:
+                try:
+                    rest = rest[target.write(rest) :]
+                except OSError as error:
+                    raise FetchError(f"{self._path} cannot be written: {error.strerror}") from None
+            self._digest.update(block)
+            self._arrived += len(block)
 
     def _finish(self) -> int:
         if self._digest.hexdigest() != self._entry["sha256"]:
-            self._path.unlink()
-            raise FetchError(
-                f"{self._entry['path']} from {store_of(self._url)} has another SHA-256 than its manifest says: the "
-                "store holds other bytes than were published"
-            )
+            raise FetchError(self._altered())
         self._path.chmod(0o644)
         return self._arrived
+
+    def _altered(self) -> str:
+        return (
+            f"{self._entry['path']} from {store_of(self._url)} has another SHA-256 than its manifest says: the "
+            "store holds other bytes than were published"
+        )
 
 
 def fetch(folder: Path, files: list[dict], urls: dict[str, str]) -> int:
     """Fetch every file, the largest first, and return the bytes. Raises `FetchError` for the first that fails."""
+    stop = threading.Event()
     transfers = [
-        Transfer(folder / entry["path"], entry, urls[entry["path"]])
+        Transfer(folder / entry["path"], entry, urls[entry["path"]], stop)
         for entry in sorted(files, key=lambda entry: entry["size"], reverse=True)
     ]
     with concurrent.futures.ThreadPoolExecutor(CONNECTIONS) as pool:
-        running = [pool.submit(transfer.run) for transfer in transfers]
+        running = {pool.submit(transfer.run) for transfer in transfers}
+        fetched = 0
         try:
-            return sum(future.result() for future in concurrent.futures.as_completed(running))
-        except FetchError:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+            while running:
+                done, running = concurrent.futures.wait(
+                    running, SIGN_OF_LIFE_S, return_when=concurrent.futures.FIRST_COMPLETED
+                )
+                fetched += sum(transfer.result() for transfer in done)
+                if LOCK.exists():
+                    os.utime(LOCK)
+        finally:
+            stop.set()
+    return fetched
 
 
 def main() -> None:
@@ -141,8 +172,11 @@ def main() -> None:
             "urls": {"type": "dict", "required": True, "no_log": True},
         },
     )
+    folder = Path(module.params["folder"])
+    # As module whisper_deployment does: a run that takes over from one that died waits for this module's end.
+    fcntl.flock(os.open(folder.parent, os.O_RDONLY), fcntl.LOCK_EX)
     try:
-        fetched = fetch(Path(module.params["folder"]), module.params["files"], module.params["urls"])
+        fetched = fetch(folder, module.params["files"], module.params["urls"])
     except FetchError as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=True, bytes=fetched)

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import http.client
+import json
 import os
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import urllib.error
@@ -25,10 +28,10 @@ module: whisper_host_check
 short_description: Tell whether a host can take a deployment
 options:
   root: {type: path, required: true, description: Folder of the service; it need not exist.}
-  digest: {type: str, required: true, description: Name of the deployment; one that is there needs no more room.}
+  digest: {type: str, required: true, description: Name of the deployment.}
+  record: {type: str, required: true, description: Text of its deployment.json; files that are there need no more room.}
   variants: {type: list, elements: dict, required: true, description: CPU variants of the package with their cpu_flags.}
   minimum: {type: dict, required: true, description: glibc and glibcxx that the package needs.}
-  package_mb: {type: int, required: true, description: Size of the package.}
   memory_mb: {type: int, required: true, description: Memory of the model with one engine.}
   packages: {type: list, elements: str, default: [], description: Debian packages to look for.}
   address: {type: str, default: "", description: "Address to listen on, IPv6 in brackets; empty means all."}
@@ -46,6 +49,7 @@ packages_missing: {description: Those of the packages that are not installed, ty
 OLDEST_PYTHON = (3, 9)
 STORE_TIMEOUT_S = 15
 STORE_MAX_BYTES = 1 << 20
+PACKAGES_MB = 450  # ffmpeg and what it needs, on a bare Debian 12
 LIBSTDCXX = ("/usr/lib/x86_64-linux-gnu/libstdc++.so.6", "/usr/lib64/libstdc++.so.6")
 
 
@@ -128,14 +132,24 @@ def space_problems(what: str, free_mb: int, needed_mb: int) -> list[str]:
     return [] if free_mb >= needed_mb else [f"{what} has {free_mb} MB free, {needed_mb} MB are needed: make room"]
 
 
-def disk_problems(root: Path, digest: str, package_mb: int) -> list[str]:
-    """Return the problem of a disk without room for the package and, on a fresh host, for the one that follows it."""
-    folder = root / "deployments"
-    if (folder / digest).is_dir():
-        return []
-    deployments = 1 if any(folder.glob("[0-9a-f]*")) else 2
-    needed_mb = int(package_mb * 1.1 + 50) * deployments
-    return space_problems(f"the disk of {root}", disk_free_mb(root), needed_mb)
+def disk_problems(root: Path, record: dict, packages_mb: int) -> list[str]:
+    """Return the problem of a disk without room for what is missing and, on a fresh host, for the deployment after it.
+
+    `packages_mb` is what Debian packages will take of the disk that holds /usr.
+    """
+    known = [json.loads(path.read_text("utf-8")) for path in root.glob("deployments/*/deployment.json")]
+    present = {entry["sha256"] for each in known for entry in each["files"]}
+    missing = sum(entry["size"] for entry in record["files"] if entry["sha256"] not in present)
+    needed_mb = int(missing / 1e6 * 1.1 + 50) * (1 if known else 2)
+    nearest = root
+    while not nearest.exists():
+        nearest = nearest.parent
+    if nearest.stat().st_dev == Path("/usr").stat().st_dev:
+        return space_problems(f"the disk of {root}", disk_free_mb(root), needed_mb + packages_mb)
+    return [
+        *space_problems(f"the disk of {root}", disk_free_mb(root), needed_mb),
+        *(space_problems("the disk of /usr", disk_free_mb(Path("/usr")), packages_mb) if packages_mb else ()),
+    ]
 
 
 def memory_problems(root: Path, digest: str, memory_mb: int) -> list[str]:
@@ -149,9 +163,8 @@ def memory_problems(root: Path, digest: str, memory_mb: int) -> list[str]:
 
 def port_problems(address: str, port: int, socket_unit: str) -> list[str]:
     """Return the problem of a port on which somebody other than the service's own socket listens."""
-    family = socket.AF_INET6 if address.startswith("[") or not address else socket.AF_INET
     try:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
+        with _stream_socket(address) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((address.strip("[]"), port))
             return []
@@ -161,6 +174,15 @@ def port_problems(address: str, port: int, socket_unit: str) -> list[str]:
             return []
     where = f"{address}:{port}" if address else f"port {port}"
     return [f"{where} is taken{_listener(port)}: stop what listens there, or set whisper_service_port"]
+
+
+def _stream_socket(address: str) -> socket.socket:
+    if address and not address.startswith("["):
+        return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        return socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    except OSError:  # a kernel without IPv6
+        return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
 
 
 def _ports_of(unit: str) -> set[int]:
@@ -205,8 +227,13 @@ def store_problems(url: str, sha256: str) -> list[str]:
             f"the store {store} answers this host with {error.code} {error.reason}: compare the clocks, and see that "
             "whisper_store_host_endpoint leads to the store without a proxy that changes requests"
         ]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            return [
+                f"this host does not trust the certificate of the store {store} ({reason.verify_message}): install the "
+                "authority there, with the package ca-certificates and update-ca-certificates"
+            ]
         why = getattr(reason, "strerror", None) or str(reason)
         return [
             f"the store {store} cannot be reached from this host: {why}; set whisper_store_host_endpoint to an address "
@@ -227,9 +254,9 @@ def main() -> None:
         argument_spec={
             "root": {"type": "path", "required": True},
             "digest": {"type": "str", "required": True},
+            "record": {"type": "str", "required": True},
             "variants": {"type": "list", "elements": "dict", "required": True},
             "minimum": {"type": "dict", "required": True},
-            "package_mb": {"type": "int", "required": True},
             "memory_mb": {"type": "int", "required": True},
             "packages": {"type": "list", "elements": "str", "default": []},
             "address": {"type": "str", "default": ""},
@@ -244,18 +271,18 @@ def main() -> None:
     wanted = module.params
     root = Path(wanted["root"])
     problems = system_problems()
+    missing = packages_missing(wanted["packages"]) if shutil.which("dpkg-query") else []
     if not problems:
         problems = [
             *processor_problems(cpu_flags(), wanted["variants"]),
             *library_problems("glibc", os.confstr("CS_GNU_LIBC_VERSION").split()[-1], wanted["minimum"]["glibc"]),
             *library_problems("GLIBCXX of libstdc++", glibcxx_version(), wanted["minimum"]["glibcxx"]),
-            *disk_problems(root, wanted["digest"], wanted["package_mb"]),
+            *disk_problems(root, json.loads(wanted["record"]), PACKAGES_MB if missing else 0),
             *memory_problems(root, wanted["digest"], wanted["memory_mb"]),
             *port_problems(wanted["address"], wanted["port"], wanted["socket_unit"]),
         ]
         if wanted["store_url"] and not (root / "deployments" / wanted["digest"]).is_dir():
             problems += store_problems(wanted["store_url"], wanted["store_sha256"])
-    missing = packages_missing(wanted["packages"]) if shutil.which("dpkg-query") else []
     module.exit_json(changed=False, problems=problems, packages_missing=missing)
 
 

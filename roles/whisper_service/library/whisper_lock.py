@@ -1,8 +1,8 @@
 """Ansible module: one run at a time changes the service of a host. Its action plugin of the same name waits for it.
 
-The lock is a file below /run with who holds it, so a restart of the host frees it too. A run that died cannot free its
-lock: the action plugin recognizes that of a process of its own machine, any other lapses some time after the last sign
-of life.
+The lock is a file below /run with who holds it, so a restart of the host frees it too. Its time of modification is the
+holder's last sign of life. A run that died cannot free its lock: the action plugin recognizes that of a process of its
+own machine, any other lapses.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ module: whisper_lock
 short_description: One run at a time changes the service of a host
 options:
   owner: {type: dict, required: true, description: Who asks; the same content is the same run.}
-  state: {type: str, default: held, choices: [held, free]}
+  state:
+    type: str
+    default: held
+    choices: [held, renewed, free]
+    description: C(held) takes the lock, C(renewed) gives a sign of life if it is the caller's, C(free) gives it back.
   lapse: {type: int, required: true, description: Seconds after the last sign of life in which the lock is still held.}
   take_over: {type: dict, description: Take the lock from this holder.}
 """
@@ -54,7 +58,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "owner": {"type": "dict", "required": True},
-            "state": {"type": "str", "default": "held", "choices": ["held", "free"]},
+            "state": {"type": "str", "default": "held", "choices": ["held", "renewed", "free"]},
             "lapse": {"type": "int", "required": True},
             "take_over": {"type": "dict"},
         },
@@ -71,14 +75,14 @@ def main() -> None:
             content = {}
         holder = content.get("owner")
         mine = holder == wanted["owner"]
-        silent = max(0.0, now - content.get("renewed", 0.0))
-        if wanted["state"] == "free":
-            if mine:
+        silent = max(0.0, now - os.fstat(file.fileno()).st_mtime)
+        if wanted["state"] == "free" or (wanted["state"] == "renewed" and not mine):
+            if mine or not holder:
                 LOCK.unlink()
             module.exit_json(changed=False, held=False)
         if holder and not mine and silent < wanted["lapse"] and holder != wanted["take_over"]:
             module.exit_json(changed=False, held=False, holder=holder, since=content["since"], silent=silent)
-        content = {"owner": wanted["owner"], "since": content["since"] if mine else now, "renewed": now}
+        content = {"owner": wanted["owner"], "since": content["since"] if mine else now}
         file.seek(0)
         file.truncate()
         json.dump(content, file)

@@ -51,13 +51,29 @@ def superfluous() -> set[str]:
     return set(re.findall(r"^Remv (\S+)", run("apt-get", "--simulate", "autoremove"), re.MULTILINE))
 
 
-def removable(packages: list[str]) -> list[str]:
-    """Return `packages`, as far as none needs them, and what came with them."""
-    manual = set(run("apt-mark", "showmanual", *packages).split())
+def remove(packages: list[str]) -> list[str]:
+    """Remove `packages`, as far as none needs them, and what came with them; return what went.
+
+    Raises `PackageManagerError`; then everything is as it was, also what apt thinks of it.
+    """
+    manual = run("apt-mark", "showmanual", *packages).split()
     before = superfluous()
     if manual:
         run("apt-mark", "auto", *manual)
-    return sorted(superfluous() - before | (before & set(packages)))
+    try:
+        names = superfluous() - before | (before & set(packages))
+        if not names:
+            return []
+        purge = ("purge", "--yes", "--quiet", "--option=APT::Get::AutomaticRemove=false", *sorted(names))
+        going = set(re.findall(r"^(?:Remv|Purg) (\S+)", run("apt-get", "--simulate", *purge), re.MULTILINE))
+        if going - names:
+            raise PackageManagerError(f"apt-get would also remove {', '.join(sorted(going - names))}")
+        run("apt-get", LOCK_WAIT, *purge)
+    except PackageManagerError:
+        if manual:
+            run("apt-mark", "manual", *manual)
+        raise
+    return sorted(names)
 
 
 def main() -> None:
@@ -68,9 +84,7 @@ def main() -> None:
     if module.check_mode or not packages:
         module.exit_json(changed=bool(packages), removed=[])
     try:
-        names = removable(packages)
-        if names:
-            run("apt-get", "purge", "--yes", "--quiet", LOCK_WAIT, *names)
+        names = remove(packages)
     except PackageManagerError as error:
         module.fail_json(msg=f"{error}; remove {' '.join(packages)} by hand, or mend apt-get and run this again")
     module.exit_json(changed=bool(names), removed=names)

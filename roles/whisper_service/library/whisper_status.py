@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -17,6 +19,7 @@ short_description: Tell what the service of a host does
 options:
   root: {type: path, required: true, description: Folder of the service.}
   unit: {type: str, required: true, description: The service's unit.}
+  wait: {type: int, default: 0, description: Seconds to wait for a service that does not serve yet.}
 """
 
 RETURN = r"""
@@ -28,6 +31,7 @@ status:
 """
 
 TIMEOUT_S = 10
+POLL_S = 0.5
 REQUESTS = re.compile(r'^whisper_requests_total\{[^}]*status="(\d+)"[^}]*\} ([0-9.e+]+)', re.MULTILINE)
 
 
@@ -70,22 +74,39 @@ def status_of(root: Path, unit: str) -> dict:
         ready = json.loads(get(f"{deployment['url']}/readyz"))
         version = json.loads(get(f"{deployment['url']}/version"))
         counted = REQUESTS.findall(get(f"{deployment['url']}/metrics"))
-    except (OSError, ValueError) as error:
+        status.update({name: version[name] for name in ("model", "release_id", "cpu_variant", "ready_at")})
+        serves = ready["status"] == "ready"
+    except OSError as error:
         return {**status, "state": f"does not answer: {getattr(error, 'reason', error)}"}
-    status.update({name: version[name] for name in ("model", "release_id", "cpu_variant", "ready_at")})
+    except (ValueError, KeyError, TypeError, http.client.HTTPException):
+        return {**status, "state": f"does not answer as whisper-xeon at {deployment['url']}"}
     status["requests"] = sum(int(float(count)) for _, count in counted)
     status["errors"] = sum(int(float(count)) for code, count in counted if code.startswith("5"))
-    status["state"] = "serving" if ready.get("status") == "ready" else ready.get("reason", "not ready")
-    return status
+    return {**status, "state": "serving" if serves else ready.get("reason", "not ready")}
+
+
+def awaited_status(root: Path, unit: str, seconds: float) -> dict:
+    """Return the status as soon as the service serves or has failed for good, at the latest after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while True:
+        status = status_of(root, unit)
+        if status["state"] == "serving" or status["state"].startswith("failed") or time.monotonic() >= deadline:
+            return status
+        time.sleep(POLL_S)
 
 
 def main() -> None:
     """Run as an Ansible module."""
     module = AnsibleModule(
-        argument_spec={"root": {"type": "path", "required": True}, "unit": {"type": "str", "required": True}},
+        argument_spec={
+            "root": {"type": "path", "required": True},
+            "unit": {"type": "str", "required": True},
+            "wait": {"type": "int", "default": 0},
+        },
         supports_check_mode=True,
     )
-    module.exit_json(changed=False, status=status_of(Path(module.params["root"]), module.params["unit"]))
+    wanted = module.params
+    module.exit_json(changed=False, status=awaited_status(Path(wanted["root"]), wanted["unit"], wanted["wait"]))
 
 
 if __name__ == "__main__":
