@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-from pathlib import Path
 
 import pytest
+import yaml
 
 from conftest import ROOT, run_playbook
 
@@ -18,7 +18,10 @@ IMAGE = "whisper-xeon-test-builder"
 
 @pytest.fixture(scope="module")
 def builder(tmp_path_factory):
-    """Run a shell command in the builder's image and return its output: /src is whisper.cpp, /patched with our patches."""
+    """Run a shell command in the builder's image and return its output.
+
+    /built is the build of the baseline, /patched its source, /kernels this repository's tests/kernels.
+    """
     folder = tmp_path_factory.mktemp("kernels")
     variables = {
         "artifact_build_dist_dir": str(folder / "dist"),
@@ -28,21 +31,15 @@ def builder(tmp_path_factory):
     build = ["docker", "build", "--target=builder", f"--tag={IMAGE}", "."]
     subprocess.run(build, cwd=folder / "work" / "context", check=True, capture_output=True)
 
-    def run(script: str, timeout: float = 1800) -> str:
-        prepare = "cp -R /src /patched; for p in /builder/patches/*.patch; do patch -sd /patched -p1 <$p; done; mkdir /w; cd /w"
-        command = [
-            "docker",
-            "run",
-            "--rm",
-            "--env=OMP_WAIT_POLICY=passive",
-            f"--volume={ROOT}/tests/kernels:/kernels:ro",
-        ]
+    def run(command: str) -> str:
+        options = ["--rm", "--env=OMP_WAIT_POLICY=passive", f"--volume={ROOT}/tests/kernels:/kernels:ro"]
+        apply = "cp -R /src /patched; for patch in /builder/patches/*.patch; do patch -sd /patched -p1 <$patch; done"
         result = subprocess.run(
-            [*command, IMAGE, "bash", "-ec", f"{prepare}\n{script}"],
+            ["docker", "run", *options, IMAGE, "bash", "-ec", f"{apply}\n{command}"],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=timeout,
+            timeout=1800,
         )
         assert result.returncode == 0, result.stdout[-20000:]
         return result.stdout
@@ -57,21 +54,18 @@ def cases(output: str) -> int:
 
 
 def test_baseline_kernels_agree_with_the_reference_on_1_to_16_threads(builder):
-    output = builder(
-        "c++ -O1 -std=c++17 -I /patched/ggml/include /kernels/check.cpp /built/libggml-cpu.so.0 /built/libggml-base.so.0 -o check"
-        "\nLD_LIBRARY_PATH=/built ./check 16"
-    )
-    assert cases(output) > 40
+    libraries = "/built/libggml-cpu.so.0 /built/libggml-base.so.0"
+    compiled = f"c++ -O1 -std=c++17 -I /patched/ggml/include /kernels/check.cpp {libraries} -o /check"
+    assert cases(builder(f"{compiled}; LD_LIBRARY_PATH=/built /check 16")) > 40
 
 
 @pytest.mark.parametrize(("sanitizer", "threads"), [("ADDRESS", 16), ("THREAD", 4)])
 def test_kernels_of_this_processor_are_clean_under_a_sanitizer(builder, sanitizer, threads):
-    assert cases(builder(f"/kernels/sanitize.sh /patched /w/build {sanitizer} {threads}")) > 40
+    assert cases(builder(f"/kernels/sanitize.sh /patched /build {sanitizer} {threads}")) > 40
 
 
 def test_each_patch_is_a_default_of_the_role():
     defaults = (ROOT / "roles" / "artifact_build" / "defaults" / "main.yml").read_text("utf-8")
-    patches = [path.stem for path in sorted(Path(ROOT / "docker" / "builder" / "patches").glob("*.patch"))]
+    patches = [path.stem for path in sorted((ROOT / "docker" / "builder" / "patches").glob("*.patch"))]
     assert patches
-    listed = [line.strip()[2:] for line in defaults.splitlines() if line.startswith("  - 00")]
-    assert listed == patches
+    assert yaml.safe_load(defaults)["artifact_build_patches"] == patches
