@@ -140,10 +140,14 @@ def test_manifest_names_the_baseline_variant_with_its_cpu_flags(package):
     assert {"avx", "avx2", "bmi2", "f16c", "fma", "sse4_2"} <= set(variant["cpu_flags"])
 
 
-def test_manifest_names_version_and_pinned_source(package, pins):
+def test_manifest_names_version_pinned_source_and_patches(package, pins):
     assert package.manifest["whisper_cpp"] == {
         "version": pins["whisper_cpp"]["version"],
         "source_sha256": pins["whisper_cpp"]["source_sha256"],
+        "patches": [
+            {"name": patch.stem, "sha256": file_digest(patch)}
+            for patch in sorted((ROOT / "docker" / "builder" / "patches").glob("*.patch"))
+        ],
     }
 
 

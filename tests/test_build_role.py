@@ -317,6 +317,7 @@ def test_context_is_all_that_docker_reads(build):
         "models",
         "organize.py",
         "package",
+        "patches",
         "selftest",
         "whisper.cpp",
     }
@@ -345,4 +346,28 @@ def test_build_sh_names_a_missing_tool(session_build, tmp_path):
         (tools / tool).symlink_to(shutil.which(tool))
     result = build_sh(session_build.context / "whisper.cpp", tmp_path / "out", PATH=str(tools))
     assert result.returncode == 2
-    assert "cmake is missing: apt-get install build-essential cmake" in result.stderr
+    assert "cmake is missing: apt-get install build-essential cmake patch" in result.stderr
+
+
+def test_unknown_patch_is_named_with_those_that_there_are(build):
+    result = build.run(check=False, artifact_build_patches=["0001-gemm", "0009-magic"])
+    assert result.returncode != 0
+    assert "artifact_build_patches names 0009-magic, docker/builder/patches has 0001-gemm," in result.said
+
+
+def test_build_sh_names_a_patch_that_does_not_fit(session_build, tmp_path):
+    shutil.copy(ROOT / "docker" / "builder" / "build.sh", tmp_path)
+    (tmp_path / "patches").mkdir()
+    (tmp_path / "patches" / "0001-other.patch").write_text(
+        "--- a/include/whisper.h\n+++ b/include/whisper.h\n@@ -1,1 +1,1 @@\n-never there\n+neither\n", encoding="utf-8"
+    )
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for tool in ("cmake", "make", "cc", "c++"):
+        (tools / tool).symlink_to("/bin/true")
+    command = [tmp_path / "build.sh", session_build.context / "whisper.cpp", tmp_path / "out"]
+    result = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
+    )
+    assert result.returncode == 1
+    assert "0001-other.patch does not fit this whisper.cpp or the patches before it" in result.stderr

@@ -3,11 +3,12 @@
 #
 #   build.sh SOURCE_DIR OUT_DIR [-DOPTION=VALUE ...]
 #
-# SOURCE_DIR is a whisper.cpp tree. OUT_DIR receives the libraries (each under every name that something asks for),
-# whisper-cli, whisper-quantize, abi.json, version.txt and cmake_flags.txt. Options after OUT_DIR go to CMake after the
+# SOURCE_DIR is a whisper.cpp tree; it stays as it is, the patches beside this script (patches/*.patch) go onto a copy.
+# OUT_DIR receives the libraries (each under every name that something asks for), whisper-cli, whisper-quantize, abi.json,
+# version.txt, cmake_flags.txt and patches.json. Options after OUT_DIR go to CMake after the
 # ones below, so they win. Needs cmake, make, a C and C++ compiler; uses ccache when it is there.
 # The builder image runs this script; it runs as well on a plain Debian host:
-#   apt-get install build-essential cmake ccache
+#   apt-get install build-essential cmake ccache patch
 # Environment: BUILD_DIR (scratch, kept; default a temporary folder), JOBS (default: the number of processors).
 set -euo pipefail
 
@@ -23,9 +24,9 @@ if [ ! -f "$source_dir/include/whisper.h" ]; then
     echo "build.sh: $source_dir is not a whisper.cpp tree (no include/whisper.h)" >&2
     exit 2
 fi
-for tool in cmake make cc c++; do
+for tool in cmake make cc c++ patch; do
     if ! command -v "$tool" >/dev/null; then
-        echo "build.sh: $tool is missing: apt-get install build-essential cmake" >&2
+        echo "build.sh: $tool is missing: apt-get install build-essential cmake patch" >&2
         exit 2
     fi
 done
@@ -37,6 +38,25 @@ else
     build_dir=$(mktemp -d)
     trap 'rm -rf -- "$build_dir"' EXIT
 fi
+
+# In the order of their names. No fuzz: a patch that fits only nearly may land in another place.
+shopt -s nullglob
+patches=("$(dirname -- "$(readlink -f -- "$0")")"/patches/*.patch)
+shopt -u nullglob
+if [ "${#patches[@]}" -gt 0 ]; then
+    rm -rf -- "$build_dir/source"
+    cp -R -- "$source_dir" "$build_dir/source"
+    source_dir=$build_dir/source
+fi
+entries=()
+for patch in "${patches[@]}"; do
+    if ! patch --directory="$source_dir" --strip=1 --fuzz=0 --forward --batch --silent <"$patch"; then
+        echo "build.sh: $(basename -- "$patch") does not fit this whisper.cpp or the patches before it" >&2
+        exit 1
+    fi
+    digest=$(sha256sum <"$patch")
+    entries+=("{\"name\": \"$(basename -- "$patch" .patch)\", \"sha256\": \"${digest%% *}\"}")
+done
 
 # -march for everything and not only for libggml-cpu: libggml-base converts half floats too, without F16C far slower.
 flags=(
@@ -56,7 +76,8 @@ flags=(
 )
 # Where the package will lie is not known, so every part finds its neighbours beside itself; and no path of the machine
 # that built it gets into the result.
-prefix_map="-ffile-prefix-map=$source_dir=. -ffile-prefix-map=$build_dir=build"
+# (GCC takes the last one that fits, and a patched copy of the source lies in the build folder.)
+prefix_map="-ffile-prefix-map=$build_dir=build -ffile-prefix-map=$source_dir=."
 # shellcheck disable=SC2054  # the commas belong to the linker's options
 placement=(
     -DCMAKE_BUILD_WITH_INSTALL_RPATH=ON
@@ -84,3 +105,7 @@ cc -std=c11 -Wall -Werror -I "$source_dir/include" -I "$source_dir/ggml/include"
 "$build_dir/abi_probe" >"$out_dir/abi.json"
 sed -n 's/^project("whisper.cpp" VERSION \([0-9.]*\)).*/\1/p' "$source_dir/CMakeLists.txt" >"$out_dir/version.txt"
 printf '%s\n' "${flags[@]}" >"$out_dir/cmake_flags.txt"
+(
+    IFS=,
+    printf '[%s]\n' "${entries[*]}" >"$out_dir/patches.json"
+)

@@ -106,6 +106,7 @@ def organize(model: str, settings: dict[str, Any], inputs: argparse.Namespace) -
         "whisper_cpp": {
             "version": values["WHISPER_CPP_VERSION"],
             "source_sha256": settings["whisper_cpp"]["source_sha256"],
+            "patches": json.loads((inputs.built / "patches.json").read_text(encoding="utf-8")),
         },
         "cmake_flags": (inputs.built / "cmake_flags.txt").read_text(encoding="utf-8").splitlines(),
         "variants": [{"name": "baseline", "path": "libggml-cpu.so.0", "cpu_flags": BASELINE_CPU_FLAGS}],

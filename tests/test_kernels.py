@@ -1,0 +1,71 @@
+"""The patched kernels against ggml's reference path and float64: odd shapes, 1 to 16 threads, sanitizers.
+
+Everything is compiled and run in the builder's own image, so the machine needs no compiler; check.cpp says what holds.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+import yaml
+
+from conftest import ROOT, run_playbook
+
+IMAGE = "whisper-xeon-test-builder"
+
+
+@pytest.fixture(scope="module")
+def builder(tmp_path_factory):
+    """Run a shell command in the builder's image and return its output.
+
+    /built is the build of the baseline, /patched its source, /kernels this repository's tests/kernels.
+    """
+    folder = tmp_path_factory.mktemp("kernels")
+    variables = {
+        "artifact_build_dist_dir": str(folder / "dist"),
+        "artifact_build_context_dir": str(folder / "work" / "context"),
+    }
+    run_playbook("build.yml", "--skip-tags", "publish", "-e", json.dumps(variables))
+    build = ["docker", "build", "--target=builder", f"--tag={IMAGE}", "."]
+    subprocess.run(build, cwd=folder / "work" / "context", check=True, capture_output=True)
+
+    def run(command: str) -> str:
+        options = ["--rm", "--env=OMP_WAIT_POLICY=passive", f"--volume={ROOT}/tests/kernels:/kernels:ro"]
+        apply = "cp -R /src /patched; for patch in /builder/patches/*.patch; do patch -sd /patched -p1 <$patch; done"
+        result = subprocess.run(
+            ["docker", "run", *options, IMAGE, "bash", "-ec", f"{apply}\n{command}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=1800,
+        )
+        assert result.returncode == 0, result.stdout[-20000:]
+        return result.stdout
+
+    yield run
+    subprocess.run(["docker", "image", "rm", IMAGE], capture_output=True)
+
+
+def cases(output: str) -> int:
+    assert "FAILED" not in output
+    return output.count(": ok\n")
+
+
+def test_baseline_kernels_agree_with_the_reference_on_1_to_16_threads(builder):
+    libraries = "/built/libggml-cpu.so.0 /built/libggml-base.so.0"
+    compiled = f"c++ -O1 -std=c++17 -I /patched/ggml/include /kernels/check.cpp {libraries} -o /check"
+    assert cases(builder(f"{compiled}; LD_LIBRARY_PATH=/built /check 16")) > 40
+
+
+@pytest.mark.parametrize(("sanitizer", "threads"), [("ADDRESS", 16), ("THREAD", 4)])
+def test_kernels_of_this_processor_are_clean_under_a_sanitizer(builder, sanitizer, threads):
+    assert cases(builder(f"/kernels/sanitize.sh /patched /build {sanitizer} {threads}")) > 40
+
+
+def test_each_patch_is_a_default_of_the_role():
+    defaults = (ROOT / "roles" / "artifact_build" / "defaults" / "main.yml").read_text("utf-8")
+    patches = [path.stem for path in sorted((ROOT / "docker" / "builder" / "patches").glob("*.patch"))]
+    assert patches
+    assert yaml.safe_load(defaults)["artifact_build_patches"] == patches
