@@ -11,7 +11,7 @@ import subprocess
 import pytest
 import yaml
 
-from conftest import ROOT, run_playbook
+from playbook import ROOT, one_at_a_time, run_playbook
 
 IMAGE = "whisper-xeon-test-builder"
 
@@ -27,9 +27,10 @@ def builder(tmp_path_factory):
         "artifact_build_dist_dir": str(folder / "dist"),
         "artifact_build_context_dir": str(folder / "work" / "context"),
     }
-    run_playbook("build.yml", "--skip-tags", "publish", "-e", json.dumps(variables))
     build = ["docker", "build", "--target=builder", f"--tag={IMAGE}", "."]
-    subprocess.run(build, cwd=folder / "work" / "context", check=True, capture_output=True)
+    with one_at_a_time():
+        run_playbook("build.yml", "--skip-tags", "publish", "-e", json.dumps(variables))
+        subprocess.run(build, cwd=folder / "work" / "context", check=True, capture_output=True)
 
     def run(command: str) -> str:
         options = ["--rm", "--env=OMP_WAIT_POLICY=passive", f"--volume={ROOT}/tests/kernels:/kernels:ro"]

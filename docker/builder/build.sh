@@ -51,7 +51,7 @@ fi
 entries=()
 for patch in "${patches[@]}"; do
     if ! patch --directory="$source_dir" --strip=1 --fuzz=0 --forward --batch --silent <"$patch"; then
-        echo "build.sh: $(basename -- "$patch") does not fit this whisper.cpp or the patches before it" >&2
+        echo "build.sh: $(basename -- "$patch") does not fit this whisper.cpp or the patches before it; artifact_build_patches names those to apply" >&2
         exit 1
     fi
     digest=$(sha256sum <"$patch")
