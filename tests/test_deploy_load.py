@@ -15,7 +15,7 @@ from host_container import Host
 from playbook import ROOT
 
 CLIENTS = 8
-PAUSE_S = 0.3
+PAUSE_S = 1.0
 SWITCHES = 50
 
 
