@@ -29,9 +29,9 @@ def status(hosts: Hosts, check: bool = True):
 
 
 def row(output: str, host: Host) -> str:
-    """Return the line of the table that is about a host, with single spaces."""
-    (line,) = (line for line in output.splitlines() if line.split()[:1] == [host.name] and "  " in line.strip())
-    return " ".join(line.split())
+    """Return the last table's line about a host, with single spaces; the recap's has a colon."""
+    lines = [" ".join(line.split()) for line in output.splitlines() if line.strip().startswith(f"{host.name}  ")]
+    return [line for line in lines if not line.startswith(f"{host.name} :")][-1]
 
 
 def test_status_shows_what_each_host_serves_and_has_answered(both, exact_recordings):
@@ -76,7 +76,10 @@ def test_a_rollback_leaves_a_host_alone_that_has_nothing_to_go_back_to(both, dep
 
 @pytest.mark.parametrize(
     ("variables", "reason"),
-    [({"ansible_port": 1}, "UNREACHABLE"), ({"whisper_service_root": "/proc/1/comm"}, "Not a directory")],
+    [
+        ({"ansible_port": 1}, "UNREACHABLE"),
+        ({"ansible_python_interpreter": "/nonexistent/python3"}, "/nonexistent/python3"),
+    ],
     ids=["unreachable", "failing"],
 )
 def test_a_batch_that_loses_a_host_is_the_last(small, deploy, hosts, tmp_path, variables, reason):
@@ -165,7 +168,7 @@ def test_limits_and_a_service_that_fetches_audio_hold_on_the_host(small, deploy,
     effective = dict(line.split("=", 1) for line in shown if "=" in line)
     expected = {
         "MemoryMax": str(2 << 30),
-        "CPUQuotaPerSecUSec": "1.500s",
+        "CPUQuotaPerSecUSec": "1.500000s",
         "CPUAffinity": "0",
         "WatchdogUSec": "30s",
         "LogRateLimitIntervalUSec": "10s",

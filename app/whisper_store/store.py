@@ -259,7 +259,7 @@ class Store:
             return digits
         if not _RELEASE_ID_START.fullmatch(digits):
             raise NoSuchRelease(
-                f"{digits!r} is not a release id: give the 64 digits of 0-9 and a-f, or the first 8 of them"
+                f"{digits!r} is not a release id: give the 64 digits of 0-9 and a-f, or at least the first 8 of them"
             )
         found = set()
         for entry in self.bucket.list(f"releases/{digits}"):

@@ -311,6 +311,8 @@ def run(deployments: Deployments, parameters: dict, dry_run: bool) -> dict:
         current, confirmed = deployments.link("current"), deployments.link("confirmed")
         result["changed"] = current != digest
         result["restart"] = result["changed"] or current != confirmed
+        if result["changed"] and deployments.path(digest).is_dir():
+            result["diff"] = {"before": deployments.describe(current), "after": deployments.describe(digest)}
         result["restart_socket"] = any(deployments.socket_differs(digest, other) for other in (current, confirmed))
         if result["changed"] and not dry_run:
             if digest and not deployments.path(digest).is_dir():
