@@ -77,8 +77,8 @@ def test_a_rollback_leaves_a_host_alone_that_has_nothing_to_go_back_to(both, dep
 @pytest.mark.parametrize(
     ("variables", "reason"),
     [
-        ({"ansible_port": 1}, "UNREACHABLE"),
-        ({"ansible_python_interpreter": "/nonexistent/python3"}, "/nonexistent/python3"),
+        ({"ansible_port": 1}, "alias-1 failed or could not be reached: no host of a later batch was changed"),
+        ({"ansible_python_interpreter": "/nonexistent/python3"}, "'/nonexistent/python3' was not found"),
     ],
     ids=["unreachable", "failing"],
 )
@@ -93,7 +93,6 @@ def test_a_batch_that_loses_a_host_is_the_last(small, deploy, hosts, tmp_path, v
     play = run_playbook(ROOT / "tests" / "playbooks" / "batches.yml", inventory=inventory, check=False)
     assert play.returncode != 0
     assert reason in play.said
-    assert "alias-1 failed or could not be reached: no host of a later batch was changed" in play.said
     assert "[alias-3]" not in play.output
 
 
