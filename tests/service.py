@@ -175,6 +175,11 @@ class Service:
         """Return the workers: the processes below the zygote, which is the service's only long-lived child."""
         return [pid for pid in self.engine_pids() if _parent(pid) != self.process.pid]
 
+    def hold_workers(self) -> None:
+        """Stop the workers where they are: what they are given is not done before its time is over, however fast."""
+        for pid in wait_for(self.worker_pids):
+            os.kill(pid, signal.SIGSTOP)
+
     def terminate(self) -> int:
         """Send SIGTERM and return the exit status."""
         self.process.send_signal(signal.SIGTERM)

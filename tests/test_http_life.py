@@ -148,9 +148,11 @@ def _spooled(service: Service) -> int:
 
 def test_a_transcription_over_its_time_is_504(artifacts_dir, adapter):
     settings = {"WHISPER_ENGINES": "1", "WHISPER_REQUEST_TIMEOUT": "1", "WHISPER_ADAPTER": adapter}
-    with running_service(artifacts_dir, **settings) as service, submit(service, LONG) as sock:
-        assert sock.recv(65536).startswith(b"HTTP/1.1 504 ")
-        assert service.get("/readyz").status == 200
+    with running_service(artifacts_dir, **settings) as service:
+        service.hold_workers()
+        with submit(service, RECORDINGS / "en-00.wav") as sock:
+            assert sock.recv(65536).startswith(b"HTTP/1.1 504 ")
+        wait_for(lambda: service.get("/readyz").status == 200)
 
 
 def test_sigterm_finishes_the_running_request(artifacts_dir, adapter):
