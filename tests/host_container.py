@@ -19,6 +19,7 @@ from playbook import Play, one_at_a_time, run_playbook
 
 NAMES = {"small": "whisper-xeon-test-small", "medium": "whisper-xeon-test-medium"}
 SSH_PORTS = {"small": 12201, "medium": 12202}
+LOCK = "/run/whisper-xeon-deploy.json"  # who changes a host, while somebody does
 SERVICE_PORTS = {"small": 18001, "medium": 18002}
 
 

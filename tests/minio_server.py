@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,12 @@ WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 PORT = int(os.environ.get("WHISPER_XEON_TEST_MINIO_PORT", "19000")) + 2 * WORKER
 CONTAINER = "whisper-xeon-test-minio" + (f"-{PORT}" if PORT != 19000 else "")
 NETWORK = "whisper-xeon-test"
+
+
+def gateway() -> str:
+    """Return the address at which what stands on the network of `minio` reaches this machine."""
+    command = ["docker", "network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}", NETWORK]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,6 +48,20 @@ def one_at_a_time() -> Iterator[None]:
         yield
 
 
+def playbook_process(
+    playbook: Path | str, *arguments: str, inventory: Path | str, env: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """Return the arguments of `subprocess` that run a playbook from the repository's root, with one output."""
+    return {
+        "args": ["ansible-playbook", "-i", str(inventory), str(playbook), *arguments],
+        "cwd": ROOT,
+        # PWD as a shell would set it: folders that are relative are meant from there.
+        "env": {**os.environ, "PWD": str(ROOT), "ANSIBLE_NOCOLOR": "1", **(env or {})},
+        "stdin": subprocess.DEVNULL,
+        "stderr": subprocess.STDOUT,
+    }
+
+
 def run_playbook(
     playbook: Path | str,
     *arguments: str,
@@ -59,18 +74,8 @@ def run_playbook(
 
     With `check` a failed run fails the test with the last 20,000 characters of the output. `timeout` is in seconds.
     """
-    command = ["ansible-playbook", "-i", str(inventory), str(playbook), *arguments]
-    result = subprocess.run(
-        command,
-        cwd=ROOT,
-        # PWD as a shell would set it: folders that are relative are meant from there.
-        env={**os.environ, "PWD": str(ROOT), "ANSIBLE_NOCOLOR": "1", **(env or {})},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=timeout,
-    )
+    how = playbook_process(playbook, *arguments, inventory=inventory, env=env)
+    result = subprocess.run(**how, stdout=subprocess.PIPE, text=True, timeout=timeout)
     if check and result.returncode:
-        pytest.fail(f"{' '.join(command)} ended with {result.returncode}:\n{result.stdout[-20000:]}", pytrace=False)
+        pytest.fail(f"{' '.join(result.args)} ended with {result.returncode}:\n{result.stdout[-20000:]}", pytrace=False)
     return Play(result.returncode, result.stdout)

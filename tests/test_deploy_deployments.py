@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib.util
 import io
 import json
 import os
@@ -13,18 +12,12 @@ from pathlib import Path
 
 import pytest
 
-MODULE = Path(__file__).resolve().parent.parent / "roles" / "whisper_service" / "library" / "whisper_deployment.py"
+from role_module import load_module
+
 PACKAGE_FILE = "package/whisper_small_xeon/model.bin"
 
 
-def _load():
-    spec = importlib.util.spec_from_file_location("whisper_deployment", MODULE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-whisper_deployment = _load()
+whisper_deployment = load_module("whisper_deployment")
 
 
 class Root:

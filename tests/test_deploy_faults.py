@@ -21,10 +21,10 @@ from typing import NamedTuple
 
 import pytest
 
-from host_container import Host, Hosts
-from minio_server import NETWORK
+from host_container import LOCK, Host, Hosts
+from minio_server import gateway
 from packages import variant
-from playbook import ROOT, Play
+from playbook import Play, playbook_process
 from tcp_proxy import TcpProxy
 from whisper_store.client import s3_client
 from whisper_store.store import Store
@@ -34,7 +34,6 @@ from whisper_xeon.package import MANIFEST_NAME, Package, encode_manifest
 MEDIUM = ("-e", "model=medium")
 SERVICE = "/opt/whisper-xeon"
 DEPLOYMENTS = f"{SERVICE}/deployments"
-LOCK = "/run/whisper-xeon-deploy.json"
 BIG = 8 << 20
 # Flags of real processors that no processor has all of.
 RARE_FLAGS = ("fma4", "sse4a", "avx512_vp2intersect", "avx512_4vnniw", "amx_tile")
@@ -43,13 +42,7 @@ RARE_FLAGS = ("fma4", "sse4a", "avx512_vp2intersect", "avx512_4vnniw", "amx_tile
 @pytest.fixture
 def proxy(minio) -> Iterator[TcpProxy]:
     """A proxy before the store, on the address at which the hosts reach this machine."""
-    gateway = subprocess.run(
-        ["docker", "network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}", NETWORK],
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    ).stdout.strip()
-    with TcpProxy(int(minio.endpoint.rsplit(":", 1)[1]), gateway) as proxy:
+    with TcpProxy(int(minio.endpoint.rsplit(":", 1)[1]), gateway()) as proxy:
         yield proxy
 
 
@@ -149,15 +142,8 @@ class Deploy:
         """Start it; `log` gets its output."""
         self._log = log
         with log.open("wb") as output:
-            self._process = subprocess.Popen(
-                ["ansible-playbook", "-i", str(hosts.inventory), "deploy.yml", *arguments],
-                cwd=ROOT,
-                env={**os.environ, "PWD": str(ROOT), "ANSIBLE_NOCOLOR": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            how = playbook_process("deploy.yml", *arguments, inventory=hosts.inventory)
+            self._process = subprocess.Popen(**how, stdout=output, start_new_session=True)
         self.pid = self._process.pid
 
     def __enter__(self) -> Deploy:
@@ -169,7 +155,7 @@ class Deploy:
         self._process.wait()
 
     def kill(self) -> None:
-        """Kill Ansible and all that it started here. Nobody reaps it, as in a container without an init process."""
+        """Kill Ansible, whose workers end with what they are at. Nobody reaps it, as where there is no init process."""
         assert self._process.poll() is None, f"the deploy was over already:\n{self.result().output}"
         os.killpg(self.pid, signal.SIGKILL)
 

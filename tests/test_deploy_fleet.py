@@ -5,22 +5,20 @@ from __future__ import annotations
 import functools
 import http.server
 import json
-import subprocess
 import threading
 import uuid
 from collections.abc import Iterator
 
 import pytest
 
-from host_container import Host, Hosts
-from minio_server import NETWORK
+from host_container import LOCK, Host, Hosts
+from minio_server import gateway
 from packages import variant
 from playbook import ROOT, run_playbook
 from recordings import RECORDINGS
 from whisper_store.store import Store
 
 MEDIUM = ("-e", "model=medium")
-LOCK = "/run/whisper-xeon-deploy.json"
 
 
 def status(hosts: Hosts, check: bool = True):
@@ -143,12 +141,10 @@ def test_the_lock_of_a_dead_control_node_is_taken_over(foreign_lock, deploy, way
 @pytest.fixture
 def media_server(minio) -> Iterator[str]:
     """Address of a server with the recordings, as the hosts reach this machine."""
-    inspect = ["docker", "network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}", NETWORK]
-    gateway = subprocess.run(inspect, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=RECORDINGS)
-    with http.server.ThreadingHTTPServer((gateway, 0), handler) as server:
+    with http.server.ThreadingHTTPServer((gateway(), 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://{gateway}:{server.server_port}"
+        yield f"http://{server.server_address[0]}:{server.server_port}"
         server.shutdown()
 
 

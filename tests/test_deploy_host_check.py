@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
+from role_module import load_module
 
-MODULE = Path(__file__).resolve().parent.parent / "roles" / "whisper_service" / "library" / "whisper_host_check.py"
-
-
-def _load():
-    spec = importlib.util.spec_from_file_location("whisper_host_check", MODULE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-host_check = _load()
+host_check = load_module("whisper_host_check")
 
 BASELINE = {"name": "baseline", "cpu_flags": ["avx", "avx2", "fma"]}
 WIDE = {"name": "icelake", "cpu_flags": ["avx", "avx2", "avx512f", "avx512_vnni", "fma"]}

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
@@ -24,6 +23,7 @@ import tarfile
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.whisper_host import wait_for_others
 
 DOCUMENTATION = r"""
 module: whisper_deployment
@@ -141,14 +141,6 @@ class Deployments:
             return (self.root / name).readlink().name
         except OSError:
             return ""
-
-    def wait_for_others(self) -> None:
-        """Wait until no module of a run that died is at work here any more, and keep others out from now on.
-
-        Ansible's workers outlive their run until their module is done. The lock goes with this process.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        fcntl.flock(os.open(self.folder, os.O_RDONLY), fcntl.LOCK_EX)
 
     def record(self, digest: str) -> dict:
         """Return the record of a complete deployment. Raises `DeploymentError`."""
@@ -367,7 +359,8 @@ def main() -> None:
     deployments = Deployments(module.params["root"])
     try:
         if module.params["state"] != "query" and not module.check_mode:
-            deployments.wait_for_others()
+            deployments.folder.mkdir(parents=True, exist_ok=True)
+            wait_for_others(deployments.folder)
         result = run(deployments, module.params, module.check_mode)
         result["deployments"] = {
             digest: {key: record[key] for key in ("model", "release_id", "url")}

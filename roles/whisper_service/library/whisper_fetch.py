@@ -6,7 +6,6 @@ The addresses are as good as credentials: the module tells the store and the fil
 from __future__ import annotations
 
 import concurrent.futures
-import fcntl
 import hashlib
 import http.client
 import io
@@ -15,9 +14,9 @@ import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.whisper_host import LOCK, direct_opener, store_of, wait_for_others
 
 DOCUMENTATION = r"""
 module: whisper_fetch
@@ -38,18 +37,11 @@ CONNECTIONS = 4
 ATTEMPTS = 5  # in a row without a byte more
 TIMEOUT_S = 30  # without any data
 BLOCK_BYTES = 1 << 20
-LOCK = Path("/run/whisper-xeon-deploy.json")  # of module whisper_lock
 SIGN_OF_LIFE_S = 60
 
 
 class FetchError(Exception):
     """Why a file could not be fetched, for the person who deploys."""
-
-
-def store_of(url: str) -> str:
-    """Return the store that an address leads to, without path and signature."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}"
 
 
 class Transfer:
@@ -89,9 +81,8 @@ class Transfer:
         request = urllib.request.Request(self._url)  # noqa: S310 - signed on the control node, for an http(s) endpoint
         if self._arrived:
             request.add_header("Range", f"bytes={self._arrived}-")
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=TIMEOUT_S) as answer:
+            with direct_opener().open(request, timeout=TIMEOUT_S) as answer:
                 expected = f"bytes {self._arrived}-{self._entry['size'] - 1}/{self._entry['size']}"
                 if self._arrived and answer.headers.get("Content-Range") != expected:
                     self._arrived, self._digest = 0, hashlib.sha256()
@@ -173,8 +164,7 @@ def main() -> None:
         },
     )
     folder = Path(module.params["folder"])
-    # As module whisper_deployment does: a run that takes over from one that died waits for this module's end.
-    fcntl.flock(os.open(folder.parent, os.O_RDONLY), fcntl.LOCK_EX)
+    wait_for_others(folder.parent)
     try:
         fetched = fetch(folder, module.params["files"], module.params["urls"])
     except FetchError as error:

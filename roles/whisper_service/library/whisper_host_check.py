@@ -17,11 +17,10 @@ import ssl
 import subprocess
 import sys
 import urllib.error
-import urllib.request
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.whisper_host import direct_opener, show_unit, store_of
 
 DOCUMENTATION = r"""
 module: whisper_host_check
@@ -186,13 +185,7 @@ def _stream_socket(address: str) -> socket.socket:
 
 
 def _ports_of(unit: str) -> set[int]:
-    shown = subprocess.run(
-        ["systemctl", "show", "--property=Listen", "--property=ActiveState", unit],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        check=False,
-    ).stdout
+    shown = show_unit(unit, "Listen", "ActiveState")
     return {int(port) for port in re.findall(r":(\d+) \(Stream\)", shown)} if "ActiveState=active" in shown else set()
 
 
@@ -216,11 +209,9 @@ def _listener(port: int) -> str:
 
 def store_problems(url: str, sha256: str) -> list[str]:
     """Return the problem of a store from which this host cannot fetch a file, without the signed address."""
-    parts = urlsplit(url)
-    store = f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}"
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    store = store_of(url)
     try:
-        with opener.open(url, timeout=STORE_TIMEOUT_S) as answer:
+        with direct_opener().open(url, timeout=STORE_TIMEOUT_S) as answer:
             data = answer.read(STORE_MAX_BYTES)
     except urllib.error.HTTPError as error:
         return [

@@ -11,10 +11,10 @@ import fcntl
 import json
 import os
 import time
-from pathlib import Path
 from typing import TextIO
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.whisper_host import LOCK
 
 DOCUMENTATION = r"""
 module: whisper_lock
@@ -36,8 +36,6 @@ holder: {description: Who holds it if it is somebody else, type: dict}
 since: {description: "When that run took the lock, as seconds since 1970", type: float}
 silent: {description: Seconds since its last sign of life, type: float}
 """
-
-LOCK = Path("/run/whisper-xeon-deploy.json")
 
 
 def locked_file() -> TextIO:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import subprocess
 import time
 import urllib.error
-import urllib.request
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.whisper_host import direct_opener, show_unit
 
 DOCUMENTATION = r"""
 module: whisper_status
@@ -37,24 +36,11 @@ REQUESTS = re.compile(r'^whisper_requests_total\{[^}]*status="(\d+)"[^}]*\} ([0-
 
 def get(url: str) -> str:
     """Return the text of an answer of the service, whatever its status. Raises OSError."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(url, timeout=TIMEOUT_S) as answer:
+        with direct_opener().open(url, timeout=TIMEOUT_S) as answer:
             return answer.read().decode("utf-8")
     except urllib.error.HTTPError as error:
         return error.read().decode("utf-8")
-
-
-def properties(unit: str) -> dict[str, str]:
-    """Return what systemd knows of a unit."""
-    shown = subprocess.run(
-        ["systemctl", "show", "--property=ActiveState,SubState,MemoryCurrent", unit],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        check=False,
-    ).stdout
-    return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
 
 
 def status_of(root: Path, unit: str) -> dict:
@@ -63,7 +49,8 @@ def status_of(root: Path, unit: str) -> dict:
         deployment = json.loads((root / "current" / "deployment.json").read_text("utf-8"))
     except FileNotFoundError:
         return {"state": "not deployed"}
-    systemd = properties(unit)
+    shown = show_unit(unit, "ActiveState", "SubState", "MemoryCurrent").splitlines()
+    systemd = dict(line.split("=", 1) for line in shown if "=" in line)
     status = {"model": deployment["model"], "release_id": deployment["release_id"]}
     if systemd.get("MemoryCurrent", "").isdigit():
         status["memory_mb"] = round(int(systemd["MemoryCurrent"]) / 1e6)
