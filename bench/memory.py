@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import packages
-from service import TRUE_SIZE_QUERY, PeakMemory, Service, descendants, one_window, origin
+from service import PeakMemory, Service, descendants, origin
 
 ENGINES = (1, 2, 4)
 # What one engine may take at its peak, in MB, and how much more may be there after the last request, in percent.
@@ -57,7 +57,7 @@ def peak(title: str, artifacts_dir: Path, model: str, request: Request, engines:
 def peaks(fixture: Path, true_size: Path | None) -> Iterator[str]:
     """Measure every number of engines and yield the table's rows."""
     for model, limit in PEAK_GOALS.items():
-        request = Request(one_window(), query=TRUE_SIZE_QUERY)
+        request = Request(packages.speech(30), query="language=en")
         title = f"{model}, one window of 30 s"
         folder = true_size or packages.true_size(model)
         for engines in ENGINES:

@@ -1,10 +1,13 @@
 """Packages to measure with, built by the real build playbook: from the fixtures, and from random weights of true size.
 
-Each lies in a folder of its own below .build/bench; what has been built is not built again.
+Each lies in a folder of its own below .build/bench; what has been built is not built again. `upstream` is whisper.cpp
+as it comes, without this project's patches.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import subprocess
@@ -13,37 +16,58 @@ import wave
 from pathlib import Path
 from typing import Any
 
-from synthetic_model import write_model
+import synthetic_model
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDINGS = ROOT / "tests" / "fixtures" / "recordings"
 FOLDER = ROOT / ".build" / "bench"
 
+CLIP_SECONDS = 11  # as long as the clip that whisper.cpp itself is usually measured with
 
-def fixture(model: str) -> Path:
+
+def fixture(model: str, upstream: bool = False) -> Path:
     """Return the folder that holds `whisper_<model>_xeon/` with the fixture's tiny network in it."""
-    return _build(f"fixture-{model}", {"artifact_build_models": [model]})
+    return _build(f"fixture-{model}", upstream, {"artifact_build_models": [model]})
 
 
-def true_size(model: str) -> Path:
+def true_size(model: str, upstream: bool = False) -> Path:
     """Return the folder that holds `whisper_<model>_xeon/` with random weights of the real model's dimensions."""
-    folder = FOLDER / f"true-{model}"
-    folder.mkdir(parents=True, exist_ok=True)
-    weights, clip = folder / "weights.bin", folder / "selftest.wav"
+    weights, clip = weights_file(model), FOLDER / "selftest.wav"
+    clip.write_bytes(speech(CLIP_SECONDS))
+    selftest = {"audio": str(clip), "language": "en", "text": synthetic_model.TEXT}
+    override = {"path": str(weights), "selftest": selftest}
+    variables = {"artifact_build_models": [model], "artifact_build_model_overrides": {model: override}}
+    return _build(f"true-{model}", upstream, variables)
+
+
+def weights_file(model: str) -> Path:
+    """Return the f16 file of `model` with random weights; one that another synthetic_model.py wrote is another file."""
+    recipe = hashlib.sha256(Path(synthetic_model.__file__).read_bytes()).hexdigest()
+    weights = FOLDER / f"weights-{model}-{recipe[:8]}.bin"
     if not weights.exists():
-        write_model(model, folder / "weights.part")
-        (folder / "weights.part").rename(weights)
-    # Nobody knows what random weights say. Less than 0.1 s of audio is the one clip whose text is certain: none.
-    with wave.open(str(clip), "wb") as writer:
-        writer.setparams((1, 2, 16000, 0, "NONE", ""))
-        writer.writeframes(bytes(2 * 800))
-    override = {"path": str(weights), "selftest": {"audio": str(clip), "language": "en", "text": ""}}
-    return _build(folder.name, {"artifact_build_models": [model], "artifact_build_model_overrides": {model: override}})
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        for old in FOLDER.glob(f"weights-{model}-*.bin"):
+            old.unlink()
+        part = weights.with_suffix(".part")
+        synthetic_model.write_model(model, part)
+        part.rename(weights)
+    return weights
 
 
-def _build(name: str, variables: dict[str, Any]) -> Path:
-    dist = FOLDER / name / "dist"
-    own = {"artifact_build_dist_dir": str(dist), "artifact_build_context_dir": str(FOLDER / name / "context")}
+def speech(seconds: float) -> bytes:
+    """Return a WAV file with so much speech, at most the 75 s that the longest recording has."""
+    target = io.BytesIO()
+    with wave.open(str(RECORDINGS / "long.wav"), "rb") as source, wave.open(target, "wb") as writer:
+        writer.setparams(source.getparams())
+        writer.writeframes(source.readframes(round(seconds * source.getframerate())))
+    return target.getvalue()
+
+
+def _build(name: str, upstream: bool, variables: dict[str, Any]) -> Path:
+    folder = FOLDER / (f"{name}-upstream" if upstream else name)
+    own = {"artifact_build_dist_dir": str(folder / "dist"), "artifact_build_context_dir": str(folder / "context")}
+    if upstream:
+        own["artifact_build_patches"] = []
     command = ["ansible-playbook", "-i", "inventory/demo", "playbooks/build.yml", "--skip-tags", "publish"]
     # What it prints belongs to the build, not to the measurement.
     subprocess.run(
@@ -53,4 +77,4 @@ def _build(name: str, variables: dict[str, Any]) -> Path:
         stdout=sys.stderr,
         check=True,
     )
-    return dist
+    return folder / "dist"

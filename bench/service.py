@@ -1,4 +1,4 @@
-"""What the measurements share: the real service as a process, its memory, 30 s of speech, the machine's name."""
+"""What the measurements share: the real service as a process, its memory, the machine's name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-import wave
 from pathlib import Path
 
 import packages
@@ -22,9 +21,6 @@ START_SECONDS = 300
 REQUEST_SECONDS = 1800
 SAMPLE_SECONDS = 0.1
 SETTLED_MB = 0.1
-
-# Noise is no good text, so it would be decoded several times over; above 0 a temperature is meant as it is.
-TRUE_SIZE_QUERY = "language=en&temperature=0.01"
 
 
 class Service:
@@ -146,15 +142,6 @@ def descendants(pid: int) -> list[int]:
         level = [child for child, parent in parents.items() if parent in level]
         found += level
     return found
-
-
-def one_window() -> bytes:
-    """Return a WAV file with 30 s of speech, what the encoder takes at once."""
-    clip = packages.FOLDER / "one-window.wav"
-    with wave.open(str(packages.RECORDINGS / "long.wav"), "rb") as source, wave.open(str(clip), "wb") as target:
-        target.setparams(source.getparams())
-        target.writeframes(source.readframes(30 * source.getframerate()))
-    return clip.read_bytes()
 
 
 def origin() -> str:

@@ -1,8 +1,13 @@
 """Write a ggml Whisper model of true dimensions with random weights: for measuring, never for transcribing.
 
 The real `small` and `medium` cannot always be had where one measures. Time and memory of the encoder, and time of a
-decoded token, depend on dimensions and types only, so random weights give true figures for them. What a model says,
-how many tokens it says and where it stops cannot be measured this way.
+decoded token, depend on dimensions and types only, so random weights give true figures for them. How well a model
+hears cannot be measured this way.
+
+Plain random weights would say another number of tokens with each rounding. So the decoder's positional embeddings are
+the embeddings of what shall come next, large enough to drown everything else: whatever this model hears, it says
+`TEXT` as one segment and stops, surely enough that nothing is decoded a second time. It is about what people say in
+11 s.
 
 Mel filters and vocabulary come from a fixture model of this repository; the tensors are those that whisper.cpp 1.8
 asks for (`whisper_model_load` in src/whisper.cpp), float16 matrices and float32 vectors, as upstream's converter
@@ -33,6 +38,20 @@ MELS = 80
 HYPER_PARAMETERS = struct.Struct("<11i")
 MAGIC = 0x67676D6C
 FLOAT16 = 1
+
+TEXT = (
+    " whoever speaks to this machine will hear the same words again and no other"
+    " for it has never learned what people say in any language"
+)
+# fmt: off
+TEXT_TOKENS = (
+    11387, 10789, 281, 341, 3479, 486, 1568, 264, 912, 2283, 797, 293, 572, 661,
+    337, 309, 575, 1128, 3264, 437, 561, 584, 294, 604, 2856,
+)
+# fmt: on
+END_OF_TEXT = 50257
+LOUDNESS = 1000.0  # of the positional embeddings, against about 1 of all that the layers add
+SEGMENT_END = 10.98  # s; of a shorter clip the segment ends with the clip
 
 
 def filters_and_vocabulary(fixture: Path = FIXTURE) -> tuple[int, bytes]:
@@ -86,11 +105,22 @@ def tensor_shapes(model: str, n_vocab: int):
     for layer in range(encoder_layers):
         yield from block(f"encoder.blocks.{layer}", cross=False)
     yield from norm("encoder.ln_post")
-    yield "decoder.positional_embedding", (TEXT_CONTEXT, width)
     yield "decoder.token_embedding.weight", (n_vocab, width)
+    yield "decoder.positional_embedding", (TEXT_CONTEXT, width)  # made from the one before
     for layer in range(decoder_layers):
         yield from block(f"decoder.blocks.{layer}", cross=True)
     yield from norm("decoder.ln")
+
+
+def script(n_vocab: int) -> np.ndarray:
+    """Return the token that follows at each position of the decoder: language, one segment, end of text."""
+    languages = n_vocab - 51765 - 1  # of the multilingual vocabulary, as whisper.cpp counts them
+    english = END_OF_TEXT + 2
+    first_timestamp = english + languages + 6
+    # The prompt is start, language, task; its last token is answered with the segment's begin.
+    last_timestamp = first_timestamp + round(SEGMENT_END / 0.02)
+    spoken = [english, END_OF_TEXT, first_timestamp, *TEXT_TOKENS, last_timestamp]
+    return np.array(spoken + [END_OF_TEXT] * (TEXT_CONTEXT - len(spoken)))
 
 
 def write_model(model: str, path: Path, seed: int = 0) -> None:
@@ -123,6 +153,11 @@ def write_model(model: str, path: Path, seed: int = 0) -> None:
             values = random.standard_normal(shape, dtype=np.float32) * np.float32(scale)
             if name.endswith(("_ln.weight", "ln.weight", "ln_post.weight")):
                 values += 1
+            if name == "decoder.token_embedding.weight":
+                token_embedding = values
+            if name == "decoder.positional_embedding":
+                # Where the token is not allowed (a timestamp, when none are wanted), the end is the next best.
+                values = LOUDNESS * (token_embedding[script(n_vocab)] + 0.5 * token_embedding[END_OF_TEXT])
             encoded = name.encode()
             stream.write(struct.pack("<3i", len(shape), len(encoded), int(half)))
             stream.write(struct.pack(f"<{len(shape)}i", *reversed(shape)))

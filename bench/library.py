@@ -1,0 +1,155 @@
+"""`python bench/library.py PACKAGE_DIR`: how fast a package's library computes, called as directly as can be.
+
+Seconds to encode one window of 30 s; milliseconds a token: `decode` is `whisper_decode` alone, `token` what passes from
+one token to the next inside `whisper_full`, where choosing it from the logits comes on top; seconds of a whole
+`whisper_full` on the package's self-test clip. Any package will do, with or without patches; weights of true dimensions
+(`packages.true_size`) give true figures and say the same words whatever they hear.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import statistics
+import sys
+import time
+import wave
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "app"))
+
+from whisper_xeon.engine import library
+from whisper_xeon.engine.cores import available_cores
+from whisper_xeon.package import Package
+
+PROMPT_TOKENS = 3  # start, language, task
+DECODED_TOKENS = 32  # one at a time after the prompt: what is said in about 11 s
+UNITS = {"encode": "s", "decode": "ms", "token": "ms", "clip": "s"}
+
+# void (*whisper_logits_filter_callback)(
+#     struct whisper_context * ctx, struct whisper_state * state, const whisper_token_data * tokens, int n_tokens,
+#     float * logits, void * user_data)
+_LOGITS_FILTER = ctypes.CFUNCTYPE(
+    None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p
+)
+
+
+class Engine:
+    """One loaded model with one state, and the calls of whisper.h that the service itself has no use for."""
+
+    def __init__(self, package: Package, threads: int):
+        self.threads = threads
+        fields = package.manifest["abi"]["whisper_full_params"]["fields"]
+        self._filter_offset = fields["logits_filter_callback"]["offset"]
+        self._library = lib = library.load(package)
+        self.variant = lib.variant
+        handle = ctypes.CDLL(str(package.path("libwhisper.so.1").absolute()))
+        pointer, c_int = ctypes.c_void_p, ctypes.c_int
+        # int whisper_encode_with_state(
+        #     struct whisper_context * ctx, struct whisper_state * state, int offset, int n_threads)
+        self._encode = handle.whisper_encode_with_state
+        self._encode.argtypes = [pointer, pointer, c_int, c_int]
+        # int whisper_decode_with_state(
+        #     struct whisper_context * ctx, struct whisper_state * state, const whisper_token * tokens, int n_tokens,
+        #     int n_past, int n_threads)
+        self._decode = handle.whisper_decode_with_state
+        self._decode.argtypes = [pointer, pointer, ctypes.POINTER(ctypes.c_int32), c_int, c_int, c_int]
+        params = lib.default_context_params()
+        params.use_gpu = False
+        self._context = lib.whisper_init_from_file_with_params_no_state(str(package.model_file).encode(), params)
+        self._state = self._context and lib.whisper_init_state(self._context)
+        if not self._state:
+            raise SystemExit(f"library: {package.directory} cannot be loaded: {lib.last_message()}")
+        self._language = package.manifest["selftest"]["language"].encode()
+        self._samples = _samples(package.selftest_audio)
+
+    def transcribe(self) -> tuple[float, float]:
+        """Run whisper_full as the service does; return its seconds, and those from one token to the next."""
+        moments: list[tuple[int, float]] = []
+        params = self._library.default_params()
+        params.n_threads = self.threads
+        params.language = self._language
+        params.print_progress = params.print_timestamps = False
+        params.n_max_text_ctx = 0
+        params.temperature_inc = 0.0
+        setattr(params, "greedy.best_of", 1)
+        # Called once a token, after its logits were computed; it filters nothing.
+        clock = _LOGITS_FILTER(lambda _c, _s, _t, tokens, _l, _u: moments.append((tokens, time.perf_counter())))
+        pointer = ctypes.c_void_p.from_buffer(params, self._filter_offset)
+        pointer.value = ctypes.cast(clock, ctypes.c_void_p).value
+        start = time.perf_counter()
+        self._check(
+            self._library.whisper_full_with_state(self._context, self._state, params, self._samples, len(self._samples))
+        )
+        seconds = time.perf_counter() - start
+        # Where the count begins anew there is another window, and its encoder in between.
+        steps = [after - before for (_, before), (count, after) in zip(moments, moments[1:]) if count]
+        return seconds, statistics.mean(steps)
+
+    def encode(self) -> float:
+        """Encode a window of 30 s (that of the last clip: shorter ones are filled up); return seconds."""
+        start = time.perf_counter()
+        self._check(self._encode(self._context, self._state, 0, self.threads))
+        return time.perf_counter() - start
+
+    def decode(self) -> float:
+        """Decode one token after the other, each with its logits; return seconds a token."""
+        tokens = (ctypes.c_int32 * PROMPT_TOKENS)()
+        self._check(self._decode(self._context, self._state, tokens, PROMPT_TOKENS, 0, self.threads))
+        start = time.perf_counter()
+        for past in range(PROMPT_TOKENS, PROMPT_TOKENS + DECODED_TOKENS):
+            self._check(self._decode(self._context, self._state, tokens, 1, past, self.threads))
+        return (time.perf_counter() - start) / DECODED_TOKENS
+
+    @staticmethod
+    def _check(code: int) -> None:
+        if code != 0:
+            raise SystemExit(f"library: a call of libwhisper failed with code {code}")
+
+
+def _samples(clip: Path) -> ctypes.Array:
+    """Return a self-test clip, which is 16 kHz mono 16-bit WAV, as floats."""
+    with wave.open(str(clip), "rb") as reader:
+        data = memoryview(reader.readframes(reader.getnframes())).cast("h")
+    return (ctypes.c_float * len(data))(*(value / 32768 for value in data))
+
+
+def measure(package: Package, threads: int, rounds: int) -> dict[str, Any]:
+    """Return the variant, and of each round `encode` (s), `decode` (ms), `token` (ms) and `clip` (s).
+
+    A first round is not counted: it touches weights and memory for the first time.
+    """
+    engine = Engine(package, threads)
+    found: dict[str, list[float]] = {name: [] for name in UNITS}
+    for number in range(1 + rounds):
+        clip, token = engine.transcribe()
+        figures = (engine.encode(), engine.decode() * 1e3, token * 1e3, clip)
+        for name, value in zip(UNITS, figures) if number else ():
+            found[name].append(value)
+    return {"variant": engine.variant, **found}
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("package", type=Path, help="folder of a package, such as dist/whisper_small_xeon")
+    parser.add_argument("--threads", type=int, default=available_cores(), help="default: the cores of this process")
+    parser.add_argument("--rounds", type=int, default=5, help="default: 5")
+    parser.add_argument("--json", action="store_true", help="print the figures of every round as JSON")
+    arguments = parser.parse_args()
+    found = measure(Package(arguments.package), arguments.threads, arguments.rounds)
+    if arguments.json:
+        print(json.dumps(found))
+        return
+    print(
+        f"{arguments.package}: variant {found['variant']}, {arguments.threads} threads, medians of {arguments.rounds}"
+    )
+    for name, unit in UNITS.items():
+        values = found[name]
+        print(f"{name}: {statistics.median(values):.3f} {unit} ({min(values):.3f}–{max(values):.3f})")
+
+
+if __name__ == "__main__":
+    main()
