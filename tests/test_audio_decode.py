@@ -320,6 +320,31 @@ def test_decoding_that_takes_too_long_is_ended(bomb):
         decode_file(bomb, max_seconds=6 * 3600, timeout=0.3)
 
 
+def test_whoever_counts_the_memory_sees_the_samples_grow_while_they_are_decoded(bomb):
+    sizes: list[int] = []
+    with pytest.raises(AudioTooLong):
+        decode_file(bomb, max_seconds=3 * 3600, grown=sizes.append)
+    assert len(sizes) > 2
+    assert sizes == sorted(sizes)
+    assert sizes[-1] == (3 * 3600 + 1) * SAMPLE_RATE * 4
+
+
+def test_decoding_ends_with_what_whoever_counts_the_memory_raises(bomb):
+    class Full(Exception):
+        pass
+
+    def refuse(size: int) -> None:
+        if size > 1 << 20:
+            raise Full
+
+    children = sorted(Path("/proc/self/task").glob("*/children"))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    with pytest.raises(Full):
+        decode_file(bomb, max_seconds=6 * 3600, grown=refuse)
+    assert not any(path.read_text() for path in children if path.exists())
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 2
+
+
 def test_ffmpeg_sees_no_environment_no_name_and_has_limits(bomb, monkeypatch):
     monkeypatch.setenv("SECRET", "42")
     thread = threading.Thread(target=lambda: decode_file(bomb, max_seconds=7 * 3600).close())

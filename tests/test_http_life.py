@@ -137,6 +137,25 @@ def test_uploads_over_the_memory_for_all_of_them_are_503_until_one_ends(artifact
         wait_for(lambda: service.transcribe("fr-01.wav").status == 200)
 
 
+def test_decoded_audio_is_counted_while_it_is_decoded(artifacts_dir, tmp_path):
+    settings = {"WHISPER_SPOOL_MB": "2", "WHISPER_MAX_UPLOAD_MB": "1", "WHISPER_MAX_AUDIO_SECONDS": "10"}
+    clip = tmp_path / "long.ogg"  # some kB that become 576 kB
+    command = ["ffmpeg", "-loglevel", "error", "-i", RECORDINGS / "silence.wav", "-af", "apad=whole_dur=9", clip]
+    subprocess.run(command, check=True)
+    head = b"POST /transcribe HTTP/1.1\r\nHost: a\r\nContent-Type: audio/wav\r\nContent-Length: 1048576\r\n\r\n"
+    with running_service(artifacts_dir, **settings) as service:
+        sizes = (1048000, 900000)
+        with contextlib.ExitStack() as stack:
+            for size in sizes:
+                unfinished = stack.enter_context(socket.create_connection(("127.0.0.1", service.port)))
+                unfinished.sendall(head + bytes(size))
+            wait_for(lambda: _spooled(service) == sum(sizes))
+            assert service.transcribe("fr-01.wav").status == 200
+            answer = service.post_form("/transcribe", ("file", clip))
+            assert (answer.status, answer.error["code"]) == (503, "spool_full")
+        wait_for(lambda: service.post_form("/transcribe", ("file", clip)).status == 200)
+
+
 def _spooled(service: Service) -> int:
     """Return the bytes in the service's anonymous files."""
     total = 0

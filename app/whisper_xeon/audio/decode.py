@@ -14,6 +14,8 @@ import os
 import shutil
 import struct
 import subprocess
+import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 SAMPLE_RATE = 16_000
@@ -29,6 +31,7 @@ _CODECS = (
     "pcm_s24be,pcm_s24le,pcm_s32be,pcm_s32le,pcm_s8,pcm_u8,speex,vorbis,wmalossless,wmapro,wmav1,wmav2,wmavoice"
 )
 _FFMPEG_MEMORY = 1 << 30
+_GROWTH_SECONDS = 0.05  # how often ffmpeg's output is measured: it writes some MB in that time
 _MAX_CHUNKS = 64
 # A minute takes 50 ms of the interpreter, which other requests want too; ffmpeg takes as long to start.
 _DIRECT_SECONDS = 60
@@ -80,20 +83,25 @@ class PcmAudio:
         self.close()
 
 
-def decode(upload_fd: int, *, max_seconds: float, timeout: float = 60) -> PcmAudio:
+def decode(
+    upload_fd: int, *, max_seconds: float, timeout: float = 60, grown: Callable[[int], None] | None = None
+) -> PcmAudio:
     """Decode the file behind `upload_fd`, a descriptor that can seek, from its beginning.
 
-    `timeout` bounds the wall time of ffmpeg in seconds. Raises `UnreadableAudio`, of which
-    `DecodingTooSlow` is one kind, `AudioTooLong` or `DecoderMissing`.
+    `timeout` bounds the wall time of ffmpeg in seconds. `grown` is told how many bytes the samples take so far, while
+    they become more; what it raises ends the decoding. Raises `UnreadableAudio`, of which `DecodingTooSlow` is one
+    kind, `AudioTooLong` or `DecoderMissing`.
     """
+    grown = grown or (lambda size: None)
     size = os.fstat(upload_fd).st_size
     if size == 0:
         raise UnreadableAudio(f"the file is empty; send audio as {ACCEPTED}")
     span = _find_samples(upload_fd, size)
     if span is not None and span.size <= _DIRECT_SECONDS * SAMPLE_RATE * 2:
         _check_length(span.size // 2, max_seconds)
+        grown(span.size // 2 * _SAMPLE_BYTES)
         return _read_samples(upload_fd, span)
-    return _run_ffmpeg(upload_fd, max_seconds, timeout)
+    return _run_ffmpeg(upload_fd, max_seconds, timeout, grown)
 
 
 def require_tools() -> None:
@@ -168,7 +176,7 @@ def _pread_all(fd: int, span: _Span) -> bytearray:
     return data
 
 
-def _run_ffmpeg(upload_fd: int, max_seconds: float, timeout: float) -> PcmAudio:
+def _run_ffmpeg(upload_fd: int, max_seconds: float, timeout: float, grown: Callable[[int], None]) -> PcmAudio:
     # One second more than is allowed tells a file that is too long from one that is just within the limit.
     limit = max_seconds + 1
     result = _new_memfd()
@@ -198,24 +206,10 @@ def _run_ffmpeg(upload_fd: int, max_seconds: float, timeout: float) -> PcmAudio:
             *("-af", f"aformat=sample_fmts=s16:sample_rates={SAMPLE_RATE}:channel_layouts=mono"),
             *("-threads", "1", "-c:a", "pcm_f32le", "-f", "f32le", "pipe:1"),
         ]
-        try:
-            finished = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=result,
-                stderr=subprocess.PIPE,
-                pass_fds=(upload_fd,),
-                env={"LC_ALL": "C"},
-                cwd="/",
-                timeout=timeout,
-            )
-        except subprocess.TimeoutExpired:
-            raise DecodingTooSlow(
-                f"decoding the audio took longer than {timeout:g} s; send a shorter file, or a simpler format like wav"
-            ) from None
+        status, messages = _watch(command, upload_fd, result, timeout, grown)
         audio = _seal(result)
-        if finished.returncode != 0 or audio.samples == 0:
-            if b"matches no streams" in finished.stderr:
+        if status != 0 or audio.samples == 0:
+            if b"matches no streams" in messages:
                 raise UnreadableAudio(f"the file holds no sound track; send audio as {ACCEPTED}")
             raise UnreadableAudio(f"the file cannot be decoded as audio; send {ACCEPTED}")
         _check_length(audio.samples, max_seconds)
@@ -223,6 +217,38 @@ def _run_ffmpeg(upload_fd: int, max_seconds: float, timeout: float) -> PcmAudio:
     except BaseException:
         os.close(result)
         raise
+
+
+def _watch(
+    command: list[str], upload_fd: int, output: int, timeout: float, grown: Callable[[int], None]
+) -> tuple[int, bytes]:
+    """Run ffmpeg and return its exit status and what it wrote to stderr."""
+    deadline = time.monotonic() + timeout
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.PIPE,
+        pass_fds=(upload_fd,),
+        env={"LC_ALL": "C"},
+        cwd="/",
+    ) as process:
+        try:
+            while True:
+                try:
+                    _, messages = process.communicate(timeout=_GROWTH_SECONDS)
+                except subprocess.TimeoutExpired:
+                    if time.monotonic() > deadline:
+                        raise DecodingTooSlow(
+                            f"decoding the audio took longer than {timeout:g} s; send a shorter file, or a simpler "
+                            "format like wav"
+                        ) from None
+                    grown(os.fstat(output).st_size)
+                else:
+                    grown(os.fstat(output).st_size)
+                    return process.returncode, messages
+        finally:
+            process.kill()  # does nothing to one that has ended
 
 
 def _check_length(samples: int, max_seconds: float) -> None:

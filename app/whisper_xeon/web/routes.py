@@ -27,7 +27,6 @@ from whisper_xeon.audio.decode import (
     AudioTooLong,
     DecoderMissing,
     DecodingTooSlow,
-    PcmAudio,
     UnreadableAudio,
     decode,
 )
@@ -62,7 +61,7 @@ from whisper_xeon.transcript import DecodeOptions
 from whisper_xeon.web.errors import ClientGone, HttpError
 from whisper_xeon.web.multipart import parse_parameters, read_form
 from whisper_xeon.web.server import Request, Response
-from whisper_xeon.web.spool import Spool, SpooledFile
+from whisper_xeon.web.spool import Reservation, Spool, SpooledFile
 
 _FORM = "multipart/form-data"
 _MAX_JSON_BYTES = 1 << 16
@@ -395,12 +394,11 @@ class Application:
                 with self._decoder(request, deadline):
                     start = time.monotonic()
                     seconds = min(_DECODE_SECONDS, max(1.0, deadline - start))
-                    audio = stack.enter_context(
-                        decode(upload.fd, max_seconds=self._settings.max_audio_seconds, timeout=seconds)
-                    )
+                    limit = self._settings.max_audio_seconds
+                    held = stack.enter_context(Reservation(self._spool))
+                    audio = stack.enter_context(decode(upload.fd, max_seconds=limit, timeout=seconds, grown=held.grow))
                     decode_s = time.monotonic() - start
                 upload.close()
-                stack.enter_context(self._spooled(audio))
                 duration = audio.duration
                 request.log.update(audio_seconds=round(duration, 2), decode_ms=_ms(decode_s))
                 result = self._pool.transcribe(audio, options, deadline=deadline, cancelled=request.client_gone)
@@ -426,15 +424,6 @@ class Application:
             yield
         finally:
             self._decoders.release()
-
-    @contextlib.contextmanager
-    def _spooled(self, audio: PcmAudio) -> Iterator[None]:
-        size = 4 * audio.samples
-        self._spool.reserve(size)
-        try:
-            yield
-        finally:
-            self._spool.release(size)
 
     def _failure(self, error: AudioError | EngineError) -> Exception:
         return self._unavailable() if isinstance(error, EngineUnavailable) else _failure(error)

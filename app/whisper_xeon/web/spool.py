@@ -38,34 +38,50 @@ class Spool:
             self._used -= size
 
 
-class SpooledFile:
-    """One upload: `fd` is a memfd, `size` its bytes so far. A context manager; closing frees the memory."""
+class Reservation:
+    """The part of a spool that one thing holds, `size` bytes so far. A context manager; its end gives them back."""
+
+    def __init__(self, spool: Spool):
+        self._spool = spool
+        self.size = 0
+
+    def grow(self, size: int) -> None:
+        """Hold `size` bytes where it held fewer. Raises 503 when that is more than is left."""
+        if size > self.size:
+            self._spool.reserve(size - self.size)
+            self.size = size
+
+    def close(self) -> None:
+        size, self.size = self.size, 0
+        self._spool.release(size)
+
+    def __enter__(self) -> Reservation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class SpooledFile(Reservation):
+    """One upload: `fd` is a memfd, `size` its bytes so far. Closing frees the memory."""
 
     def __init__(self, spool: Spool, maximum: int, too_large: HttpError):
-        self._spool = spool
+        super().__init__(spool)
         self._maximum = maximum
         self._too_large = too_large
-        self.size = 0
         self.fd = os.memfd_create("upload", os.MFD_CLOEXEC)
 
     def write(self, data: bytes) -> None:
         """Append. Raises `too_large` over the file's own maximum, 503 over the spool's."""
         if self.size + len(data) > self._maximum:
             raise self._too_large
-        self._spool.reserve(len(data))
-        self.size += len(data)
+        self.grow(self.size + len(data))
         view = memoryview(data)
         while view:
             view = view[os.write(self.fd, view) :]
 
     def close(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            self._spool.release(self.size)
-            self.fd, self.size = -1, 0
-
-    def __enter__(self) -> SpooledFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+        super().close()
