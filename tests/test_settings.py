@@ -97,6 +97,7 @@ def test_hosts_may_be_addresses_of_both_families_and_names(host):
         ("WHISPER_THREADS", "two", "auto or a whole number"),
         ("WHISPER_LANGUAGE", "klingon", "auto or a language code"),
         ("WHISPER_ADAPTER", "ctypes", "library or cli"),
+        ("WHISPER_AUDIO_CTX", "half", "one of full, auto"),
         ("USE_WHISPER_LIBRARY", "maybe", "library or cli"),
         ("WHISPER_QUEUE", "1.5", "0 to 10000"),
         ("WHISPER_MAX_UPLOAD_MB", "0", "1 to 4096"),

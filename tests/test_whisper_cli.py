@@ -58,6 +58,15 @@ def test_segments_are_those_of_the_library(cli, library, recording, options):
     assert [shape(segment) for segment in ours.segments] == [shape(segment) for segment in theirs.segments]
 
 
+def test_both_let_the_encoder_see_as_little(artifacts_dir):
+    segments = []
+    for kind in (WhisperCliAdapter, WhisperLibraryAdapter):
+        with kind("small", artifacts_dir, threads=1, audio_ctx="auto") as adapter:
+            segments.append(adapter.transcribe_pcm(samples("en-00.wav"), DecodeOptions()).segments[0])
+    assert shape(segments[0]) == shape(segments[1])
+    assert segments[0].avg_logprob == pytest.approx(segments[1].avg_logprob, abs=1e-5)
+
+
 def test_probabilities_are_the_librarys_to_five_digits(cli, library):
     (ours,), (theirs,) = heard(cli, "en-00.wav").segments, heard(library, "en-00.wav").segments
     assert ours.avg_logprob == pytest.approx(theirs.avg_logprob, abs=1e-5)

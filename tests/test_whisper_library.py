@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import array
 import concurrent.futures
+import difflib
 import functools
 import gc
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -113,6 +115,23 @@ def test_every_recording_is_transcribed_as_it_was_by_whisper_cli(adapter, model,
     assert actual == {entry["file"]: entry[model] for entry in recordings}
 
 
+def word_errors(adapter: WhisperLibraryAdapter, recordings: list[dict]) -> int:
+    errors = 0
+    for entry in recordings:
+        expected, actual = entry["text"].split(), listen(adapter, entry["file"]).text.split()
+        same = difflib.SequenceMatcher(None, expected, actual, autojunk=False).get_matching_blocks()
+        errors += max(len(expected), len(actual)) - sum(block.size for block in same)
+    return errors
+
+
+def test_an_encoder_that_sees_less_of_a_short_clip_hears_no_worse(adapter, model, artifacts_dir, recordings):
+    with WhisperLibraryAdapter(model, artifacts_dir, audio_ctx="auto") as shorter:
+        assert word_errors(shorter, recordings) <= word_errors(adapter, recordings)
+        ours, full = (listen(one, "en-00.wav").segments[0] for one in (shorter, adapter))
+        assert ours.avg_logprob != full.avg_logprob  # it did see less
+        assert listen(shorter, "long.wav") == heard(adapter, "long.wav")  # of which nothing is left out
+
+
 def test_more_than_a_window_is_transcribed_as_whisper_cli_does(adapter):
     expected = whisper_cli(adapter.package, "long.wav", "--language", "en")
     assert heard(adapter, "long.wav", language="en").text == expected
@@ -121,6 +140,15 @@ def test_more_than_a_window_is_transcribed_as_whisper_cli_does(adapter):
 def test_the_language_is_detected(adapter, recordings):
     detected = {entry["file"]: heard(adapter, entry["file"]).language for entry in recordings}
     assert detected == {entry["file"]: entry["language"] for entry in recordings}
+
+
+def test_detecting_the_language_takes_no_encoder_pass_of_its_own(small):
+    command = [small.package.path("whisper-cli"), "--model", small.package.model_file, "--language", "auto"]
+    finished = subprocess.run(
+        [*command, "--file", RECORDINGS / "de-00.wav"], check=True, capture_output=True, text=True
+    )
+    assert "auto-detected language: de" in finished.stderr
+    assert re.search(r"encode time = .* /     1 runs", finished.stderr)
 
 
 def test_a_detected_language_has_a_probability(adapter):

@@ -105,6 +105,7 @@ def _pool(settings: Settings, package: Package) -> EnginePool:
         threads=settings.threads,
         queue=settings.queue,
         adapter=settings.adapter,
+        audio_ctx=settings.audio_ctx,
         job_timeout=settings.request_timeout,
         log=logs.log,
     )

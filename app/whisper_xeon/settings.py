@@ -62,6 +62,7 @@ class Settings:
     engines: int
     threads: int
     language: str | None  # None: detect
+    audio_ctx: str
     adapter: str
     queue: int
     max_upload_mb: int
@@ -182,6 +183,14 @@ SETTINGS: tuple[Setting, ...] = (
         "auto or a language code such as en, de, vi",
         "language of requests that name none; auto: detect",
         _auto_or(_choice(*LANGUAGES)),
+    ),
+    Setting(
+        "WHISPER_AUDIO_CTX",
+        "full",
+        "one of full, auto",
+        "what the encoder sees of a clip under 28 s; full: 30 s, as it was trained; auto: the clip and 2 s more, at "
+        "least 10 s, which is faster and may cost words",
+        _choice("full", "auto"),
     ),
     Setting(
         "WHISPER_ADAPTER",

@@ -26,10 +26,12 @@ _USED: dict[str, dict[str, Any]] = {
         "print_timestamps": ctypes.c_bool,
         "token_timestamps": ctypes.c_bool,
         "thold_pt": ctypes.c_float,
+        "audio_ctx": ctypes.c_int,
         "carry_initial_prompt": ctypes.c_bool,
         "prompt_tokens": ctypes.c_void_p,
         "prompt_n_tokens": ctypes.c_int,
         "language": ctypes.c_char_p,
+        "detect_language": ctypes.c_bool,
         "temperature": ctypes.c_float,
         "temperature_inc": ctypes.c_float,
         "entropy_thold": ctypes.c_float,
@@ -64,9 +66,11 @@ _DEFAULTS = {
     "print_realtime": False,
     "print_timestamps": True,
     "thold_pt": 0.01,
+    "audio_ctx": 0,
     "carry_initial_prompt": False,
     "prompt_n_tokens": 0,
     "language": b"en",
+    "detect_language": False,
     "temperature": 0.0,
     "temperature_inc": 0.2,
     "entropy_thold": 2.4,
@@ -101,7 +105,8 @@ def _build(name: str, layout: Any, types: dict[str, Any]) -> type[ctypes.Structu
         end = offset + width
     if type(size) is not int or not end <= size <= 4096:
         raise _mismatch(f"{name} has {size} bytes")
-    structure = type(name, (ctypes.Structure,), {"_fields_": fields + _padding(end, size)})
+    # Without slots a name that is not listed above would become an attribute that the library never sees.
+    structure = type(name, (ctypes.Structure,), {"__slots__": (), "_fields_": fields + _padding(end, size)})
     wrong = [field for offset, field, _ in wanted if getattr(structure, field).offset != offset]
     if wrong or ctypes.sizeof(structure) != size:
         raise _mismatch(f"{name} does not have C's alignment")

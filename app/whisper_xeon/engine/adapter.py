@@ -12,6 +12,7 @@ transcribe. Context and states are freed exactly once. One adapter transcribes o
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import threading
 from collections.abc import Iterator
@@ -91,12 +92,16 @@ class WhisperLibraryAdapter(WhisperAdapter):
             finally:
                 self._free_state()
 
-    def _compute(self, samples: ctypes.Array, count: int, options: DecodeOptions) -> Transcript:
-        language, probability = options.language, None
-        if language is None and self.multilingual:
-            language, probability = self._detect_language(samples, count)
+    def _compute(self, samples: ctypes.Array | None, count: int, options: DecodeOptions) -> Transcript:
+        duration = count / SAMPLE_RATE
         params = self._library.default_params()
         params.n_threads = self.threads
+        params.audio_ctx = self._audio_ctx(count)
+        language, probability = options.language, None
+        if language is None and self.multilingual:
+            language, probability = self._detect_language(params, samples, count)
+            if not options.word_timestamps:  # they are found in the samples
+                samples, count = None, 0
         params.language = (language or "en").encode("ascii")
         params.translate = options.task == "translate"
         params.temperature = options.temperature
@@ -123,23 +128,27 @@ class WhisperLibraryAdapter(WhisperAdapter):
             options,
             language=params.language.decode("ascii"),
             language_probability=probability,
-            duration=count / SAMPLE_RATE,
+            duration=duration,
         )
 
-    def _detect_language(self, samples: ctypes.Array, count: int) -> tuple[str, float]:
-        # The same two calls that whisper_full would make for "auto", which keeps the probability to itself.
-        code = self._library.whisper_pcm_to_mel_with_state(self._context, self._state, samples, count, self.threads)
+    def _detect_language(self, params: ctypes.Structure, samples: ctypes.Array, count: int) -> tuple[str, float]:
+        """Return the language's code and its probability.
+
+        Afterwards the state holds the spectrogram, and with patch 0007-encode-once what the encoder made of its first
+        window.
+        """
+        params.language, params.detect_language = b"auto", True
+        code = self._library.whisper_full_with_state(self._context, self._state, params, samples, count)
         if code != 0:
-            raise self._failure("whisper_pcm_to_mel_with_state", code)
-        probabilities = (ctypes.c_float * (self._library.whisper_lang_max_id() + 1))()
-        code = self._library.whisper_lang_auto_detect_with_state(
-            self._context, self._state, 0, self.threads, probabilities
-        )
-        if code < 0:
-            raise self._failure("whisper_lang_auto_detect_with_state", code)
-        # Where the model knows fewer languages than the library, the token of the next "language" is another token.
-        best = max(range(len(self._languages)), key=probabilities.__getitem__)
-        return self._languages[best], probabilities[best]
+            raise self._failure("whisper_full_with_state (language detection)", code)
+        params.detect_language = False
+        logits = self._library.whisper_get_logits_from_state(self._state)
+        # whisper.cpp looks at all languages that it knows; where the model knows fewer, their tokens are other tokens.
+        scores = [
+            logits[self._library.whisper_token_lang(self._context, number)] for number in range(len(self._languages))
+        ]
+        best = max(range(len(scores)), key=scores.__getitem__)
+        return self._languages[best], 1 / sum(math.exp(score - scores[best]) for score in scores)
 
     def _failure(self, function: str, code: int) -> WhisperLibraryError:
         return WhisperLibraryError(f"{function} failed with code {code}: {self._library.last_message() or 'no reason'}")

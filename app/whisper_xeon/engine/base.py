@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
@@ -18,6 +19,9 @@ from whisper_xeon.transcript import DecodeOptions, Transcript
 MIN_SAMPLES = 200 + 9 * 160
 MAX_THREADS = 8  # more gain little on one 30 s window and cost other requests
 _MAX_FILE_SECONDS = 6 * 3600
+_WINDOW_SECONDS = 30
+_MIN_WINDOW_SECONDS = 10
+_WINDOW_MARGIN_SECONDS = 2
 
 # A window that decodes badly (repetition, low probability) is tried again at 0.4 and 0.8. whisper.cpp's own step of 0.2
 # makes that six attempts, and the worst recordings take six times as long.
@@ -39,12 +43,14 @@ class WhisperAdapter:
         threads: int | None = None,
         *,
         package: Package | None = None,
+        audio_ctx: str = "full",
     ):
         """Open `whisper_<model_size>_xeon/` below `artifacts_dir` (default: $WHISPER_ARTIFACTS_DIR, else `.`).
 
         `threads` compute one clip; by default as many as this process may use, up to 8. `package` takes the place of
-        the first two. Raises `LibraryLoadError` when the package or its libraries cannot be used here, `ModelInitError`
-        when the model cannot.
+        the first two. `audio_ctx` is `full`: the encoder always sees 30 s, as it was trained; or `auto`: of a shorter
+        clip it sees 2 s more than the clip has, at least 10 s, in that much less time. Raises `LibraryLoadError` when
+        the package or its libraries cannot be used here, `ModelInitError` when the model cannot.
         """
         if package is None:
             try:
@@ -52,6 +58,7 @@ class WhisperAdapter:
             except PackageError as error:
                 raise LibraryLoadError(str(error)) from None
         self.package = package
+        self._shorten = audio_ctx == "auto"
         self.threads = threads or min(available_cores(), MAX_THREADS)
         self._parameters = check_model_file(package.model_file)
         self._languages = tuple(LANGUAGES)[: self._parameters.n_vocab - 51766] if self.multilingual else ("en",)
@@ -125,6 +132,13 @@ class WhisperAdapter:
             raise UnsupportedOptionError(f"model {self.model_size} does not know the language {options.language!r}")
         if options.task == "translate" and not self.multilingual:
             raise UnsupportedOptionError(f"model {self.model_size} knows English only and cannot translate")
+
+    def _audio_ctx(self, count: int) -> int:
+        """Return the encoder's positions for a clip of `count` samples; 0, as in whisper.cpp, for all that it has."""
+        seconds = max(_MIN_WINDOW_SECONDS, count / SAMPLE_RATE + _WINDOW_MARGIN_SECONDS)
+        if not self._shorten or seconds >= _WINDOW_SECONDS:
+            return 0
+        return math.ceil(self._parameters.n_audio_ctx * seconds / _WINDOW_SECONDS)
 
     def _transcribe(self, samples: memoryview, count: int, options: DecodeOptions) -> Transcript:
         """Transcribe `count` samples, given as bytes."""

@@ -64,7 +64,7 @@ class WhisperCliAdapter(WhisperAdapter):
             audio.write(_wav_header(len(samples)))
             audio.write(samples)
             audio.flush()
-            arguments.write(self._arguments(options, f"/proc/self/fd/{audio.fileno()}"))
+            arguments.write(self._arguments(options, f"/proc/self/fd/{audio.fileno()}", count))
             arguments.flush()
             finished = subprocess.run(
                 [self._program, f"@/proc/self/fd/{arguments.fileno()}"],
@@ -86,7 +86,7 @@ class WhisperCliAdapter(WhisperAdapter):
             raise CliCrashed(f"{_PROGRAM} was killed by signal {-finished.returncode}")
         return self._read(data, count / SAMPLE_RATE, options, _last_line(finished))
 
-    def _arguments(self, options: DecodeOptions, audio: str) -> bytes:
+    def _arguments(self, options: DecodeOptions, audio: str, count: int) -> bytes:
         """Return whisper-cli's arguments, one a line, to the same effect as the library adapter's parameters."""
         prompt = prompt_bytes(options.prompt).replace(b"\n", b" ")
         lines: list[str | bytes] = [
@@ -97,6 +97,7 @@ class WhisperCliAdapter(WhisperAdapter):
         ]
         lines += ["--file", audio, "--output-json-full", "--output-file", "-", "--threads", str(self.threads)]
         lines += ["--language", options.language or ("auto" if self.multilingual else "en")]
+        lines += ["--audio-ctx", str(self._audio_ctx(count))]
         lines += ["--translate"] if options.task == "translate" else []
         lines += ["--best-of", "1", "--beam-size", "1", "--temperature", f"{options.temperature:g}"]
         lines += ["--temperature-inc", str(TEMPERATURE_STEP if options.temperature == 0 else 0)]

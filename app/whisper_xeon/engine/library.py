@@ -151,8 +151,6 @@ class Library:
         function("whisper_init_state", state, context)
         # void whisper_free_state(struct whisper_state * state)
         function("whisper_free_state", None, state)
-        # int whisper_n_vocab(struct whisper_context * ctx)
-        function("whisper_n_vocab", c_int, context)
         # int whisper_n_text_ctx(struct whisper_context * ctx)
         function("whisper_n_text_ctx", c_int, context)
         # int whisper_is_multilingual(struct whisper_context * ctx)
@@ -163,20 +161,10 @@ class Library:
         #     struct whisper_context * ctx, const char * text, whisper_token * tokens, int n_max_tokens)
         function("whisper_tokenize", c_int, context, c_char_p, tokens, c_int)
 
-        # int whisper_lang_max_id(void)
-        function("whisper_lang_max_id", c_int)
-        # int whisper_lang_id(const char * lang)
-        function("whisper_lang_id", c_int, c_char_p)
-        # const char * whisper_lang_str(int id)
-        function("whisper_lang_str", c_char_p, c_int)
-        # int whisper_pcm_to_mel_with_state(
-        #     struct whisper_context * ctx, struct whisper_state * state, const float * samples, int n_samples,
-        #     int n_threads)
-        function("whisper_pcm_to_mel_with_state", c_int, context, state, samples, c_int, c_int)
-        # int whisper_lang_auto_detect_with_state(
-        #     struct whisper_context * ctx, struct whisper_state * state, int offset_ms, int n_threads,
-        #     float * lang_probs)
-        function("whisper_lang_auto_detect_with_state", c_int, context, state, c_int, c_int, samples)
+        # whisper_token whisper_token_lang(struct whisper_context * ctx, int lang_id)
+        function("whisper_token_lang", ctypes.c_int32, context, c_int)
+        # float * whisper_get_logits_from_state(struct whisper_state * state)
+        function("whisper_get_logits_from_state", samples, state)
         # int whisper_full_with_state(
         #     struct whisper_context * ctx, struct whisper_state * state, struct whisper_full_params params,
         #     const float * samples, int n_samples)

@@ -122,12 +122,14 @@ class EnginePool:
         threads: int,
         queue: int,
         adapter: str = "library",
+        audio_ctx: str = "full",
         job_timeout: float = 900.0,
         log: Callable[..., None] | None = None,
     ):
         """`threads` compute one request; `queue` requests may wait beyond those being computed.
 
-        `adapter` is `library`, or `cli` for workers that run whisper-cli, which loads the model for each request.
+        `adapter` is `library`, or `cli` for workers that run whisper-cli, which loads the model for each request;
+        `audio_ctx` is `full` or `auto` (`whisper_xeon.engine.base`).
         `job_timeout` bounds the seconds of one attempt. `log` is called as `log(level, event, **fields)`, with a level
         of `logging`.
         """
@@ -136,6 +138,7 @@ class EnginePool:
         self._threads = threads
         self._queue = queue
         self._adapter = adapter
+        self._audio_ctx = audio_ctx
         self._job_timeout = job_timeout
         self._log = log or (lambda level, event, **fields: None)
         self._changed = threading.Condition()
@@ -451,8 +454,8 @@ class EnginePool:
         try:
             ours.settimeout(_ANSWER_S)
             directory = str(self._package.directory.absolute())
-            order = {"op": "load", "adapter": self._adapter, "directory": directory, "threads": self._threads}
-            send_message(ours, order)
+            order = {"op": "load", "adapter": self._adapter, "directory": directory}
+            send_message(ours, {**order, "threads": self._threads, "audio_ctx": self._audio_ctx})
             ended = self._serve_zygote(ours)
         except (EOFError, OSError, ValueError):
             pass

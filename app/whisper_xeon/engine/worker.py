@@ -7,8 +7,8 @@ answers one job at a time on its own socket. Nobody outlives the pool: the zygot
 and the kernel kills the workers of a zygote that is gone.
 
 Control socket:
-  pool to zygote: {"op": "load", "adapter", "directory", "threads"} first, then {"op": "fork", "id"} with the worker's
-    job socket and {"op": "kill", "id"}
+  pool to zygote: {"op": "load", "adapter", "directory", "threads", "audio_ctx"} first, then {"op": "fork", "id"} with
+    the worker's job socket and {"op": "kill", "id"}
   zygote to pool: {"event": "loaded", "cpu_variant", "load_s"} or {"event": "failed", "reason"}, then
     {"event": "forked", "id", "pid"} and {"event": "exited", "id", "status"}
 Job socket:
@@ -71,7 +71,8 @@ def _load(control: socket.socket) -> WhisperAdapter | None:
     order, _ = receive_message(control)
     started = time.monotonic()
     try:
-        adapter = _ADAPTERS[order["adapter"]](package=Package(order["directory"]), threads=order["threads"])
+        package = Package(order["directory"])
+        adapter = _ADAPTERS[order["adapter"]](package=package, threads=order["threads"], audio_ctx=order["audio_ctx"])
     except (PackageError, WhisperLibraryError) as error:
         send_message(control, {"event": "failed", "reason": str(error)})
         return None
