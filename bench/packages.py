@@ -1,4 +1,4 @@
-"""Packages to measure with, built by the real build playbook: from the fixtures, and from random weights of true size.
+"""Packages to measure with: the fixtures' by the real build playbook, others laid out around what it compiled.
 
 Each lies in a folder of its own below .build/bench; what has been built is not built again. `upstream` is whisper.cpp
 as it comes, without this project's patches.
@@ -10,15 +10,23 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import wave
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import synthetic_model
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "app"))
+
+from whisper_xeon.package import file_digest
+
 ROOT = Path(__file__).resolve().parent.parent
+FIXTURES = ROOT / "tests" / "fixtures" / "models"
 RECORDINGS = ROOT / "tests" / "fixtures" / "recordings"
 FOLDER = ROOT / ".build" / "bench"
 
@@ -61,6 +69,64 @@ def speech(seconds: float) -> bytes:
         writer.setparams(source.getparams())
         writer.writeframes(source.readframes(round(seconds * source.getframerate())))
     return target.getvalue()
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What a finished build left behind, to make more packages with, as the builder does but without Docker."""
+
+    context: Path  # as role artifact_build staged it
+    built: Path  # what build.sh made: libraries, whisper-cli, whisper-quantize
+
+    @classmethod
+    def of(cls, context: Path, built: Path) -> Workshop:
+        """Get what was compiled for a staged context out of Docker's cache, into the folder `built`."""
+        subprocess.run(
+            ["docker", "build", "--quiet", "--target=built", f"--output=type=local,dest={built}", "."],
+            cwd=context,
+            env={**os.environ, "DOCKER_BUILDKIT": "1"},
+            stdout=sys.stderr,
+            check=True,
+        )
+        return cls(context, built)
+
+    def quantize(self, weights: Path, target: Path, quantization: str) -> None:
+        """Write an f16 model file in another type to `target`."""
+        if quantization == "f16":
+            target.hardlink_to(weights)
+            return
+        subprocess.run(
+            [self.built / "whisper-quantize", weights, target, quantization], check=True, capture_output=True
+        )
+
+    def assemble(self, dist: Path, model: str, weights: Path, quantization: str, selftest: dict[str, str]) -> Path:
+        """Lay out `whisper_<model>_xeon/` in `dist` with f16 weights of any dimensions, and return `dist`.
+
+        `selftest` has audio, language and text, as in versions.yml.
+        """
+        settings = json.loads((self.context / "build.json").read_text(encoding="utf-8"))
+        settings["quantization"] = quantization
+        settings["models"] = {
+            model: {"source_sha256": file_digest(weights), "notice": "For measuring only.", "selftest": selftest}
+        }
+        dist.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=dist) as folder:
+            scratch = Path(folder)
+            (scratch / "build.json").write_text(json.dumps(settings), encoding="utf-8")
+            self.quantize(weights, scratch / f"{model}.bin", quantization)
+            shutil.copyfile(selftest["audio"], scratch / f"{model}.wav")
+            command = [sys.executable, self.context / "organize.py", "--settings", scratch / "build.json"]
+            command += ["--built", self.built, "--models", scratch, "--selftest", scratch]
+            command += ["--templates", self.context / "package", "--output", dist]
+            environment = {**os.environ, "PYTHONPATH": str(self.context / "app")}
+            subprocess.run(command, env=environment, stdout=sys.stderr, check=True)
+        return dist
+
+
+def workshop() -> Workshop:
+    """Return what the fixture's build left behind."""
+    fixture("small")
+    return Workshop.of(FOLDER / "fixture-small" / "context", FOLDER / "built")
 
 
 def _build(name: str, upstream: bool, variables: dict[str, Any]) -> Path:

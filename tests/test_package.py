@@ -14,6 +14,7 @@ from whisper_xeon.package import (
     PackageError,
     encode_manifest,
     file_digest,
+    memory_mb,
     model_config,
     parse_manifest,
     release_id,
@@ -62,6 +63,16 @@ def test_the_manifest_names_the_files_that_the_readers_use(small_package):
 def test_an_unknown_model_is_answered_with_all_names():
     with pytest.raises(PackageError, match="'huge': choose one of small, medium"):
         model_config("huge")
+
+
+def test_bigger_weights_than_the_default_take_more_memory(small_package):
+    weights = {"path": small_package.model_file.name, "size": 488_000_000}
+    f16 = {**small_package.manifest, "files": [weights]}
+    assert memory_mb(f16) == MODEL_CONFIGS["small"]["ram_mb"] + 488 - MODEL_CONFIGS["small"]["size_mb"]
+
+
+def test_smaller_weights_than_the_default_are_not_reckoned_with(small_package):
+    assert memory_mb(small_package.manifest) == MODEL_CONFIGS["small"]["ram_mb"]
 
 
 def test_the_configurations_have_the_specified_keys():

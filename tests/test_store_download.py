@@ -334,6 +334,13 @@ def test_flat_layout_is_taken_with_a_warning(run, root_client, flat_bucket, smal
     assert "already there" in run("small", **flat_bucket).stdout
 
 
+def test_flat_layout_may_hold_weights_of_another_quantization(run, root_client, flat_bucket, tmp_path):
+    files = dict.fromkeys([*REQUIRED[:-1], "ggml-small-q8_0.bin"], b"old")
+    flat(root_client, flat_bucket["MINIO_BUCKET"], "whisper_small_xeon", files)
+    assert run("small", **flat_bucket).returncode == 0
+    assert names(tmp_path / "whisper_small_xeon") == set(files)
+
+
 def test_flat_layout_without_a_required_file_is_refused_by_its_name(
     run, root_client, flat_bucket, small_package, tmp_path
 ):

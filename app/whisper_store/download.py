@@ -26,7 +26,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from whisper_xeon.package import MANIFEST_NAME, Package, PackageError, file_digest, model_config, parse_manifest
+from whisper_xeon.package import (
+    MANIFEST_NAME,
+    QUANTIZATIONS,
+    Package,
+    PackageError,
+    file_digest,
+    model_config,
+    parse_manifest,
+    weights_file,
+)
 
 from .bucket import Entry
 from .errors import DigestMismatch, NoSuchRelease, ObjectMissing, StoreError
@@ -136,8 +145,9 @@ def _download_flat(store: Store, model: str, target: Path, missing: NoSuchReleas
         raise missing
     if MANIFEST_NAME in listed:
         return _download_flat_with_manifest(store, model, target, listed, output)
-    required = [*_REQUIRED, model_config(model)["model"]]
-    absent = [path for path in required if path not in listed]
+    weights = [weights_file(model, quantization) for quantization in QUANTIZATIONS]
+    present = next((path for path in weights if path in listed), weights[0])
+    absent = [path for path in (*_REQUIRED, present) if path not in listed]
     if absent:
         raise NoSuchRelease(
             f"{missing} (the folder {name}/ at the top of the bucket has no {', '.join(absent)} and cannot be used)"

@@ -19,12 +19,22 @@ SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 SIGNATURE_NAME = "manifest.json.sig"
 
-# dir: folder of the package; model: file of the weights; size_mb: the q5_1 file at the model's true dimensions;
-# ram_mb: a host with one engine. Front, zygote and worker together peak at a PSS of 404 and 951 MB (`make memory`, true
-# dimensions); the rest is room for ten minutes of audio, which is there as PCM twice and as a spectrogram once.
+# What the weights can be built as; the first is the default.
+QUANTIZATIONS = ("q5_1", "q4_0", "q5_0", "q8_0", "f16")
+
+
+def weights_file(model: str, quantization: str = QUANTIZATIONS[0]) -> str:
+    """Return the name of a model's weights in its package."""
+    return f"ggml-{model}-{quantization}.bin"
+
+
+# dir: folder of the package; model: file of the weights, in the default quantization; size_mb: that file at the model's
+# true dimensions; ram_mb: a host with one engine and that file. Front, zygote and worker together peak at a PSS of 404
+# and 951 MB (`make memory`, true dimensions); the rest is room for ten minutes of audio, which is there as PCM twice
+# and as a spectrogram once.
 MODEL_CONFIGS: dict[str, dict[str, Any]] = {
-    "small": {"dir": "whisper_small_xeon", "model": "ggml-small-q5_1.bin", "size_mb": 190, "ram_mb": 500},
-    "medium": {"dir": "whisper_medium_xeon", "model": "ggml-medium-q5_1.bin", "size_mb": 587, "ram_mb": 1200},
+    "small": {"dir": "whisper_small_xeon", "model": weights_file("small"), "size_mb": 190, "ram_mb": 500},
+    "medium": {"dir": "whisper_medium_xeon", "model": weights_file("medium"), "size_mb": 587, "ram_mb": 1200},
 }
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -41,6 +51,13 @@ def model_config(name: str) -> dict[str, Any]:
         return MODEL_CONFIGS[name]
     except KeyError:
         raise PackageError(f"unknown model {name!r}: choose one of {', '.join(MODEL_CONFIGS)}") from None
+
+
+def memory_mb(manifest: dict[str, Any]) -> int:
+    """Return what a host with one engine needs for the package of a manifest: more where its weights are bigger."""
+    config = model_config(manifest["model"]["name"])
+    (size,) = (entry["size"] for entry in manifest["files"] if entry["path"] == manifest["model"]["file"])
+    return config["ram_mb"] + max(0, size // 1_000_000 - config["size_mb"])
 
 
 def file_digest(path: os.PathLike | str) -> str:

@@ -17,6 +17,8 @@ import wave
 from pathlib import Path
 from typing import Any
 
+from whisper_xeon.engine.errors import ModelInitError
+from whisper_xeon.engine.model_file import check_model_file
 from whisper_xeon.package import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
@@ -25,6 +27,7 @@ from whisper_xeon.package import (
     encode_manifest,
     file_digest,
     model_config,
+    weights_file,
 )
 from whisper_xeon.selftest import same_words
 
@@ -65,18 +68,22 @@ def organize(model: str, settings: dict[str, Any], inputs: argparse.Namespace) -
     """Write and verify the package of one model. Raises `BuildError`."""
     config = model_config(model)
     wanted = settings["models"][model]
+    quantization = settings["quantization"]
+    weights = weights_file(model, quantization)
     folder = inputs.output / config["dir"]
     folder.mkdir(parents=True)
     for name in LIBRARIES + PROGRAMS:
         _place(inputs.built / name, folder / name, executable=True)
-    _place(inputs.models / f"{model}.bin", folder / config["model"])
+    _place(inputs.models / f"{model}.bin", folder / weights)
+    _check_weights(folder / weights, model, quantization)
     _place(inputs.selftest / f"{model}.wav", folder / "selftest.wav")
     _check_clip(folder / "selftest.wav", model)
     minimum = _minimum_versions([folder / name for name in LIBRARIES + PROGRAMS])
     values = {
         "PACKAGE": config["dir"],
         "MODEL": model,
-        "MODEL_FILE": config["model"],
+        "MODEL_FILE": weights,
+        "QUANTIZATION": quantization,
         "WEIGHTS_NOTICE": wanted["notice"],
         "WHISPER_CPP_VERSION": (inputs.built / "version.txt").read_text(encoding="utf-8").strip(),
         "WHISPER_CPP_LICENSE": (inputs.built / "LICENSE").read_text(encoding="utf-8").strip(),
@@ -87,7 +94,7 @@ def organize(model: str, settings: dict[str, Any], inputs: argparse.Namespace) -
     for name in ("README.md", "NOTICE"):
         _write(folder / name, _filled((inputs.templates / name).read_text(encoding="utf-8"), values))
     _place(inputs.templates / "push_to_minio.sh", folder / "push_to_minio.sh", executable=True)
-    text = _transcribe(folder, config["model"], wanted["selftest"]["language"])
+    text = _transcribe(folder, weights, wanted["selftest"]["language"])
     if not same_words(text, wanted["selftest"]["text"]):
         raise BuildError(
             f"self-test of {model} failed: whisper-cli heard {text!r}, expected were the words of "
@@ -99,8 +106,8 @@ def organize(model: str, settings: dict[str, Any], inputs: argparse.Namespace) -
         "package": config["dir"],
         "model": {
             "name": model,
-            "file": config["model"],
-            "quantization": settings["quantization"],
+            "file": weights,
+            "quantization": quantization,
             "source_sha256": wanted["source_sha256"],
         },
         "whisper_cpp": {
@@ -142,6 +149,19 @@ def _file_entry(path: Path) -> dict[str, Any]:
         "sha256": file_digest(path),
         "executable": bool(path.stat().st_mode & 0o100),
     }
+
+
+def _check_weights(weights: Path, model: str, quantization: str) -> None:
+    """A file of another type than was asked for would make its name and the manifest say what is not so."""
+    try:
+        found = check_model_file(weights).quantization
+    except ModelInitError as error:
+        raise BuildError(f"the weights of {model} cannot be used: {error}") from None
+    if found != quantization:
+        raise BuildError(
+            f"the weights of {model} are {found}, and artifact_build_quantization is {quantization}: give an f16 file, "
+            "from which every type can be made"
+        )
 
 
 def _check_clip(clip: Path, model: str) -> None:

@@ -27,26 +27,27 @@ VOCABULARIES = (51864, 51865, 51866)
 
 
 class _Type(NamedTuple):
+    name: str  # as whisper-quantize says it
     number: int  # enum ggml_type
     block: int  # weights in a block
     size: int  # bytes of a block
 
 
-_F32, _F16 = _Type(0, 1, 4), _Type(1, 1, 2)
+_F32, _F16 = _Type("f32", 0, 1, 4), _Type("f16", 1, 1, 2)
 # ftype of the file's header (enum ggml_ftype) -> type of its matrices.
 _MATRIX_TYPES = {
     0: _F32,
     1: _F16,
-    2: _Type(2, 32, 18),  # q4_0
-    3: _Type(3, 32, 20),  # q4_1
-    7: _Type(8, 32, 34),  # q8_0
-    8: _Type(6, 32, 22),  # q5_0
-    9: _Type(7, 32, 24),  # q5_1
-    10: _Type(10, 256, 84),  # q2_K
-    11: _Type(11, 256, 110),  # q3_K
-    12: _Type(12, 256, 144),  # q4_K
-    13: _Type(13, 256, 176),  # q5_K
-    14: _Type(14, 256, 210),  # q6_K
+    2: _Type("q4_0", 2, 32, 18),
+    3: _Type("q4_1", 3, 32, 20),
+    7: _Type("q8_0", 8, 32, 34),
+    8: _Type("q5_0", 6, 32, 22),
+    9: _Type("q5_1", 7, 32, 24),
+    10: _Type("q2_k", 10, 256, 84),
+    11: _Type("q3_k", 11, 256, 110),
+    12: _Type("q4_k", 12, 256, 144),
+    13: _Type("q5_k", 13, 256, 176),
+    14: _Type("q6_k", 14, 256, 210),
 }
 
 
@@ -64,6 +65,11 @@ class HyperParameters(NamedTuple):
     n_text_layer: int
     n_mels: int
     ftype: int
+
+    @property
+    def quantization(self) -> str:
+        """The type of the matrices, for example `q5_1`."""
+        return _MATRIX_TYPES[self.ftype % 1000].name
 
 
 # Generous bounds, so that products of sizes that pass stay far from 32-bit overflow. The largest Whisper has 1280, 32.

@@ -21,6 +21,7 @@ from whisper_xeon.package import (
     MODEL_CONFIGS,
     Package,
     PackageError,
+    memory_mb,
     model_config,
 )
 
@@ -44,7 +45,7 @@ bundle: {description: "Base64 of a tar.gz with every file that is not fetched fr
 sources: {description: "Path in the deployment -> file on the control node, for the files of the package", type: dict}
 release_id: {type: str}
 package: {description: Folder name of the package, type: str}
-ram_mb: {description: Memory of one engine at the model's true dimensions, type: int}
+ram_mb: {description: Memory of one engine with the package's weights, type: int}
 minimum: {description: "glibc and glibcxx that the libraries need", type: dict}
 variants: {description: CPU variants with the flags each needs, type: list}
 """
@@ -135,7 +136,7 @@ def plan(
         "sources": sources,
         "release_id": manifest["release_id"],
         "package": manifest["package"],
-        "ram_mb": model_config(model)["ram_mb"],
+        "ram_mb": memory_mb(manifest),
         "minimum": manifest["minimum"],
         "variants": manifest["variants"],
     }

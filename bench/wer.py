@@ -1,0 +1,138 @@
+"""What quantizing costs in words: the word error rate of the fixtures in every type, beside f16's.
+
+Both networks transcribe the recordings of tests/fixtures, detecting the language, through the library adapter. It can
+show that a type is read, computed and packed right, and how far rounding carries in networks of this kind. It cannot
+show what a real model loses: these are 128 wide, far narrower than the smallest Whisper, which leaves rounding less to
+average out over; they know 89 synthetic words; and with some 80 words said, one word is more than one percent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import lzma
+import multiprocessing
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import jiwer
+
+import packages
+from service import origin
+from whisper_xeon.engine import WhisperLibraryAdapter
+from whisper_xeon.package import QUANTIZATIONS, Package
+
+MODELS = ("small", "medium")
+
+
+@dataclass
+class Heard:
+    """What one network made of all recordings in one quantization."""
+
+    model: str
+    quantization: str
+    file: str  # of the weights
+    megabytes: float  # of that file, 10^6 bytes
+    said: int  # words
+    errors: int  # words put in, left out or changed
+    texts: dict[str, str]  # by the recording's file
+
+    @property
+    def rate(self) -> float:
+        """The word error rate, from 0."""
+        return self.errors / self.said
+
+
+def transcripts(directory: Path, files: list[str]) -> dict[str, str]:
+    """Return what the package in `directory` hears in each recording, by its file name."""
+    with WhisperLibraryAdapter(package=Package(directory)) as adapter:
+        return {file: adapter.transcribe(packages.RECORDINGS / file) for file in files}
+
+
+def measure(workshop: packages.Workshop, scratch: Path) -> Iterator[Heard]:
+    """Yield what every network hears in every quantization; packages go into the folder `scratch`."""
+    references = json.loads((packages.RECORDINGS / "refs.json").read_text(encoding="utf-8"))["recordings"]
+    texts = {entry["file"]: entry["text"] for entry in references}
+    clip = references[0]
+    selftest = {
+        "audio": str(packages.RECORDINGS / clip["file"]),
+        "language": clip["language"],
+        "text": clip["text"],
+    }
+    for model in MODELS:
+        weights = scratch / f"{model}.bin"
+        with lzma.open(packages.FIXTURES / f"ggml-fixture-{model}.bin.xz") as packed, weights.open("wb") as stream:
+            shutil.copyfileobj(packed, stream)
+        for quantization in QUANTIZATIONS:
+            dist = workshop.assemble(scratch / quantization, model, weights, quantization, selftest)
+            package = Package.find(dist, model)
+            # A process has one libwhisper: each package gets one of its own.
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+                heard = process.submit(transcripts, package.directory, list(texts)).result()
+            words = jiwer.process_words(list(texts.values()), [heard[file] for file in texts])
+            yield Heard(
+                model,
+                quantization,
+                package.model_file.name,
+                package.model_file.stat().st_size / 1e6,
+                words.hits + words.substitutions + words.deletions,
+                words.substitutions + words.deletions + words.insertions,
+                heard,
+            )
+
+
+def table(found: list[Heard]) -> str:
+    """Return the figures as a Markdown table, each type beside f16."""
+    lines = [
+        "| weights | file | " + " | ".join(MODELS) + " | both | against f16 | other texts than f16's |",
+        "|---" * (5 + len(MODELS)) + "|",
+    ]
+    plain = [heard for heard in found if heard.quantization == "f16"]
+    for quantization in QUANTIZATIONS:
+        rows = [heard for heard in found if heard.quantization == quantization]
+        other = sum(
+            text != exact.texts[file]
+            for heard, exact in zip(rows, plain, strict=True)
+            for file, text in heard.texts.items()
+        )
+        cells = [quantization, f"{rows[0].megabytes:.1f} MB"]
+        cells += [f"{heard.rate:.1%} ({heard.errors} of {heard.said})" for heard in rows]
+        cells += [f"{together(rows):.1%}", f"{100 * (together(rows) - together(plain)):+.1f} points"]
+        cells += [f"{other} of {sum(len(heard.texts) for heard in rows)}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def together(rows: list[Heard]) -> float:
+    """Return the word error rate of several networks."""
+    return sum(heard.errors for heard in rows) / sum(heard.said for heard in rows)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--context", type=Path, metavar="DIR", help="context of a finished build, instead of a build")
+    output = packages.FOLDER / "wer"
+    parser.add_argument("--output", type=Path, default=output, metavar="PATH", help="writes PATH.md and PATH.json")
+    arguments = parser.parse_args()
+    packages.FOLDER.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=packages.FOLDER) as folder:
+        scratch = Path(folder)
+        if arguments.context:
+            workshop = packages.Workshop.of(arguments.context, scratch / "built")
+        else:
+            workshop = packages.workshop()
+        found = list(measure(workshop, scratch))
+    text = table(found)
+    arguments.output.with_suffix(".md").write_text(f"{text}\n{origin()}\n", encoding="utf-8")
+    rows = [{**asdict(heard), "rate": round(heard.rate, 4)} for heard in found]
+    arguments.output.with_suffix(".json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    print(text, end="")
+
+
+if __name__ == "__main__":
+    main()
