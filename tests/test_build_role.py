@@ -314,6 +314,7 @@ def test_context_is_all_that_docker_reads(build):
         "apt",
         "build.json",
         "build.sh",
+        "instructions.py",
         "models",
         "organize.py",
         "package",

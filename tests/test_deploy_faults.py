@@ -28,7 +28,7 @@ from playbook import Play, playbook_process
 from tcp_proxy import TcpProxy
 from whisper_store.client import s3_client
 from whisper_store.store import Store
-from whisper_xeon.engine.library import cpu_flags
+from whisper_xeon.engine.variant import cpu_flags
 from whisper_xeon.package import MANIFEST_NAME, Package, encode_manifest
 
 MEDIUM = ("-e", "model=medium")

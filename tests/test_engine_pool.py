@@ -29,6 +29,7 @@ from whisper_xeon.engine.pool import (
     EngineUnavailable,
     QueueFull,
 )
+from whisper_xeon.engine.variant import choose_variant, cpu_flags
 from whisper_xeon.package import Package
 from whisper_xeon.transcript import DecodeOptions
 
@@ -198,7 +199,8 @@ def test_the_model_is_loaded_once_and_says_so(pools, small_package):
     assert fields["model"] == "small"
     assert fields["release_id"] == small_package.release_id
     assert fields["quantization"] == "q5_1"
-    assert fields["cpu_variant"] == "baseline"
+    chosen = choose_variant(small_package, cpu_flags())
+    assert (fields["cpu_variant"], fields["cpu_variant_reason"]) == (chosen.name, chosen.reason)
     assert fields["load_s"] > 0
     assert pool.stats()["loads"] == 1
 

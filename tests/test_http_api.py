@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from service import ADAPTERS, EXACT, RECORDINGS, encode_form, running_service, wait_for
+from whisper_xeon.engine.variant import choose_variant, cpu_flags
 
 OPENAI = "/v1/audio/transcriptions"
 CLIP = "en-00.wav"
@@ -246,7 +247,8 @@ def test_version_says_what_runs(service, adapter, small_package):
         "threads": 1,
         "state": "ready",
     }
-    assert body["cpu_variant"] in [variant["name"] for variant in small_package.manifest["variants"]]
+    chosen = choose_variant(small_package, cpu_flags())
+    assert (body["cpu_variant"], body["cpu_variant_reason"]) == (chosen.name, chosen.reason)
     assert body["started_at"] <= body["ready_at"]
 
 

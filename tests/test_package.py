@@ -190,7 +190,6 @@ def test_a_missing_file_is_found(folder):
 
 
 def test_an_additional_file_is_found(folder):
-    (folder / "cpu").mkdir()
     (folder / "cpu" / "extra.so").touch()
     with pytest.raises(PackageError, match=r"cpu/extra\.so is not in the manifest"):
         Package(folder).verify()

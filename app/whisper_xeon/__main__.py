@@ -22,8 +22,9 @@ from typing import Callable
 import whisper_xeon
 from whisper_xeon import logs
 from whisper_xeon.audio.decode import AudioError, decode, require_tools
-from whisper_xeon.engine.errors import WhisperLibraryError
+from whisper_xeon.engine.errors import LibraryLoadError, WhisperLibraryError
 from whisper_xeon.engine.pool import EngineError, EnginePool
+from whisper_xeon.engine.variant import choose_variant, cpu_flags
 from whisper_xeon.package import Package, PackageError
 from whisper_xeon.selftest import same_words
 from whisper_xeon.settings import SETTINGS, Settings, SettingsError, describe_settings, load_settings, read_api_keys
@@ -99,6 +100,11 @@ def _print_settings(settings: Settings, warnings: list[str]) -> None:
 
 
 def _pool(settings: Settings, package: Package) -> EnginePool:
+    if settings.cpu_variant:
+        try:
+            choose_variant(package, cpu_flags(), settings.cpu_variant)
+        except LibraryLoadError as error:
+            raise SettingsError(f"WHISPER_CPU_VARIANT={settings.cpu_variant!r} is not allowed: {error}") from None
     return EnginePool(
         package,
         engines=settings.engines,
@@ -106,6 +112,7 @@ def _pool(settings: Settings, package: Package) -> EnginePool:
         queue=settings.queue,
         adapter=settings.adapter,
         audio_ctx=settings.audio_ctx,
+        cpu_variant=settings.cpu_variant,
         job_timeout=settings.request_timeout,
         log=logs.log,
     )

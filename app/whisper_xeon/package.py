@@ -159,7 +159,13 @@ def _check_fields(manifest: dict[str, Any], source: str) -> None:
     if manifest["package"] != folder:
         raise PackageError(f"{source} names its package {manifest['package']!r} instead of {folder}: it is not ours")
     for variant in manifest["variants"]:
-        if not isinstance(variant, dict) or not isinstance(variant.get("path"), str):
+        if (
+            not isinstance(variant, dict)
+            or not isinstance(variant.get("name"), str)
+            or not isinstance(variant.get("path"), str)
+            or not isinstance(variant.get("cpu_flags"), list)
+            or not all(isinstance(flag, str) for flag in variant["cpu_flags"])
+        ):
             raise PackageError(f"{source} lists an invalid variant {variant!r}: fetch or build the package again")
     libraries = [variant["path"] for variant in manifest["variants"]]
     for path in (manifest["model"]["file"], manifest["selftest"]["audio"], *libraries):

@@ -64,6 +64,7 @@ class Settings:
     language: str | None  # None: detect
     audio_ctx: str
     adapter: str
+    cpu_variant: str | None  # None: the best that the processor runs
     queue: int
     max_upload_mb: int
     max_audio_seconds: int
@@ -102,6 +103,12 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
 
 def _auto_or(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     return lambda text: None if text.lower() == "auto" else parse(text)
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", text):
+        raise ValueError
+    return text.lower()
 
 
 def _folder(text: str) -> Path:
@@ -201,6 +208,13 @@ SETTINGS: tuple[Setting, ...] = (
         _choice_or_switch(("library", "cli"), on="library", off="cli"),
         ("USE_WHISPER_LIBRARY",),
         aliases_must_agree=True,
+    ),
+    Setting(
+        "WHISPER_CPU_VARIANT",
+        "auto",
+        "auto or a CPU variant that the package has and this processor runs, such as baseline or icelake",
+        "which of the package's CPU libraries computes; auto: the best that the processor runs",
+        _auto_or(_name),
     ),
     Setting(
         "WHISPER_QUEUE",

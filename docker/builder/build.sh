@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Compile whisper.cpp for any Xeon with AVX2 into one flat folder.
+# Compile whisper.cpp for any Xeon with AVX2 into one folder.
 #
 #   build.sh SOURCE_DIR OUT_DIR [-DOPTION=VALUE ...]
 #
 # SOURCE_DIR is a whisper.cpp tree; it stays as it is, the patches beside this script (patches/*.patch) go onto a copy.
-# OUT_DIR receives the libraries (each under every name that something asks for), whisper-cli, whisper-quantize, abi.json,
-# version.txt, cmake_flags.txt and patches.json. Options after OUT_DIR go to CMake after the
-# ones below, so they win. Needs cmake, make, a C and C++ compiler; uses ccache when it is there.
+# OUT_DIR receives the libraries (each under every name that something asks for), cpu/<variant>/libggml-cpu.so.0 for
+# processors that can do more, whisper-cli, whisper-quantize, abi.json, version.txt, cmake_flags.txt, variants.json and
+# patches.json. Options after OUT_DIR go to CMake after the ones below, so they win. Needs cmake, make, a C and C++
+# compiler; uses ccache when it is there.
 # The builder image runs this script; it runs as well on a plain Debian host:
 #   apt-get install build-essential cmake ccache patch
 # Environment: BUILD_DIR (scratch, kept; default a temporary folder), JOBS (default: the number of processors).
@@ -20,6 +21,7 @@ source_dir=$(readlink -f -- "$1")
 mkdir -p -- "$2"
 out_dir=$(readlink -f -- "$2")
 shift 2
+extra=("$@")
 if [ ! -f "$source_dir/include/whisper.h" ]; then
     echo "build.sh: $source_dir is not a whisper.cpp tree (no include/whisper.h)" >&2
     exit 2
@@ -48,14 +50,14 @@ if [ "${#patches[@]}" -gt 0 ]; then
     cp -R -- "$source_dir" "$build_dir/source"
     source_dir=$build_dir/source
 fi
-entries=()
+patch_entries=()
 for patch in "${patches[@]}"; do
     if ! patch --directory="$source_dir" --strip=1 --fuzz=0 --forward --batch --silent <"$patch"; then
         echo "build.sh: $(basename -- "$patch") does not fit this whisper.cpp or the patches before it; artifact_build_patches names those to apply" >&2
         exit 1
     fi
     digest=$(sha256sum <"$patch")
-    entries+=("{\"name\": \"$(basename -- "$patch" .patch)\", \"sha256\": \"${digest%% *}\"}")
+    patch_entries+=("{\"name\": \"$(basename -- "$patch" .patch)\", \"sha256\": \"${digest%% *}\"}")
 done
 
 # -march for everything and not only for libggml-cpu: libggml-base converts half floats too, without F16C far slower.
@@ -72,7 +74,29 @@ flags=(
     -DCMAKE_CXX_FLAGS=-march=x86-64-v3
     -DWHISPER_BUILD_SERVER=OFF
     -DWHISPER_BUILD_TESTS=OFF
-    "$@"
+)
+# What -march=x86-64-v3 lets the compiler use, and what each of ggml's options adds to it, in the names of /proc/cpuinfo
+# (abm is LZCNT).
+baseline_cpu_flags=(abm avx avx2 bmi1 bmi2 f16c fma movbe popcnt sse4_2 ssse3)
+declare -A option_cpu_flags=(
+    [AVX512]="avx512f avx512bw avx512cd avx512dq avx512vl"
+    [AVX512_VBMI]=avx512vbmi
+    [AVX512_VNNI]=avx512_vnni
+    [AVX512_BF16]=avx512_bf16
+    [AMX_TILE]=amx_tile
+    [AMX_INT8]=amx_int8
+    [AMX_BF16]=amx_bf16
+)
+# The CPU libraries in the order in which a loader should prefer them, each with its options: whatever another one has
+# all options of comes before it. Of cooperlake and icelake neither does. A Xeon can run only one of the two, an EPYC
+# since Zen 4 both: bfloat16 goes first, since ggml and the patches have kernels for it and none for VBMI.
+variants=(
+    "sapphirerapids AVX512 AVX512_VBMI AVX512_VNNI AVX512_BF16 AMX_TILE AMX_INT8 AMX_BF16"
+    "cooperlake AVX512 AVX512_VNNI AVX512_BF16"
+    "icelake AVX512 AVX512_VBMI AVX512_VNNI"
+    "cascadelake AVX512 AVX512_VNNI"
+    "skylakex AVX512"
+    "baseline"
 )
 # Where the package will lie is not known, so every part finds its neighbours beside itself; and no path of the machine
 # that built it gets into the result.
@@ -81,7 +105,6 @@ prefix_map="-ffile-prefix-map=$build_dir=build -ffile-prefix-map=$source_dir=."
 # shellcheck disable=SC2054  # the commas belong to the linker's options
 placement=(
     -DCMAKE_BUILD_WITH_INSTALL_RPATH=ON
-    "-DCMAKE_INSTALL_RPATH=\$ORIGIN"
     -DCMAKE_EXE_LINKER_FLAGS=-Wl,--enable-new-dtags
     -DCMAKE_SHARED_LINKER_FLAGS=-Wl,--enable-new-dtags
     "-DCMAKE_C_FLAGS_RELEASE=-O3 -DNDEBUG $prefix_map"
@@ -91,12 +114,40 @@ placement=(
 # whisper.cpp asks git for a commit: a repository that happens to surround the source must not answer.
 export GIT_DIR=/nonexistent
 
-cmake -S "$source_dir" -B "$build_dir" -G "Unix Makefiles" "${flags[@]}" "${placement[@]}"
-cmake --build "$build_dir" --parallel "${JOBS:-$(nproc)}" --target whisper whisper-cli whisper-quantize
+configure() { # configure RUNPATH [GGML option ...]
+    local runpath=$1 option options=()
+    shift
+    for option in "${!option_cpu_flags[@]}"; do
+        if [[ " $* " == *" $option "* ]]; then
+            options+=("-DGGML_$option=ON")
+        else
+            options+=("-DGGML_$option=OFF")
+        fi
+    done
+    cmake -S "$source_dir" -B "$build_dir" -G "Unix Makefiles" "${flags[@]}" "${placement[@]}" \
+        "-DCMAKE_INSTALL_RPATH=$runpath" "${options[@]}" "${extra[@]}"
+}
+compile() { # compile TARGET ...
+    cmake --build "$build_dir" --parallel "${JOBS:-$(nproc)}" --target "$@"
+}
+place() { # place LIBRARY FOLDER; regular files only, since object stores have no links
+    install -D -m 755 -- "$(readlink -f -- "$build_dir/bin/$1")" "$2/$1"
+}
+json_list() { # json_list WORD ...
+    local words
+    words=$(printf '"%s", ' "$@")
+    printf '[%s]' "${words%, }"
+}
+write_list() { # write_list FILE JSON_OBJECT ...
+    local IFS=,
+    printf '[%s]\n' "${*:2}" >"$1"
+}
 
-# Regular files only (object stores have no links): a library stands once for each name that something asks for.
+configure "\$ORIGIN"
+compile whisper whisper-cli whisper-quantize
+# A library stands once for each name that something asks for.
 for library in libwhisper.so libwhisper.so.1 libggml.so.0 libggml-base.so.0 libggml-cpu.so.0; do
-    install -m 755 -- "$(readlink -f -- "$build_dir/bin/$library")" "$out_dir/$library"
+    place "$library" "$out_dir"
 done
 install -m 755 -- "$build_dir/bin/whisper-cli" "$build_dir/bin/whisper-quantize" "$out_dir/"
 
@@ -104,8 +155,27 @@ cc -std=c11 -Wall -Werror -I "$source_dir/include" -I "$source_dir/ggml/include"
     "$(dirname -- "$(readlink -f -- "$0")")/abi_probe.c" -o "$build_dir/abi_probe"
 "$build_dir/abi_probe" >"$out_dir/abi.json"
 sed -n 's/^project("whisper.cpp" VERSION \([0-9.]*\)).*/\1/p' "$source_dir/CMakeLists.txt" >"$out_dir/version.txt"
-printf '%s\n' "${flags[@]}" >"$out_dir/cmake_flags.txt"
-(
-    IFS=,
-    printf '[%s]\n' "${entries[*]}" >"$out_dir/patches.json"
-)
+printf '%s\n' "${flags[@]}" "${extra[@]}" >"$out_dir/cmake_flags.txt"
+write_list "$out_dir/patches.json" "${patch_entries[@]}"
+
+# The options of a variant touch ggml-cpu alone, so that is all that is compiled again.
+variant_entries=()
+for variant in "${variants[@]}"; do
+    read -ra options <<<"$variant"
+    name=${options[0]}
+    options=("${options[@]:1}")
+    path=libggml-cpu.so.0
+    if [ "$name" != baseline ]; then
+        path=cpu/$name/$path
+        configure "\$ORIGIN/../.." "${options[@]}"
+        compile ggml-cpu
+        place libggml-cpu.so.0 "$out_dir/cpu/$name"
+    fi
+    cpu_flags=("${baseline_cpu_flags[@]}")
+    for option in "${options[@]}"; do
+        read -ra more <<<"${option_cpu_flags[$option]}"
+        cpu_flags+=("${more[@]}")
+    done
+    variant_entries+=("{\"name\": \"$name\", \"path\": \"$path\", \"cpu_flags\": $(json_list "${cpu_flags[@]}")}")
+done
+write_list "$out_dir/variants.json" "${variant_entries[@]}"

@@ -17,6 +17,7 @@ import wave
 from pathlib import Path
 from typing import Any
 
+from instructions import foreign_instructions
 from whisper_xeon.engine.errors import ModelInitError
 from whisper_xeon.engine.model_file import check_model_file
 from whisper_xeon.package import (
@@ -35,8 +36,6 @@ LIBRARIES = ("libwhisper.so", "libwhisper.so.1", "libggml.so.0", "libggml-base.s
 PROGRAMS = ("whisper-cli",)
 # What the host brings: glibc, the C++ runtime of every Debian, and libgomp1. Anything else would have to be shipped.
 HOST_LIBRARIES = {"libc.so.6", "libm.so.6", "libstdc++.so.6", "libgcc_s.so.1", "libgomp.so.1", "ld-linux-x86-64.so.2"}
-# What -march=x86-64-v3 lets the compiler use, in the names of /proc/cpuinfo (abm is LZCNT).
-BASELINE_CPU_FLAGS = ["abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "popcnt", "sse4_2", "ssse3"]
 SELFTEST_SECONDS = 900
 
 
@@ -72,13 +71,18 @@ def organize(model: str, settings: dict[str, Any], inputs: argparse.Namespace) -
     weights = weights_file(model, quantization)
     folder = inputs.output / config["dir"]
     folder.mkdir(parents=True)
-    for name in LIBRARIES + PROGRAMS:
+    variants = json.loads((inputs.built / "variants.json").read_text(encoding="utf-8"))
+    baseline = variants[-1]["cpu_flags"]
+    binaries = dict.fromkeys(LIBRARIES + PROGRAMS, baseline)
+    binaries.update({variant["path"]: variant["cpu_flags"] for variant in variants})
+    for name in binaries:
         _place(inputs.built / name, folder / name, executable=True)
     _place(inputs.models / f"{model}.bin", folder / weights)
     _check_weights(folder / weights, model, quantization)
     _place(inputs.selftest / f"{model}.wav", folder / "selftest.wav")
     _check_clip(folder / "selftest.wav", model)
-    minimum = _minimum_versions([folder / name for name in LIBRARIES + PROGRAMS])
+    minimum = _minimum_versions(folder, list(binaries))
+    _check_instructions(folder, binaries)
     values = {
         "PACKAGE": config["dir"],
         "MODEL": model,
@@ -89,7 +93,8 @@ def organize(model: str, settings: dict[str, Any], inputs: argparse.Namespace) -
         "WHISPER_CPP_LICENSE": (inputs.built / "LICENSE").read_text(encoding="utf-8").strip(),
         "GLIBC": minimum["glibc"],
         "GLIBCXX": minimum["glibcxx"],
-        "CPU_FLAGS": " ".join(BASELINE_CPU_FLAGS),
+        "CPU_FLAGS": " ".join(baseline),
+        "VARIANTS": ", ".join(variant["name"] for variant in variants[:-1]),
     }
     for name in ("README.md", "NOTICE"):
         _write(folder / name, _filled((inputs.templates / name).read_text(encoding="utf-8"), values))
@@ -116,11 +121,11 @@ def organize(model: str, settings: dict[str, Any], inputs: argparse.Namespace) -
             "patches": json.loads((inputs.built / "patches.json").read_text(encoding="utf-8")),
         },
         "cmake_flags": (inputs.built / "cmake_flags.txt").read_text(encoding="utf-8").splitlines(),
-        "variants": [{"name": "baseline", "path": "libggml-cpu.so.0", "cpu_flags": BASELINE_CPU_FLAGS}],
+        "variants": variants,
         "minimum": minimum,
         "abi": json.loads((inputs.built / "abi.json").read_text(encoding="utf-8")),
         "selftest": {"audio": "selftest.wav", "text": text, "language": wanted["selftest"]["language"]},
-        "files": [_file_entry(path) for path in sorted(folder.iterdir())],
+        "files": [_file_entry(folder, path) for path in sorted(folder.rglob("*")) if path.is_file()],
     }
     (folder / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
     (folder / MANIFEST_NAME).chmod(0o644)
@@ -129,6 +134,7 @@ def organize(model: str, settings: dict[str, Any], inputs: argparse.Namespace) -
 
 
 def _place(source: Path, target: Path, executable: bool = False) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
     target.chmod(0o755 if executable else 0o644)
 
@@ -142,9 +148,9 @@ def _filled(template: str, values: dict[str, str]) -> str:
     return re.sub(r"@([A-Z_]+)@", lambda match: values[match.group(1)], template)
 
 
-def _file_entry(path: Path) -> dict[str, Any]:
+def _file_entry(folder: Path, path: Path) -> dict[str, Any]:
     return {
-        "path": path.name,
+        "path": path.relative_to(folder).as_posix(),
         "size": path.stat().st_size,
         "sha256": file_digest(path),
         "executable": bool(path.stat().st_mode & 0o100),
@@ -178,12 +184,12 @@ def _check_clip(clip: Path, model: str) -> None:
         )
 
 
-def _minimum_versions(binaries: list[Path]) -> dict[str, str]:
+def _minimum_versions(folder: Path, binaries: list[str]) -> dict[str, str]:
     """Return the newest glibc and GLIBCXX versions that the files ask for, after checking that they stand alone."""
     versions: dict[str, set[tuple[int, ...]]] = {"GLIBC": {(0,)}, "GLIBCXX": {(0,)}}
     for binary in binaries:
         output = subprocess.run(
-            ["readelf", "--wide", "--dynamic", "--version-info", str(binary)],
+            ["readelf", "--wide", "--dynamic", "--version-info", str(folder / binary)],
             capture_output=True,
             text=True,
             check=True,
@@ -193,16 +199,28 @@ def _minimum_versions(binaries: list[Path]) -> dict[str, str]:
         foreign = needed - HOST_LIBRARIES - set(LIBRARIES)
         if foreign:
             raise BuildError(
-                f"{binary.name} needs {', '.join(sorted(foreign))}, which neither the package nor a host has: "
+                f"{binary} needs {', '.join(sorted(foreign))}, which neither the package nor a host has: "
                 "remove the option in artifact_build_cmake_flags that asks for it"
             )
-        if re.findall(r"\((?:RUNPATH|RPATH)\)\s+.*\[(.*)\]", output) not in (["$ORIGIN"],):
-            raise BuildError(f"{binary.name} does not look for its libraries beside itself (RUNPATH is not $ORIGIN)")
+        top = "/".join(["$ORIGIN", *[".."] * binary.count("/")])
+        if re.findall(r"\((?:RUNPATH|RPATH)\)\s+.*\[(.*)\]", output) != [top]:
+            raise BuildError(f"{binary} does not look for its libraries in the package (RUNPATH is not {top})")
         needs = output.partition("Version needs section")[2]
         for name, version in re.findall(r"Name: (GLIBC|GLIBCXX)_([0-9.]+)", needs):
             versions[name].add(tuple(int(part) for part in version.split(".")))
     newest = {name: ".".join(map(str, max(found))) for name, found in versions.items()}
     return {"glibc": newest["GLIBC"], "glibcxx": newest["GLIBCXX"]}
+
+
+def _check_instructions(folder: Path, binaries: dict[str, list[str]]) -> None:
+    """Refuse a binary with an instruction that its CPU flags do not promise: it would end with SIGILL on some host."""
+    for binary, cpu_flags in binaries.items():
+        foreign = foreign_instructions(folder / binary, cpu_flags)
+        if foreign:
+            raise BuildError(
+                f"{binary} has {len(foreign)} instructions that a processor with {' '.join(cpu_flags)} lacks, such as "
+                f"{foreign[0]!r}: remove the option in artifact_build_cmake_flags that asks for them"
+            )
 
 
 def _transcribe(folder: Path, model_file: str, language: str) -> str:

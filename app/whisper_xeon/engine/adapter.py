@@ -32,7 +32,7 @@ class WhisperLibraryAdapter(WhisperAdapter):
 
     def _open(self) -> None:
         self._lock = threading.Lock()
-        self._library = library.load(self.package)
+        self._library = library.load(self.package, self._cpu_variant)
         self.variant = self._library.variant
         self._context = self._load()
         # Special tokens begin at the end-of-text token; language tokens follow its successor.

@@ -10,6 +10,7 @@ from whisper_xeon.audio.decode import SAMPLE_RATE, decode, map_samples
 from whisper_xeon.engine.cores import available_cores
 from whisper_xeon.engine.errors import LibraryLoadError, UnsupportedOptionError
 from whisper_xeon.engine.model_file import check_model_file
+from whisper_xeon.engine.variant import Variant
 from whisper_xeon.languages import LANGUAGES
 from whisper_xeon.package import Package, PackageError
 from whisper_xeon.transcript import DecodeOptions, Transcript
@@ -34,7 +35,7 @@ MAX_PROMPT_BYTES = 2000
 class WhisperAdapter:
     """Transcribes with the model of one package. Use it as a context manager, or call `close`."""
 
-    variant: str  # name of the CPU variant in use, for example `baseline`
+    variant: Variant  # the CPU library in use
 
     def __init__(
         self,
@@ -44,13 +45,16 @@ class WhisperAdapter:
         *,
         package: Package | None = None,
         audio_ctx: str = "full",
+        cpu_variant: str | None = None,
     ):
         """Open `whisper_<model_size>_xeon/` below `artifacts_dir` (default: $WHISPER_ARTIFACTS_DIR, else `.`).
 
         `threads` compute one clip; by default as many as this process may use, up to 8. `package` takes the place of
         the first two. `audio_ctx` is `full`: the encoder always sees 30 s, as it was trained; or `auto`: of a shorter
-        clip it sees 2 s more than the clip has, at least 10 s, in that much less time. Raises `LibraryLoadError` when
-        the package or its libraries cannot be used here, `ModelInitError` when the model cannot.
+        clip it sees 2 s more than the clip has, at least 10 s, in that much less time. `cpu_variant` names one of the
+        package's CPU libraries (default: $WHISPER_CPU_VARIANT, else, and for `auto`, the best that this processor
+        runs). Raises `LibraryLoadError` when the package or its libraries cannot be used here, `ModelInitError` when
+        the model cannot.
         """
         if package is None:
             try:
@@ -59,6 +63,7 @@ class WhisperAdapter:
                 raise LibraryLoadError(str(error)) from None
         self.package = package
         self._shorten = audio_ctx == "auto"
+        self._cpu_variant = cpu_variant or os.environ.get("WHISPER_CPU_VARIANT")
         self.threads = threads or min(available_cores(), MAX_THREADS)
         self._parameters = check_model_file(package.model_file)
         self._languages = tuple(LANGUAGES)[: self._parameters.n_vocab - 51766] if self.multilingual else ("en",)

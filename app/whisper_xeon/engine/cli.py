@@ -24,17 +24,18 @@ import os
 import struct
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from whisper_xeon.audio.decode import SAMPLE_RATE
-from whisper_xeon.engine import library, process
+from whisper_xeon.engine import process
 from whisper_xeon.engine.base import TEMPERATURE_STEP, WhisperAdapter, prompt_bytes
 from whisper_xeon.engine.errors import LibraryLoadError, WhisperLibraryError
 from whisper_xeon.engine.segments import Reported, Token, build_transcript
+from whisper_xeon.engine.variant import choose_variant, cpu_flags
 from whisper_xeon.transcript import DecodeOptions, Transcript
 
 _PROGRAM = "whisper-cli"
-_LINKED_LIBRARY = "libggml-cpu.so.0"  # the variant that the program finds beside itself
 _LEAST_PROBABILITY = 1e-40  # a float's own, so that its logarithm exists
 
 
@@ -50,8 +51,7 @@ class WhisperCliAdapter(WhisperAdapter):
     """Runs whisper-cli for every transcription; between them it holds no model."""
 
     def _open(self) -> None:
-        library.choose_variant(self.package, library.cpu_flags())
-        self.variant = next(v["name"] for v in self.package.manifest["variants"] if v["path"] == _LINKED_LIBRARY)
+        self.variant = choose_variant(self.package, cpu_flags(), self._cpu_variant)
         program = self.package.path(_PROGRAM).absolute()
         if not os.access(program, os.X_OK):
             raise LibraryLoadError(f"{program} is missing or must not be executed: fetch the package again")
@@ -72,10 +72,15 @@ class WhisperCliAdapter(WhisperAdapter):
                 stdout=answer,
                 stderr=subprocess.PIPE,
                 pass_fds=(audio.fileno(), arguments.fileno()),
-                cwd="/",
-                # No LD_LIBRARY_PATH: it would come before the libraries beside the program. For the others see
-                # `library.load` and `pool`.
-                env={"LC_ALL": "C", "OMP_WAIT_POLICY": "passive", "GGML_NO_BACKTRACE": "1"},
+                # LD_LIBRARY_PATH comes before the libraries beside the program. From within the package it is a path
+                # without colons, wherever the package lies. For the others see `library.load` and `pool`.
+                cwd=self.package.directory,
+                env={
+                    "LD_LIBRARY_PATH": str(Path(self.variant.path).parent),
+                    "LC_ALL": "C",
+                    "OMP_WAIT_POLICY": "passive",
+                    "GGML_NO_BACKTRACE": "1",
+                },
                 # Safe in a worker, which has no second thread. util-linux's setpriv is refused by the unit's sandbox.
                 preexec_fn=functools.partial(process.die_with, os.getpid()),
                 check=False,

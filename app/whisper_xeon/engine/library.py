@@ -10,13 +10,12 @@ import collections
 import ctypes
 import json
 import os
-import re
 import threading
 from pathlib import Path
-from typing import Any
 
 from whisper_xeon.engine import abi
 from whisper_xeon.engine.errors import LibraryLoadError
+from whisper_xeon.engine.variant import Variant, choose_variant, cpu_flags
 from whisper_xeon.package import Package
 
 # void (*ggml_log_callback)(enum ggml_log_level level, const char * text, void * user_data)
@@ -27,50 +26,20 @@ _loaded: dict[str, Library] = {}
 _lock = threading.Lock()
 
 
-def cpu_flags(cpuinfo: str = "/proc/cpuinfo") -> frozenset[str]:
-    """Return the flags of this host's processor, by the kernel's names (`avx2`, `fma`, …)."""
-    try:
-        text = Path(cpuinfo).read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise LibraryLoadError(
-            f"{cpuinfo} cannot be read ({error.strerror}): it tells what the processor can"
-        ) from None
-    found = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
-    return frozenset(found.group(1).split() if found else ())
-
-
-def choose_variant(package: Package, flags: frozenset[str]) -> dict[str, Any]:
-    """Return the manifest's entry of the CPU library that asks for the most of what this processor has.
-
-    Raises `LibraryLoadError`, naming what is missing, when the processor can run none.
-    """
-    variants = sorted(package.manifest["variants"], key=lambda variant: len(variant["cpu_flags"]))
-    if not variants:
-        raise LibraryLoadError(f"{package.directory} lists no CPU variant: fetch or build the package again")
-    suitable = [variant for variant in variants if flags.issuperset(variant["cpu_flags"])]
-    if not suitable:
-        missing = ", ".join(sorted(set(variants[0]["cpu_flags"]) - flags))
-        raise LibraryLoadError(
-            f"this host's processor lacks {missing}: {package.name} needs AVX2 (Intel Haswell or newer); "
-            "use another host"
-        )
-    return suitable[-1]
-
-
 class Library:
     """The functions of libwhisper, typed. Get it with `load`; it stays mapped for the life of the process."""
 
-    def __init__(self, package: Package, variant: dict[str, Any]):
+    def __init__(self, package: Package, variant: Variant):
         structures = abi.build_structures(package.manifest["abi"])
         self.ContextParams = structures["whisper_context_params"]
         self.FullParams = structures["whisper_full_params"]
         self.TokenData = structures["whisper_token_data"]
-        self.variant: str = variant["name"]
+        self.variant = variant
         self._messages: collections.deque[str] = collections.deque(maxlen=4)
         # Dependencies first and by absolute path: their SONAMEs are then satisfied, and no search path, current
         # directory or LD_LIBRARY_PATH decides what gets loaded.
         listed = {entry["path"] for entry in package.manifest["files"]}
-        order = ["libggml-base.so.0", variant["path"], "libggml-blas.so.0", "libggml.so.0", "libwhisper.so.1"]
+        order = ["libggml-base.so.0", variant.path, "libggml-blas.so.0", "libggml.so.0", "libwhisper.so.1"]
         for name in order:
             if name in listed or name != "libggml-blas.so.0":
                 handle = _dlopen(package.path(name).absolute())
@@ -190,21 +159,23 @@ class Library:
         function("whisper_full_get_token_text_from_state", c_char_p, context, state, c_int, c_int)
 
 
-def load(package: Package) -> Library:
+def load(package: Package, cpu_variant: str | None = None) -> Library:
     """Load the package's libraries, or return those already loaded from files of the same content.
+
+    `cpu_variant` names the CPU library; None or `auto` takes the best that this processor runs.
 
     A process holds one build: the objects' SONAMEs are the same in every build, and a second one would get half of
     its symbols from the first. Raises `LibraryLoadError`.
     """
-    variant = choose_variant(package, cpu_flags())
+    variant = choose_variant(package, cpu_flags(), cpu_variant)
     libraries = [(entry["path"], entry["sha256"]) for entry in package.manifest["files"] if ".so" in entry["path"]]
-    build = json.dumps([libraries, package.manifest["abi"], variant["path"]], sort_keys=True)
+    build = json.dumps([libraries, package.manifest["abi"], variant.path], sort_keys=True)
     with _lock:
         if build not in _loaded:
             if _loaded:
                 raise LibraryLoadError(
-                    f"this process has already loaded libwhisper from another build than {package.directory}: "
-                    "use one process for each build"
+                    f"this process has already loaded libwhisper from another build than {package.directory}, or with "
+                    "another CPU variant: use one process for each"
                 )
             # libgomp reads this while it is mapped. By default its threads spin at every barrier, and one busy
             # neighbour makes a transcription three to four times slower; a host that is idle loses nothing.

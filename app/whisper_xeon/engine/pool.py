@@ -123,15 +123,16 @@ class EnginePool:
         queue: int,
         adapter: str = "library",
         audio_ctx: str = "full",
+        cpu_variant: str | None = None,
         job_timeout: float = 900.0,
         log: Callable[..., None] | None = None,
     ):
         """`threads` compute one request; `queue` requests may wait beyond those being computed.
 
         `adapter` is `library`, or `cli` for workers that run whisper-cli, which loads the model for each request;
-        `audio_ctx` is `full` or `auto` (`whisper_xeon.engine.base`).
-        `job_timeout` bounds the seconds of one attempt. `log` is called as `log(level, event, **fields)`, with a level
-        of `logging`.
+        `audio_ctx` is `full` or `auto` (`whisper_xeon.engine.base`); `cpu_variant` names the CPU library to use, None
+        takes the best. `job_timeout` bounds the seconds of one attempt. `log` is called as `log(level, event,
+        **fields)`, with a level of `logging`.
         """
         self._package = package
         self._engines = engines
@@ -139,6 +140,7 @@ class EnginePool:
         self._queue = queue
         self._adapter = adapter
         self._audio_ctx = audio_ctx
+        self._cpu_variant = cpu_variant
         self._job_timeout = job_timeout
         self._log = log or (lambda level, event, **fields: None)
         self._changed = threading.Condition()
@@ -241,6 +243,7 @@ class EnginePool:
                 "engines": self._engines,
                 "threads": self._threads,
                 "cpu_variant": self._loaded["cpu_variant"] if self._loaded else None,
+                "cpu_variant_reason": self._loaded["cpu_variant_reason"] if self._loaded else None,
                 "idle": states["idle"],
                 "busy": states["busy"],
                 "queued": len(self._waiting),
@@ -454,8 +457,8 @@ class EnginePool:
         try:
             ours.settimeout(_ANSWER_S)
             directory = str(self._package.directory.absolute())
-            order = {"op": "load", "adapter": self._adapter, "directory": directory}
-            send_message(ours, {**order, "threads": self._threads, "audio_ctx": self._audio_ctx})
+            order = {"op": "load", "adapter": self._adapter, "directory": directory, "threads": self._threads}
+            send_message(ours, {**order, "audio_ctx": self._audio_ctx, "cpu_variant": self._cpu_variant})
             ended = self._serve_zygote(ours)
         except (EOFError, OSError, ValueError):
             pass
@@ -514,6 +517,7 @@ class EnginePool:
                 quantization=self._package.quantization,
                 whisper_cpp=self._package.manifest["whisper_cpp"]["version"],
                 cpu_variant=event["cpu_variant"],
+                cpu_variant_reason=event["cpu_variant_reason"],
                 load_s=event["load_s"],
             )
 

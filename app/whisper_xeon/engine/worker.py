@@ -7,10 +7,10 @@ answers one job at a time on its own socket. Nobody outlives the pool: the zygot
 and the kernel kills the workers of a zygote that is gone.
 
 Control socket:
-  pool to zygote: {"op": "load", "adapter", "directory", "threads", "audio_ctx"} first, then {"op": "fork", "id"} with
-    the worker's job socket and {"op": "kill", "id"}
-  zygote to pool: {"event": "loaded", "cpu_variant", "load_s"} or {"event": "failed", "reason"}, then
-    {"event": "forked", "id", "pid"} and {"event": "exited", "id", "status"}
+  pool to zygote: {"op": "load", "adapter", "directory", "threads", "audio_ctx", "cpu_variant"} first, then
+    {"op": "fork", "id"} with the worker's job socket and {"op": "kill", "id"}
+  zygote to pool: {"event": "loaded", "cpu_variant", "cpu_variant_reason", "load_s"} or {"event": "failed", "reason"},
+    then {"event": "forked", "id", "pid"} and {"event": "exited", "id", "status"}
 Job socket:
   pool to worker: {"options", "samples"} with the memfd of the samples
   worker to pool: {"event": "ready"} or {"event": "failed", "reason"} once, then for each job {"event": "started"} and
@@ -72,12 +72,14 @@ def _load(control: socket.socket) -> WhisperAdapter | None:
     started = time.monotonic()
     try:
         package = Package(order["directory"])
-        adapter = _ADAPTERS[order["adapter"]](package=package, threads=order["threads"], audio_ctx=order["audio_ctx"])
+        options = {name: order[name] for name in ("threads", "audio_ctx", "cpu_variant")}
+        adapter = _ADAPTERS[order["adapter"]](package=package, **options)
     except (PackageError, WhisperLibraryError) as error:
         send_message(control, {"event": "failed", "reason": str(error)})
         return None
-    event = {"event": "loaded", "cpu_variant": adapter.variant, "load_s": round(time.monotonic() - started, 3)}
-    send_message(control, event)
+    load_s = round(time.monotonic() - started, 3)
+    chosen = {"cpu_variant": adapter.variant.name, "cpu_variant_reason": adapter.variant.reason}
+    send_message(control, {"event": "loaded", **chosen, "load_s": load_s})
     return adapter
 
 

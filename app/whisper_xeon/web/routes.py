@@ -195,13 +195,14 @@ class Application:
         return Response(200, page, metrics.CONTENT_TYPE)
 
     def _version(self, request: Request) -> Response:
+        stats = self._pool.stats()
         return _json(
             200,
             {
                 **self._info(),
                 "package": self._package.name,
                 "quantization": self._package.quantization,
-                "cpu_variant": self._pool.stats()["cpu_variant"],
+                **{name: stats[name] for name in ("cpu_variant", "cpu_variant_reason")},
                 "engines": self._settings.engines,
                 "threads": self._settings.threads,
                 "state": self._pool.state,

@@ -30,7 +30,7 @@ package=$(field package)
 checksums=$(awk -F '"' '/^   "path": /{path = $4} /^   "sha256": /{print $4 "  " path}' manifest.json)
 [ -n "$release_id" ] && [ -n "$package" ] && [ -n "$checksums" ] || fail "manifest.json was altered: fetch the package again"
 sha256sum --check --strict --quiet <<<"$checksums" || fail "the files above do not match manifest.json: fetch the package again"
-extra=$(find . -mindepth 1 ! -name manifest.json ! -name manifest.json.sig -printf '%P\n' | sort | comm -23 - <(cut -c 67- <<<"$checksums" | sort))
+extra=$(find . ! -type d ! -name manifest.json ! -name manifest.json.sig -printf '%P\n' | sort | comm -23 - <(cut -c 67- <<<"$checksums" | sort))
 [ -z "$extra" ] || fail "not in manifest.json: $extra"
 
 target=$bucket/releases/$release_id/$package

@@ -1,0 +1,64 @@
+"""Chooses, of a package's CPU libraries, the one for this processor: by its flags, never by its vendor or name.
+
+What a processor lacks would be a SIGILL, so nothing is loaded before the choice.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from whisper_xeon.engine.errors import LibraryLoadError
+from whisper_xeon.package import Package
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The CPU library to load: its name in the manifest, its path in the package, and why it is this one."""
+
+    name: str
+    path: str
+    reason: str
+
+
+def cpu_flags(cpuinfo: str = "/proc/cpuinfo") -> frozenset[str]:
+    """Return the flags of this host's processor, by the kernel's names (`avx2`, `fma`, …)."""
+    try:
+        text = Path(cpuinfo).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise LibraryLoadError(
+            f"{cpuinfo} cannot be read ({error.strerror}): it tells what the processor can"
+        ) from None
+    found = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
+    return frozenset(found.group(1).split() if found else ())
+
+
+def choose_variant(package: Package, flags: frozenset[str], wanted: str | None = None) -> Variant:
+    """Return the first of the manifest's variants, which stand in the order of preference, that `flags` suffice for.
+
+    `wanted` names another one; None and `auto` do not. Raises `LibraryLoadError`, which says what is missing.
+    """
+    variants = package.manifest["variants"]
+    lacking = {variant["name"]: sorted(set(variant["cpu_flags"]) - flags) for variant in variants}
+    paths = {variant["name"]: variant["path"] for variant in variants}
+    able = [name for name in lacking if not lacking[name]]
+    if wanted and wanted != "auto":
+        if wanted not in lacking:
+            raise LibraryLoadError(f"{package.name} has no CPU variant {wanted!r}; it has {', '.join(lacking)}")
+        if wanted not in able:
+            raise LibraryLoadError(
+                f"this host's processor lacks {', '.join(lacking[wanted])} for CPU variant {wanted!r}; "
+                f"it runs {', '.join(able) or 'none of the package'}"
+            )
+        return Variant(wanted, paths[wanted], "asked for")
+    if not variants:
+        raise LibraryLoadError(f"{package.directory} lists no CPU variant: fetch or build the package again")
+    if not able:
+        raise LibraryLoadError(
+            f"this host's processor lacks {', '.join(min(lacking.values(), key=len))}: {package.name} needs AVX2 "
+            "(Intel Haswell or newer); use another host"
+        )
+    best, better = able[0], list(lacking)[: list(lacking).index(able[0])]
+    reason = f"the best that this processor runs; {better[-1]} needs {', '.join(lacking[better[-1]])}" if better else ""
+    return Variant(best, paths[best], reason or "the best of the package")
