@@ -81,7 +81,10 @@ static void with_context(const std::function<void(ggml_context *)> & body) {
     ggml_free(ctx);
 }
 
-static void check_product(ggml_type type, int64_t k, int64_t rows, int64_t cols, int max_threads) {
+// bias: a row that is added to the product: not at all, elsewhere, or where the product is
+enum class bias { none, apart, in_place };
+
+static void check_product(ggml_type type, int64_t k, int64_t rows, int64_t cols, int max_threads, bias where = bias::none) {
     with_context([&](ggml_context * ctx) {
         ggml_tensor * w = ggml_new_tensor_2d(ctx, type, k, rows);
         ggml_tensor * x = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, k, cols);
@@ -94,10 +97,14 @@ static void check_product(ggml_type type, int64_t k, int64_t rows, int64_t cols,
         for (int64_t i = 0; i < k*cols; i++) {
             ((float *) x->data)[i] = i % 97 == 0 ? 10*normal() : normal();
         }
+        ggml_tensor * b = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, rows);
+        for (int64_t i = 0; i < rows; i++) {
+            ((float *) b->data)[i] = where == bias::none ? 0 : 5*normal();
+        }
         std::vector<double> exact(rows*cols);
         for (int64_t j = 0; j < cols; j++) {
             for (int64_t i = 0; i < rows; i++) {
-                double sum = 0;
+                double sum = ((const float *) b->data)[i];
                 for (int64_t l = 0; l < k; l++) {
                     sum += (double) values[i*k + l]*((const float *) x->data)[j*k + l];
                 }
@@ -105,8 +112,12 @@ static void check_product(ggml_type type, int64_t k, int64_t rows, int64_t cols,
             }
         }
         char name[96];
-        snprintf(name, sizeof(name), "%s %lld x %lld, %lld columns", ggml_type_name(type), (long long) rows, (long long) k, (long long) cols);
-        check(name, ctx, ggml_mul_mat(ctx, w, x), max_threads, 1e-5, 0, exact);
+        snprintf(name, sizeof(name), "%s %lld x %lld, %lld columns%s", ggml_type_name(type), (long long) rows, (long long) k, (long long) cols,
+                 where == bias::none ? "" : ", bias");
+        ggml_tensor * product = ggml_mul_mat(ctx, w, x);
+        ggml_tensor * result  = where == bias::apart    ? ggml_add(ctx, product, b) :
+                                where == bias::in_place ? ggml_add_inplace(ctx, product, b) : product;
+        check(name, ctx, result, max_threads, 1e-5, 0, exact);
     });
 }
 
@@ -250,9 +261,21 @@ int main(int argc, char ** argv) {
         check_product(type, 352, 131, 49, max_threads);
         check_product(type, 768, 200, 12, max_threads);
         check_product(type, 3072, 47, 16, max_threads);
+        // one column is taken 16 blocks of weights at a time, in four times four: some left over, some missing
+        for (int64_t k : { 32, 96, 128, 544, 768, 3072 }) {
+            check_product(type, k, 33, 1, max_threads);
+        }
+        check_product(type, 672, 9, 3, max_threads);
     }
     for (int64_t cols : { 1, 2, 3, 6, 7, 11, 13, 15, 17, 31, 32, 100 }) {
         check_product(GGML_TYPE_Q5_1, 160, 39, cols, max_threads);
+    }
+    for (bias where : { bias::apart, bias::in_place }) {
+        for (int64_t cols : { 1, 2, 5, 16, 37 }) {
+            check_product(GGML_TYPE_Q5_1, 96, 39, cols, max_threads, where);
+        }
+        check_product(GGML_TYPE_Q8_0, 64, 32, 1, max_threads, where);
+        check_product(GGML_TYPE_Q8_0, 64, 33, 48, max_threads, where);
     }
     check_f16(240, 75, 40, max_threads);
     check_f16(16, 1, 12, max_threads);
