@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # A Docker client before 23 builds with BuildKit only when told so.
 export DOCKER_BUILDKIT := 1
 
-.PHONY: help setup demo test compare memory lint clean requirements
+.PHONY: help setup demo test bench tune compare memory lint clean requirements
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -20,6 +20,12 @@ demo: setup ## build, publish and deploy to two systemd containers, then transcr
 
 test: setup ## run everything: lint, units, Docker build, MinIO, molecule, end to end
 	@pytest -n 2 $(PYTEST_ARGS)
+
+bench: setup ## measure all there is beside whisper-server and faster-whisper; writes bench/RESULTS.md (half an hour)
+	@python bench/wer.py && python bench/bench.py $(BENCH_ARGS)
+
+tune: setup ## find this machine's best number of engines and threads, as variables for Ansible
+	@python bench/tune.py $(TUNE_ARGS)
 
 compare: setup ## time and memory of the library adapter and of whisper-cli, side by side
 	@python bench/compare.py

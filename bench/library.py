@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import itertools
 import json
 import statistics
 import sys
 import time
 import wave
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +41,12 @@ _LOGITS_FILTER = ctypes.CFUNCTYPE(
 class Engine:
     """One loaded model with one state, and the calls of whisper.h that the service itself has no use for."""
 
-    def __init__(self, package: Package, threads: int):
+    def __init__(self, package: Package, threads: int, variant: str | None = None):
         self.threads = threads
         fields = package.manifest["abi"]["whisper_full_params"]["fields"]
         self._filter_offset = fields["logits_filter_callback"]["offset"]
-        self._library = lib = library.load(package)
-        self.variant = lib.variant
+        self._library = lib = library.load(package, *([variant] if variant else []))
+        self.variant: str = getattr(lib.variant, "name", lib.variant)
         handle = ctypes.CDLL(str(package.path("libwhisper.so.1").absolute()))
         pointer, c_int = ctypes.c_void_p, ctypes.c_int
         # int whisper_encode_with_state(
@@ -116,19 +118,22 @@ def _samples(clip: Path) -> ctypes.Array:
     return (ctypes.c_float * len(data))(*(value / 32768 for value in data))
 
 
-def measure(package: Package, threads: int, rounds: int) -> dict[str, Any]:
-    """Return the variant, and of each round `encode` (s), `decode` (ms), `token` (ms) and `clip` (s).
+def rounds(package: Package, threads: int, variant: str | None) -> Iterator[dict[str, Any]]:
+    """Yield `encode` (s), `decode` (ms), `token` (ms) and `clip` (s) of one round after the other, and the variant.
 
-    A first round is not counted: it touches weights and memory for the first time.
+    What touches weights and memory for the first time comes before the first of them.
     """
-    engine = Engine(package, threads)
-    found: dict[str, list[float]] = {name: [] for name in UNITS}
-    for number in range(1 + rounds):
-        clip, token = engine.transcribe()
-        figures = (engine.encode(), engine.decode() * 1e3, token * 1e3, clip)
-        for name, value in zip(UNITS, figures) if number else ():
-            found[name].append(value)
-    return {"variant": engine.variant, **found}
+    engine = Engine(package, threads, variant)
+    engine.transcribe()
+    while True:
+        encode, decode, (clip, token) = engine.encode(), engine.decode(), engine.transcribe()
+        yield {
+            "variant": engine.variant,
+            "encode": encode,
+            "decode": decode * 1e3,
+            "token": token * 1e3,
+            "clip": clip,
+        }
 
 
 def main() -> None:
@@ -136,18 +141,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("package", type=Path, help="folder of a package, such as dist/whisper_small_xeon")
     parser.add_argument("--threads", type=int, default=available_cores(), help="default: the cores of this process")
+    parser.add_argument(
+        "--variant", help="CPU library to take, such as baseline (default: the best for this processor)"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="default: 5")
-    parser.add_argument("--json", action="store_true", help="print the figures of every round as JSON")
+    parser.add_argument(
+        "--on-demand", action="store_true", help="measure a round for each line of standard input; print it as JSON"
+    )
     arguments = parser.parse_args()
-    found = measure(Package(arguments.package), arguments.threads, arguments.rounds)
-    if arguments.json:
-        print(json.dumps(found))
+    measured = rounds(Package(arguments.package), arguments.threads, arguments.variant)
+    if arguments.on_demand:
+        for _ in sys.stdin:
+            print(json.dumps(next(measured)), flush=True)
         return
+    found = list(itertools.islice(measured, arguments.rounds))
     print(
-        f"{arguments.package}: variant {found['variant']}, {arguments.threads} threads, medians of {arguments.rounds}"
+        f"{arguments.package}: variant {found[0]['variant']}, {arguments.threads} threads, "
+        f"medians of {arguments.rounds}"
     )
     for name, unit in UNITS.items():
-        values = found[name]
+        values = [figures[name] for figures in found]
         print(f"{name}: {statistics.median(values):.3f} {unit} ({min(values):.3f}–{max(values):.3f})")
 
 

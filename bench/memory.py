@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import packages
-from service import PeakMemory, Service, descendants, origin
+from service import PeakMemory, Service, descendants, form, origin
 
 ENGINES = (1, 2, 4)
 # What one engine may take at its peak, in MB, and how much more may be there after the last request, in percent.
@@ -104,23 +104,21 @@ def mixed_requests() -> list[Request]:
     return [
         Request(plain),
         Request(encode("long.wav", "mp3", "-b:a", "64k"), content_type="audio/mpeg", query=words, path=openai),
-        form(encode("en-01.wav", "flac", "-ar", "44100", "-ac", "2"), language="en"),
+        upload(encode("en-01.wav", "flac", "-ar", "44100", "-ac", "2"), language="en"),
         Request(b"no sound " * 1000, status=422),
         Request(encode("de-00.wav", "m4a"), content_type="audio/mp4", query="response_format=srt", path=openai),
         Request(short, status=400, query="language=none"),
-        form(encode("vi-00.wav", "webm", "-c:a", "libopus"), language="vi"),
+        upload(encode("vi-00.wav", "webm", "-c:a", "libopus"), language="vi"),
         Request(silence),
         Request(too_long, status=413, content_type="audio/ogg"),
-        form(short),
+        upload(short),
     ]
 
 
-def form(audio: bytes, **fields: str) -> Request:
-    """Return a request with the audio in the form field `file`."""
-    parts = [f'name="{name}"\r\n\r\n{value}'.encode() for name, value in fields.items()]
-    parts.append(b'name="file"; filename="clip"\r\n\r\n' + audio)
-    body = b"".join(b"--boundary\r\nContent-Disposition: form-data; " + part + b"\r\n" for part in parts)
-    return Request(body + b"--boundary--\r\n", content_type="multipart/form-data; boundary=boundary")
+def upload(audio: bytes, **fields: str) -> Request:
+    """Return a request with the audio in a form."""
+    body, content_type = form(audio, **fields)
+    return Request(body, content_type=content_type)
 
 
 def encode(recording: str, extension: str, *options: str, seconds: int | None = None) -> bytes:

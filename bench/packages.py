@@ -30,6 +30,9 @@ FIXTURES = ROOT / "tests" / "fixtures" / "models"
 RECORDINGS = ROOT / "tests" / "fixtures" / "recordings"
 FOLDER = ROOT / ".build" / "bench"
 
+# As in the Makefile: the venv's tools come first, and a Docker client before 23 builds with BuildKit only when told so.
+ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DOCKER_BUILDKIT": "1"}
+
 CLIP_SECONDS = 11  # as long as the clip that whisper.cpp itself is usually measured with
 
 
@@ -84,7 +87,7 @@ class Workshop:
         subprocess.run(
             ["docker", "build", "--quiet", "--target=built", f"--output=type=local,dest={built}", "."],
             cwd=context,
-            env={**os.environ, "DOCKER_BUILDKIT": "1"},
+            env=ENVIRONMENT,
             stdout=sys.stderr,
             check=True,
         )
@@ -139,7 +142,7 @@ def _build(name: str, upstream: bool, variables: dict[str, Any]) -> Path:
     subprocess.run(
         [*command, "--extra-vars", json.dumps({**variables, **own})],
         cwd=ROOT,
-        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DOCKER_BUILDKIT": "1"},
+        env=ENVIRONMENT,
         stdout=sys.stderr,
         check=True,
     )

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from http.client import HTTPMessage
 from pathlib import Path
 
 import packages
@@ -23,75 +24,112 @@ SAMPLE_SECONDS = 0.1
 SETTLED_MB = 0.1
 
 
-class Service:
-    """The service on a free port of the loopback, until the block ends."""
+class HttpProcess:
+    """A server on a free port of the loopback, until the block ends."""
 
-    def __init__(self, artifacts_dir: Path, model: str, **settings: str):
-        """`settings` are `WHISPER_*` variables; without any, one engine with as many threads as is usual."""
+    name = "server"
+    ready_path = "/health"
+    engines = 1
+    talkative = False  # writes more to standard error than what went wrong
+
+    def __init__(self, command: list[str | Path], environment: dict[str, str] | None = None):
+        """Start `command`; where an argument or a variable is `PORT` the port is put."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
-        values = {
-            "WHISPER_ARTIFACTS_DIR": str(artifacts_dir),
-            "WHISPER_MODEL_SIZE": model,
-            "WHISPER_PORT": str(self._port),
-            "WHISPER_ENGINES": "1",
-            "WHISPER_REQUEST_TIMEOUT": str(REQUEST_SECONDS),
-            "WHISPER_LOG_LEVEL": "error",
-            **settings,
-        }
-        self._engines = int(values["WHISPER_ENGINES"])
+            self.port = probe.getsockname()[1]
+        port = {"PORT": str(self.port)}
+        variables = {name: port.get(value, value) for name, value in (environment or {}).items()}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "whisper_xeon"],
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(packages.ROOT / "app"), **values},
+            [port.get(str(part), str(part)) for part in command],
+            env={"PATH": os.environ["PATH"], **variables},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL if self.talkative else None,
         )
         self.pid = self._process.pid
 
-    def __enter__(self) -> Service:
+    def __enter__(self) -> HttpProcess:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._process.terminate()
-        self._process.wait(60)
+        try:
+            self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def wait_ready(self) -> None:
         """Wait until a request would be served."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self._process.poll() is None:
             with contextlib.suppress(OSError):
-                if self._request("GET", "/readyz")[0] == 200:
+                if self.request("GET", self.ready_path)[0] == 200:
                     return
             time.sleep(0.02)
-        raise SystemExit(f"the service did not get ready (exit status {self._process.poll()})")
+        raise SystemExit(f"the {self.name} did not get ready (exit status {self._process.poll()})")
+
+    def settled_memory(self, *kinds: str) -> float:
+        """Return the summed PSS in MB when every engine is there and nothing moves any more; see `summed_pss`."""
+        before = 0.0
+        for _ in range(START_SECONDS):
+            time.sleep(1)
+            now = summed_pss(self.pid, *kinds)
+            if abs(now - before) <= SETTLED_MB and self._complete():
+                return now
+            before = now
+        raise SystemExit(f"the {self.name}'s memory does not come to rest")
+
+    def request(
+        self, method: str, path: str, body: bytes | None = None, headers: dict | None = None
+    ) -> tuple[int, bytes, HTTPMessage]:
+        """Return status, body and headers of the answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=REQUEST_SECONDS)
+        with contextlib.closing(connection):
+            connection.request(method, path, body, headers or {})
+            answer = connection.getresponse()
+            return answer.status, answer.read(), answer.headers
+
+    def _complete(self) -> bool:
+        return True
+
+
+class Service(HttpProcess):
+    """This project's service."""
+
+    name = "service"
+    ready_path = "/readyz"
+
+    def __init__(self, artifacts_dir: Path, model: str, **settings: str):
+        """`settings` are `WHISPER_*` variables; without any, one engine with as many threads as is usual."""
+        values = {
+            "WHISPER_ARTIFACTS_DIR": str(artifacts_dir),
+            "WHISPER_MODEL_SIZE": model,
+            "WHISPER_PORT": "PORT",
+            "WHISPER_ENGINES": "1",
+            "WHISPER_REQUEST_TIMEOUT": str(REQUEST_SECONDS),
+            "WHISPER_LOG_LEVEL": "error",
+            **settings,
+        }
+        self.engines = int(values["WHISPER_ENGINES"])
+        super().__init__([sys.executable, "-m", "whisper_xeon"], {"PYTHONPATH": str(packages.ROOT / "app"), **values})
 
     def transcribe(
         self, audio: bytes, query: str = "", content_type: str = "audio/wav", path: str = "/transcribe"
     ) -> tuple[int, bytes]:
         """Return status and body of the answer."""
-        return self._request("POST", f"{path}?{query}" if query else path, audio, {"Content-Type": content_type})
+        return self.request("POST", f"{path}?{query}" if query else path, audio, {"Content-Type": content_type})[:2]
 
-    def settled_memory(self, *kinds: str) -> float:
-        """Return the summed PSS in MB when every engine is there and nothing moves any more; see `summed_pss`.
+    def _complete(self) -> bool:
+        # It is ready as soon as it has one engine, and an engine tidies up after its answer.
+        return len(descendants(self.pid)) == 1 + self.engines
 
-        The service is ready as soon as it has one engine, and an engine tidies up after its answer.
-        """
-        before = 0.0
-        for _ in range(START_SECONDS):
-            time.sleep(1)
-            now = summed_pss(self.pid, *kinds)
-            if abs(now - before) <= SETTLED_MB and len(descendants(self.pid)) == 1 + self._engines:
-                return now
-            before = now
-        raise SystemExit("the service's memory does not come to rest")
 
-    def _request(
-        self, method: str, path: str, body: bytes | None = None, headers: dict | None = None
-    ) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=REQUEST_SECONDS)
-        with contextlib.closing(connection):
-            connection.request(method, path, body, headers or {})
-            answer = connection.getresponse()
-            return answer.status, answer.read()
+def form(audio: bytes, **fields: str) -> tuple[bytes, str]:
+    """Return body and content type of a request with the audio in the form field `file`."""
+    parts = [f'name="{name}"\r\n\r\n{value}'.encode() for name, value in fields.items()]
+    parts.append(b'name="file"; filename="clip"\r\n\r\n' + audio)
+    body = b"".join(b"--boundary\r\nContent-Disposition: form-data; " + part + b"\r\n" for part in parts)
+    return body + b"--boundary--\r\n", "multipart/form-data; boundary=boundary"
 
 
 class PeakMemory(threading.Thread):

@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import lzma
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,16 @@ def tensor_shapes(model: str, n_vocab: int):
     yield from norm("decoder.ln")
 
 
+def bytes_a_token(model: str, bits: float) -> float:
+    """Return the bytes of weights that the decoder reads for one token.
+
+    Its matrices, but not those that only a window's first token needs (keys and values of what was encoded).
+    """
+    width, _, _, layers = DIMENSIONS[model]
+    n_vocab, _ = filters_and_vocabulary()
+    return (layers * 14 * width * width + n_vocab * width) * bits / 8
+
+
 def script(n_vocab: int) -> np.ndarray:
     """Return the token that follows at each position of the decoder: language, one segment, end of text."""
     languages = n_vocab - 51765 - 1  # of the multilingual vocabulary, as whisper.cpp counts them
@@ -123,11 +134,30 @@ def script(n_vocab: int) -> np.ndarray:
     return np.array(spoken + [END_OF_TEXT] * (TEXT_CONTEXT - len(spoken)))
 
 
+def tensors(model: str, n_vocab: int, seed: int = 0) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield name and values of every tensor of `model`, outermost dimension first; the same seed gives the same ones.
+
+    Only matrices are float16; whisper.cpp asks for float32 vectors and positional embeddings.
+    """
+    random = np.random.default_rng(seed)
+    for name, shape in tensor_shapes(model, n_vocab):
+        half = len(shape) > 1 and not name.endswith((".bias", "positional_embedding"))
+        scale = 1.0 / np.sqrt(np.prod(shape[1:])) if half else 0.02
+        values = random.standard_normal(shape, dtype=np.float32) * np.float32(scale)
+        if name.endswith(("_ln.weight", "ln.weight", "ln_post.weight")):
+            values += 1
+        if name == "decoder.token_embedding.weight":
+            token_embedding = values
+        if name == "decoder.positional_embedding":
+            # Where the token is not allowed (a timestamp, when none are wanted), the end is the next best.
+            values = LOUDNESS * (token_embedding[script(n_vocab)] + 0.5 * token_embedding[END_OF_TEXT])
+        yield name, values.astype(np.float16 if half else np.float32)
+
+
 def write_model(model: str, path: Path, seed: int = 0) -> None:
     """Write the float16 model file of `model` to `path`; the same seed gives the same bytes."""
     n_vocab, middle = filters_and_vocabulary()
     width, heads, encoder_layers, decoder_layers = DIMENSIONS[model]
-    random = np.random.default_rng(seed)
     with path.open("wb") as stream:
         stream.write(struct.pack("<I", MAGIC))
         stream.write(
@@ -146,23 +176,13 @@ def write_model(model: str, path: Path, seed: int = 0) -> None:
             )
         )
         stream.write(middle)
-        for name, shape in tensor_shapes(model, n_vocab):
-            # Only matrices are float16; whisper.cpp asks for float32 vectors and positional embeddings.
-            half = len(shape) > 1 and not name.endswith((".bias", "positional_embedding"))
-            scale = 1.0 / np.sqrt(np.prod(shape[1:])) if half else 0.02
-            values = random.standard_normal(shape, dtype=np.float32) * np.float32(scale)
-            if name.endswith(("_ln.weight", "ln.weight", "ln_post.weight")):
-                values += 1
-            if name == "decoder.token_embedding.weight":
-                token_embedding = values
-            if name == "decoder.positional_embedding":
-                # Where the token is not allowed (a timestamp, when none are wanted), the end is the next best.
-                values = LOUDNESS * (token_embedding[script(n_vocab)] + 0.5 * token_embedding[END_OF_TEXT])
+        for name, values in tensors(model, n_vocab, seed):
             encoded = name.encode()
-            stream.write(struct.pack("<3i", len(shape), len(encoded), int(half)))
-            stream.write(struct.pack(f"<{len(shape)}i", *reversed(shape)))
+            half = int(values.dtype == np.float16)
+            stream.write(struct.pack("<3i", values.ndim, len(encoded), half))
+            stream.write(struct.pack(f"<{values.ndim}i", *reversed(values.shape)))
             stream.write(encoded)
-            stream.write(values.astype(np.float16 if half else np.float32).tobytes())
+            stream.write(values.tobytes())
 
 
 def main() -> None:

@@ -1,0 +1,373 @@
+"""`make bench`: how fast this is, beside what else people run, on one machine in one run.
+
+Every figure is measured in rounds in which the contestants take turns, so that whatever the machine does meanwhile
+meets all of them; a ratio is the median of the ratios within each round. Sections can be measured one at a time
+(`--section`): what was measured before is kept in results.json. Run it on a machine that does nothing else.
+
+RESULTS.md, results.json and plots/ are written beside this file; `--quick` writes elsewhere and only tries everything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import wave
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import report
+import rivals
+import synthetic_model
+from library import Engine
+from results import Results
+
+import packages
+from service import HttpProcess, PeakMemory, Service
+from whisper_xeon.engine.variant import choose_variant, cpu_flags
+from whisper_xeon.package import Package
+
+HERE = Path(__file__).resolve().parent
+THREADS = 2
+CLIENTS = (8, 32)
+FILE_SECONDS = 600
+SHORT_SECONDS = 3
+
+
+@dataclass
+class Places:
+    """Where the contestants lie."""
+
+    ours: Path  # folder with whisper_<model>_xeon/, patched
+    best: str  # name of the CPU variant that this processor takes
+    upstream: Path | None = None  # the same without patches
+    server: Path | None = None  # whisper-server with the upstream libraries
+    faster_whisper: Path | None = None
+
+    @classmethod
+    def of(cls, model: str, size: Callable[..., Path]) -> Places:
+        """Build what is missing; `size` is `packages.fixture` or `packages.true_size`."""
+        ours, upstream = size(model), size(model, upstream=True)
+        package = Package.find(upstream, model)
+        best = choose_variant(package, cpu_flags()).name
+        server = rivals.whisper_server(package, upstream.parent / "context", best)
+        converted = rivals.faster_whisper_model(model) if size is packages.true_size else None
+        return cls(ours, best, upstream, server, converted)
+
+    @classmethod
+    def alone(cls, ours: Path, model: str) -> Places:
+        """Measure a package that is there, without rivals."""
+        return cls(ours, choose_variant(Package.find(ours, model), cpu_flags()).name)
+
+
+@dataclass
+class Scale:
+    """How much of everything is measured."""
+
+    rounds: int = 5
+    seconds: float = 15  # of each load
+    pairs: int = 30  # of requests for the service's overhead
+    file_seconds: int = FILE_SECONDS
+
+
+QUICK = Scale(rounds=1, seconds=2, pairs=2, file_seconds=20)
+
+
+class Contestant(Service):
+    """The service, as the rivals are asked."""
+
+    def text(self, audio: bytes) -> str:
+        """Return what it hears."""
+        status, answer = self.transcribe(audio, "language=en")
+        if status != 200:
+            raise SystemExit(f"the service answered {status}: {answer.decode()}")
+        return json.loads(answer)["text"]
+
+
+class OnDemand:
+    """A program that measures one round for each line it gets."""
+
+    def __init__(self, *command: str | Path):
+        environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
+        self._process = subprocess.Popen(
+            list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    def __enter__(self) -> OnDemand:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+
+    def measure(self) -> dict[str, Any]:
+        """Return the figures of one round."""
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"bench: {self._process.args[1]} ended with status {self._process.wait()}")
+        return json.loads(line)
+
+
+def turns(contestants: list[str], rounds: int) -> Iterator[tuple[int, str]]:
+    """Yield (round, contestant), the order turned round in every other round."""
+    for number in range(rounds):
+        for name in contestants if number % 2 == 0 else reversed(contestants):
+            print(f"  round {number + 1} of {rounds}: {name}", file=sys.stderr, flush=True)
+            yield number, name
+
+
+def library(results: Results, model: str, places: Places, scale: Scale) -> None:
+    """Encode, token and clip of the libraries alone, each in one process that stays for all rounds."""
+    script = [sys.executable, HERE / "library.py"]
+    options = ["--threads", THREADS, "--on-demand", "--variant"]
+    commands = {}
+    for name, folder in (("ours", places.ours), ("upstream", places.upstream)):
+        if folder:
+            package = Package.find(folder, model)
+            commands[name] = [*script, package.directory, *options, places.best]
+            commands[f"{name}, AVX2"] = [*script, package.directory, *options, "baseline"]
+    if model == "medium":
+        # Minutes a round, and nothing that the small model has not shown.
+        del commands["upstream"], commands["ours, AVX2"]
+    if places.faster_whisper:
+        clip = Package.find(places.ours, model).selftest_audio
+        run = [rivals.python(), HERE / "faster_whisper_run.py", "rounds", places.faster_whisper, clip]
+        commands["faster-whisper"] = [*run, "--threads", THREADS]
+    with contextlib.ExitStack() as stack:
+        programs = {name: stack.enter_context(OnDemand(*command)) for name, command in commands.items()}
+        for _, name in turns(list(programs), scale.rounds):
+            figures = programs[name].measure()
+            results.note(f"variant of {name}", figures.pop("variant"))
+            for figure, value in figures.items():
+                results.add(f"{model}: {figure}", name, value)
+
+
+def starters(model: str, places: Places) -> dict[str, Callable[[], HttpProcess]]:
+    """Return what starts each contestant that answers requests."""
+    threads = {"WHISPER_THREADS": str(THREADS)}
+    model_file = Package.find(places.ours, model).model_file
+    found: dict[str, Callable[[], HttpProcess]] = {
+        "ours": lambda: Contestant(places.ours, model, **threads),
+        "whisper-cli": lambda: Contestant(places.ours, model, WHISPER_ADAPTER="cli", **threads),
+    }
+    if places.server:
+        found["whisper-server"] = lambda: rivals.WhisperServer(places.server, model_file, THREADS)
+    if places.faster_whisper:
+        found["faster-whisper"] = lambda: rivals.FasterWhisper(places.faster_whisper, THREADS)
+    return found
+
+
+def requests(results: Results, model: str, places: Places, scale: Scale) -> None:
+    """Start, first and later request of an 11 s clip, and clips a minute with many clients."""
+    clip = Package.find(places.ours, model).selftest_audio.read_bytes()
+    start = starters(model, places)
+    for _, name in turns(list(start), scale.rounds):
+        begun = time.perf_counter()
+        with start[name]() as process:
+            process.wait_ready()
+            results.add(f"{model}: start", name, time.perf_counter() - begun)
+            for figure in ("first", "later"):
+                begun = time.perf_counter()
+                text = process.text(clip)
+                results.add(f"{model}: {figure}", name, time.perf_counter() - begun)
+            results.heard(model, name, text)
+    for clients in CLIENTS:
+        # A process a request has no more to show with 32 than with 8.
+        taking_part = [name for name in start if clients == min(CLIENTS) or name != "whisper-cli"]
+        for _, name in turns(taking_part, scale.rounds):
+            with start[name]() as process:
+                process.wait_ready()
+                rate = clips_a_minute(process, clip, clients, scale.seconds)
+            results.add(f"{model}: {clients} clients", name, rate)
+
+
+def clips_a_minute(process: HttpProcess, clip: bytes, clients: int, seconds: float) -> float:
+    """Let so many clients send one clip after the other; return the rate between the first answer and the last.
+
+    It goes on until `seconds` have passed and there are four answers. What is still being answered then is dropped:
+    the caller ends the process.
+    """
+    moments: list[float] = []
+    enough = threading.Event()
+
+    def client() -> None:
+        with contextlib.suppress(OSError, SystemExit, ValueError):
+            while not enough.is_set():
+                process.text(clip)
+                moments.append(time.perf_counter())
+
+    for _ in range(clients):
+        threading.Thread(target=client, daemon=True).start()
+    begun = time.perf_counter()
+    while time.perf_counter() - begun < seconds or len(moments) < 4:
+        time.sleep(0.05)
+    enough.set()
+    found = sorted(moments)
+    return 60 * (len(found) - 1) / (found[-1] - found[0])
+
+
+def behind(results: Results, model: str, places: Places, scale: Scale) -> None:
+    """A clip of 3 s that comes half a second after a file of 10 minutes."""
+    start = starters(model, places)
+    start["ours, 2 engines"] = lambda: Contestant(places.ours, model, WHISPER_ENGINES="2", WHISPER_THREADS="1")
+    del start["whisper-cli"]
+    long, short = recording(scale.file_seconds), packages.speech(SHORT_SECONDS)
+    for number, name in turns(list(start), scale.rounds):
+        if name == "whisper-server" and number:
+            continue  # minutes a round, and it can only be as long as the file takes
+        with start[name]() as process:
+            process.wait_ready()
+            process.text(short)
+            threading.Thread(target=quietly, args=(process, long), daemon=True).start()
+            time.sleep(0.5)
+            begun = time.perf_counter()
+            process.text(short)
+            results.add(f"{model}: behind", name, time.perf_counter() - begun)
+
+
+def quietly(process: HttpProcess, audio: bytes) -> None:
+    """Send a request whose answer nobody waits for."""
+    with contextlib.suppress(OSError, SystemExit, ValueError):
+        process.text(audio)
+
+
+def recording(seconds: int) -> bytes:
+    """Return a WAV file with so much speech, repeated."""
+    target = packages.FOLDER / "file.wav"
+    with wave.open(str(packages.RECORDINGS / "long.wav"), "rb") as source, wave.open(str(target), "wb") as writer:
+        writer.setparams(source.getparams())
+        frames = source.readframes(source.getnframes())
+        needed = seconds * source.getframerate() * source.getsampwidth()
+        writer.writeframes((frames * (needed // len(frames) + 1))[:needed])
+    return target.read_bytes()
+
+
+def memory(results: Results, model: str, places: Places) -> None:
+    """Peak of the summed PSS while as many requests are computed as there are engines, one round."""
+    clip = Package.find(places.ours, model).selftest_audio.read_bytes()
+    model_file = Package.find(places.ours, model).model_file
+    threads = {"WHISPER_THREADS": "1"}
+    for engines in (1, 2, 4):
+        start: dict[str, Callable[[], list[HttpProcess]]] = {
+            "ours": lambda count=engines: [Contestant(places.ours, model, WHISPER_ENGINES=str(count), **threads)]
+        }
+        if places.server:
+            # It has one engine a process.
+            start["whisper-server"] = lambda count=engines: [
+                rivals.WhisperServer(places.server, model_file, 1) for _ in range(count)
+            ]
+        if places.faster_whisper:
+            start["faster-whisper"] = lambda count=engines: [rivals.FasterWhisper(places.faster_whisper, 1, count)]
+        for _, name in turns(list(start), 1):
+            with contextlib.ExitStack() as stack:
+                processes = [stack.enter_context(process) for process in start[name]()]
+                for process in processes:
+                    process.wait_ready()
+                if name == "ours":
+                    processes[0].settled_memory()
+                with contextlib.ExitStack() as sampling, ThreadPoolExecutor(engines) as clients:
+                    peaks = [sampling.enter_context(PeakMemory(process.pid)) for process in processes]
+                    asked = [
+                        clients.submit(process.text, clip)
+                        for process in processes
+                        for _ in range(engines // len(processes))
+                    ]
+                    for answer in asked:
+                        answer.result()
+                results.add(f"{model}: memory, {engines}", name, sum(peak.mb for peak in peaks))
+
+
+def overhead(results: Results, places: Places, scale: Scale) -> None:
+    """What the service adds to whisper_full, with the fixture's network, whose computing is short."""
+    package = Package.find(places.ours, "small")
+    clip = package.selftest_audio.read_bytes()
+    engine = Engine(package, THREADS)
+    headers = {"Content-Type": "audio/wav"}
+    with Contestant(places.ours, "small", WHISPER_THREADS=str(THREADS)) as process:
+        process.wait_ready()
+        process.text(clip)
+        engine.transcribe()
+        for _ in range(scale.pairs):
+            # The engine makes the next transcription's state after its answer: a client that pauses does not see it.
+            time.sleep(0.1)
+            begun = time.perf_counter()
+            _, _, answered = process.request("POST", "/transcribe?language=en", clip, headers)
+            seconds = time.perf_counter() - begun
+            steps = dict(step.split(";dur=") for step in answered["Server-Timing"].split(", "))
+            results.add("overhead: round trip less compute", "ours", 1e3 * seconds - float(steps["compute"]))
+            results.add("overhead: round trip less whisper_full", "ours", 1e3 * (seconds - engine.transcribe()[0]))
+
+
+def floor(results: Results, model: str) -> None:
+    """The matrix products and the reading of memory that nothing can be faster than."""
+
+    def run(*options: str, library_threads: int) -> dict[str, float]:
+        command = [rivals.python(), HERE / "floor.py", model, "--threads", str(THREADS), *options]
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": str(library_threads)}
+        return json.loads(subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout)
+
+    products, reading = run(library_threads=THREADS), run("--read", library_threads=1)
+    results.add(f"{model}: encode", "float32 products alone", products["float32_seconds"])
+    results.add(f"{model}: encode", "int8 products alone", products["int8_seconds"])
+    gigabytes = reading["gigabytes_per_second"]
+    results.note("GB/s read", f"{gigabytes:.1f}")
+    results.add(
+        f"{model}: token", "reading the weights alone", synthetic_model.bytes_a_token(model, 6.0) / gigabytes / 1e6
+    )
+
+
+SECTIONS = ("library", "medium", "requests", "behind", "memory", "overhead", "floor")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--section", action="append", choices=SECTIONS, help="only this; may be given several times")
+    parser.add_argument("--quick", action="store_true", help="one short round of everything, on the fixture")
+    parser.add_argument(
+        "--fixture", type=Path, metavar="DIR", help="with --quick: folder with whisper_small_xeon/, and no rivals"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="folder for the results (default: this file's; with --quick, .build)"
+    )
+    arguments = parser.parse_args()
+    packages.FOLDER.mkdir(parents=True, exist_ok=True)
+    output = arguments.output or (packages.FOLDER / "quick" if arguments.quick else HERE)
+    scale = QUICK if arguments.quick else Scale()
+    size = packages.fixture if arguments.quick else packages.true_size
+    results = Results(output / "results.json")
+    print("building what is missing", file=sys.stderr, flush=True)
+    places = Places.alone(arguments.fixture, "small") if arguments.fixture else Places.of("small", size)
+    for section in arguments.section or SECTIONS:
+        print(section, file=sys.stderr, flush=True)
+        results.begin(section)
+        if section == "library":
+            library(results, "small", places, scale)
+        elif section == "medium" and not arguments.quick:
+            library(results, "medium", Places.of("medium", size), scale)
+        elif section == "requests":
+            requests(results, "small", places, scale)
+        elif section == "behind":
+            behind(results, "small", places, scale)
+        elif section == "memory":
+            memory(results, "small", places)
+        elif section == "overhead":
+            overhead(results, places if arguments.quick else Places.of("small", packages.fixture), scale)
+        elif section == "floor" and not arguments.quick:
+            floor(results, "small")
+        results.save()
+    report.write(results, output)
+
+
+if __name__ == "__main__":
+    main()

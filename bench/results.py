@@ -1,0 +1,73 @@
+"""The figures of `make bench` as they are kept: every round's value, by section, with what they were measured on."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import packages
+from service import origin
+
+
+class Results:
+    """results.json: sections, each measured as a whole; one that is not measured again stays as it was."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self.sections: dict[str, dict[str, Any]] = {}
+        if path.exists():
+            self.sections = json.loads(path.read_text(encoding="utf-8"))
+
+    def begin(self, section: str) -> None:
+        """Start a section anew."""
+        commit = ["git", "describe", "--always", "--dirty", "--abbrev=8"]
+        described = subprocess.run(commit, cwd=packages.ROOT, capture_output=True, text=True, check=False)
+        self._section = self.sections[section] = {
+            "origin": origin(),
+            "commit": described.stdout.strip(),
+            "notes": {},
+            "texts": {},
+            "figures": {},
+        }
+
+    def add(self, figure: str, contestant: str, value: float) -> None:
+        """Add the value of one round."""
+        self._section["figures"].setdefault(figure, {}).setdefault(contestant, []).append(round(value, 4))
+
+    def note(self, name: str, value: str) -> None:
+        """Keep something that is no figure."""
+        self._section["notes"][name] = value
+
+    def heard(self, model: str, contestant: str, text: str) -> None:
+        """Keep what a contestant heard; all have to hear the same."""
+        texts = self._section["texts"].setdefault(model, {})
+        texts[contestant] = " ".join(text.split())
+        if len(set(texts.values())) > 1:
+            raise SystemExit(f"bench: the contestants heard different texts: {texts}")
+
+    def save(self) -> None:
+        """Write the file."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.sections, indent=1, ensure_ascii=False, sort_keys=True)
+        self._path.write_text(text + "\n", encoding="utf-8")
+
+    def figures(self, figure: str) -> dict[str, list[float]]:
+        """Return the values of every contestant."""
+        return {
+            contestant: values
+            for section in self.sections.values()
+            for contestant, values in section["figures"].get(figure, {}).items()
+        }
+
+    def notes(self) -> dict[str, str]:
+        """Return all notes."""
+        return {name: value for section in self.sections.values() for name, value in section["notes"].items()}
+
+    def ratio(self, figure: str, one: str, other: str) -> float | None:
+        """Return the median of one contestant's value over the other's in the same round; None without both."""
+        found = self.figures(figure)
+        pairs = list(zip(found.get(one, ()), found.get(other, ())))
+        return statistics.median(a / b for a, b in pairs) if pairs else None
