@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import re
 import subprocess
@@ -79,3 +80,14 @@ def run_playbook(
     if check and result.returncode:
         pytest.fail(f"{' '.join(result.args)} ended with {result.returncode}:\n{result.stdout[-20000:]}", pytrace=False)
     return Play(result.returncode, result.stdout)
+
+
+def run_build(folder: Path, *, check: bool = True, **variables) -> Play:
+    """Build `small` without publishing it, in `folder/work/context` and into `folder/dist`."""
+    own = {
+        "artifact_build_models": ["small"],
+        "artifact_build_dist_dir": str(folder / "dist"),
+        "artifact_build_context_dir": str(folder / "work" / "context"),
+    }
+    with one_at_a_time():
+        return run_playbook("build.yml", "--skip-tags", "publish", "-e", json.dumps({**own, **variables}), check=check)

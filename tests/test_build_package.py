@@ -72,7 +72,9 @@ def test_package_holds_the_files_of_the_contract(package):
             "NOTICE",
             "README.md",
             "manifest.json",
+            "provenance.json",
             "push_to_minio.sh",
+            "sbom.cdx.json",
             "selftest.wav",
             "whisper-cli",
         ]

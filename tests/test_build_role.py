@@ -317,6 +317,7 @@ def test_context_is_all_that_docker_reads(build):
         "instructions.py",
         "models",
         "organize.py",
+        "origin.py",
         "package",
         "patches",
         "selftest",

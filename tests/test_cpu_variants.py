@@ -216,7 +216,7 @@ def test_the_builder_refuses_a_library_that_asks_for_more_than_its_flags_say(sma
     path = variants(small_package)["skylakex"]["path"]
     flags = variants(small_package)["baseline"]["cpu_flags"]
     with pytest.raises(organize.BuildError, match=rf"{path} has \d+ instructions that a processor with abm .* lacks"):
-        organize._check_instructions(small_package.directory, {path: flags})
+        organize.check_instructions(small_package.directory, {path: flags})
 
 
 # All hear the same.

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from playbook import ROOT, Play, one_at_a_time, run_playbook
+from playbook import ROOT, one_at_a_time, run_build
 from recordings import RECORDINGS
 from service import EXACT, running_service
 from whisper_xeon.engine.model_file import check_model_file
@@ -22,17 +22,6 @@ FIXTURE = ROOT / "tests" / "fixtures" / "models" / "ggml-fixture-small.bin.xz"
 CLIP = "en-00.wav"
 # Of 84 words. The networks are so narrow that rounding changes a word here and there, for better and for worse.
 WORDS_OF_DIFFERENCE = 3
-
-
-def run_build(folder: Path, *, check: bool = True, **variables) -> Play:
-    """Build `small` with a context and a dist of its own."""
-    own = {
-        "artifact_build_models": ["small"],
-        "artifact_build_dist_dir": str(folder / "dist"),
-        "artifact_build_context_dir": str(folder / "work" / "context"),
-    }
-    with one_at_a_time():
-        return run_playbook("build.yml", "--skip-tags", "publish", "-e", json.dumps({**own, **variables}), check=check)
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,13 @@
 #
 # SOURCE_DIR is a whisper.cpp tree; it stays as it is, the patches beside this script (patches/*.patch) go onto a copy.
 # OUT_DIR receives the libraries (each under every name that something asks for), cpu/<variant>/libggml-cpu.so.0 for
-# processors that can do more, whisper-cli, whisper-quantize, abi.json, version.txt, cmake_flags.txt, variants.json and
-# patches.json. Options after OUT_DIR go to CMake after the ones below, so they win. Needs cmake, make, a C and C++
+# processors that can do more, whisper-cli, whisper-quantize, abi.json, version.txt, cmake_flags.txt, variants.json,
+# patches.json and toolchain.json. Options after OUT_DIR go to CMake after the ones below, so they win. Needs cmake, make, a C and C++
 # compiler; uses ccache when it is there.
 # The builder image runs this script; it runs as well on a plain Debian host:
 #   apt-get install build-essential cmake ccache patch
-# Environment: BUILD_DIR (scratch, kept; default a temporary folder), JOBS (default: the number of processors).
+# Environment: BUILD_DIR (scratch, kept; default a temporary folder), JOBS (default: the number of processors), BLAS
+# (default none; openblas makes libggml-blas.so.0 with Debian's OpenBLAS in it: apt-get install libopenblas-openmp-dev).
 set -euo pipefail
 
 if [ "$#" -lt 2 ]; then
@@ -75,6 +76,33 @@ flags=(
     -DWHISPER_BUILD_SERVER=OFF
     -DWHISPER_BUILD_TESTS=OFF
 )
+shared_linker_flags=-Wl,--enable-new-dtags
+blas_flags=()
+case ${BLAS:-none} in
+    none) ;;
+    openblas)
+        if ! archive=$(dpkg -L libopenblas-openmp-dev 2>/dev/null | grep '/libopenblas\.a$'); then
+            echo "build.sh: OpenBLAS is missing: apt-get install libopenblas-openmp-dev" >&2
+            exit 2
+        fi
+        flags+=(-DGGML_BLAS=ON -DGGML_BLAS_VENDOR=OpenBLAS)
+        # CMake looks for a shared library; this is one that brings the archive and what it needs. The archive's symbols
+        # stay inside: a program may have another BLAS.
+        mkdir -p -- "$build_dir/openblas"
+        echo "INPUT($archive -lgomp -lpthread -lm)" >"$build_dir/openblas/libopenblas.so"
+        blas_flags=(
+            "-DBLAS_openblas_LIBRARY=$build_dir/openblas/libopenblas.so"
+            "-DBLAS_INCLUDE_DIRS=$(dpkg -L libopenblas-openmp-dev | sed -n 's,/cblas\.h$,,p')"
+        )
+        shared_linker_flags+=,--exclude-libs,libopenblas.a
+        dpkg-query --show --showformat='${Version}\n' libopenblas-openmp-dev >"$out_dir/openblas.txt"
+        cp /usr/share/doc/libopenblas-openmp-dev/copyright "$out_dir/openblas.LICENSE"
+        ;;
+    *)
+        echo "build.sh: BLAS=$BLAS is not one of none, openblas" >&2
+        exit 2
+        ;;
+esac
 # What -march=x86-64-v3 lets the compiler use, and what each of ggml's options adds to it, in the names of /proc/cpuinfo
 # (abm is LZCNT).
 baseline_cpu_flags=(abm avx avx2 bmi1 bmi2 f16c fma movbe popcnt sse4_2 ssse3)
@@ -89,7 +117,7 @@ declare -A option_cpu_flags=(
 )
 # The CPU libraries in the order in which a loader should prefer them, each with its options: whatever another one has
 # all options of comes before it. Of cooperlake and icelake neither does. A Xeon can run only one of the two, an EPYC
-# since Zen 4 both: bfloat16 goes first, since ggml and the patches have kernels for it and none for VBMI.
+# since Zen 4 both: bfloat16 goes first, since ggml has kernels for it and none for VBMI.
 variants=(
     "sapphirerapids AVX512 AVX512_VBMI AVX512_VNNI AVX512_BF16 AMX_TILE AMX_INT8 AMX_BF16"
     "cooperlake AVX512 AVX512_VNNI AVX512_BF16"
@@ -106,7 +134,8 @@ prefix_map="-ffile-prefix-map=$build_dir=build -ffile-prefix-map=$source_dir=."
 placement=(
     -DCMAKE_BUILD_WITH_INSTALL_RPATH=ON
     -DCMAKE_EXE_LINKER_FLAGS=-Wl,--enable-new-dtags
-    -DCMAKE_SHARED_LINKER_FLAGS=-Wl,--enable-new-dtags
+    "-DCMAKE_SHARED_LINKER_FLAGS=$shared_linker_flags"
+    "${blas_flags[@]}"
     "-DCMAKE_C_FLAGS_RELEASE=-O3 -DNDEBUG $prefix_map"
     "-DCMAKE_CXX_FLAGS_RELEASE=-O3 -DNDEBUG $prefix_map"
     "-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$build_dir/bin"
@@ -146,7 +175,11 @@ write_list() { # write_list FILE JSON_OBJECT ...
 configure "\$ORIGIN"
 compile whisper whisper-cli whisper-quantize
 # A library stands once for each name that something asks for.
-for library in libwhisper.so libwhisper.so.1 libggml.so.0 libggml-base.so.0 libggml-cpu.so.0; do
+libraries=(libwhisper.so libwhisper.so.1 libggml.so.0 libggml-base.so.0 libggml-cpu.so.0)
+if [ "${BLAS:-none}" = openblas ]; then
+    libraries+=(libggml-blas.so.0)
+fi
+for library in "${libraries[@]}"; do
     place "$library" "$out_dir"
 done
 install -m 755 -- "$build_dir/bin/whisper-cli" "$build_dir/bin/whisper-quantize" "$out_dir/"
@@ -157,6 +190,11 @@ cc -std=c11 -Wall -Werror -I "$source_dir/include" -I "$source_dir/ggml/include"
 sed -n 's/^project("whisper.cpp" VERSION \([0-9.]*\)).*/\1/p' "$source_dir/CMakeLists.txt" >"$out_dir/version.txt"
 printf '%s\n' "${flags[@]}" "${extra[@]}" >"$out_dir/cmake_flags.txt"
 write_list "$out_dir/patches.json" "${patch_entries[@]}"
+first_line() { # first_line COMMAND ... prints the first line of its output, and reads the others too
+    "$@" | sed -n 1p
+}
+printf '{"c++": "%s", "ld": "%s", "cmake": "%s"}\n' "$(first_line c++ --version)" "$(first_line ld --version)" \
+    "$(first_line cmake --version)" >"$out_dir/toolchain.json"
 
 # The options of a variant touch ggml-cpu alone, so that is all that is compiled again.
 variant_entries=()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from instructions import foreign_instructions
+from origin import PROVENANCE_NAME, SBOM_NAME, encode, provenance, sbom
 from whisper_xeon.engine.errors import ModelInitError
 from whisper_xeon.engine.model_file import check_model_file
 from whisper_xeon.package import (
@@ -33,6 +34,7 @@ from whisper_xeon.package import (
 from whisper_xeon.selftest import same_words
 
 LIBRARIES = ("libwhisper.so", "libwhisper.so.1", "libggml.so.0", "libggml-base.so.0", "libggml-cpu.so.0")
+BLAS_LIBRARY = "libggml-blas.so.0"
 PROGRAMS = ("whisper-cli",)
 # What the host brings: glibc, the C++ runtime of every Debian, and libgomp1. Anything else would have to be shipped.
 HOST_LIBRARIES = {"libc.so.6", "libm.so.6", "libstdc++.so.6", "libgcc_s.so.1", "libgomp.so.1", "ld-linux-x86-64.so.2"}
@@ -55,6 +57,7 @@ def main() -> int:
     arguments = parser.parse_args()
     settings = json.loads(arguments.settings.read_text(encoding="utf-8"))
     try:
+        check_instructions(arguments.built, _binaries(arguments.built))
         for model in settings["models"]:
             organize(model, settings, arguments)
     except (BuildError, PackageError) as error:
@@ -71,18 +74,20 @@ def organize(model: str, settings: dict[str, Any], inputs: argparse.Namespace) -
     weights = weights_file(model, quantization)
     folder = inputs.output / config["dir"]
     folder.mkdir(parents=True)
-    variants = json.loads((inputs.built / "variants.json").read_text(encoding="utf-8"))
-    baseline = variants[-1]["cpu_flags"]
-    binaries = dict.fromkeys(LIBRARIES + PROGRAMS, baseline)
-    binaries.update({variant["path"]: variant["cpu_flags"] for variant in variants})
+    variants = _variants(inputs.built)
+    binaries = _binaries(inputs.built)
+    openblas = ""
+    if settings["blas"] == "openblas":
+        openblas = (inputs.built / "openblas.txt").read_text(encoding="utf-8").strip()
+        licence = (inputs.built / "openblas.LICENSE").read_text(encoding="utf-8").strip()
+        _place(inputs.built / BLAS_LIBRARY, folder / BLAS_LIBRARY, executable=True)
     for name in binaries:
         _place(inputs.built / name, folder / name, executable=True)
     _place(inputs.models / f"{model}.bin", folder / weights)
     _check_weights(folder / weights, model, quantization)
     _place(inputs.selftest / f"{model}.wav", folder / "selftest.wav")
     _check_clip(folder / "selftest.wav", model)
-    minimum = _minimum_versions(folder, list(binaries))
-    _check_instructions(folder, binaries)
+    minimum = _minimum_versions(folder, [*binaries, BLAS_LIBRARY] if openblas else list(binaries))
     values = {
         "PACKAGE": config["dir"],
         "MODEL": model,
@@ -93,8 +98,10 @@ def organize(model: str, settings: dict[str, Any], inputs: argparse.Namespace) -
         "WHISPER_CPP_LICENSE": (inputs.built / "LICENSE").read_text(encoding="utf-8").strip(),
         "GLIBC": minimum["glibc"],
         "GLIBCXX": minimum["glibcxx"],
-        "CPU_FLAGS": " ".join(baseline),
+        "CPU_FLAGS": " ".join(variants[-1]["cpu_flags"]),
         "VARIANTS": ", ".join(variant["name"] for variant in variants[:-1]),
+        "OPENBLAS_NOTICE": f"OpenBLAS {openblas} (in {BLAS_LIBRARY})\n\n{licence}\n\n" if openblas else "",
+        "OPENBLAS_ROW": f"| `{BLAS_LIBRARY}` | matrix products by OpenBLAS {openblas} |\n" if openblas else "",
     }
     for name in ("README.md", "NOTICE"):
         _write(folder / name, _filled((inputs.templates / name).read_text(encoding="utf-8"), values))
@@ -122,15 +129,32 @@ def organize(model: str, settings: dict[str, Any], inputs: argparse.Namespace) -
         },
         "cmake_flags": (inputs.built / "cmake_flags.txt").read_text(encoding="utf-8").splitlines(),
         "variants": variants,
+        "blas": settings["blas"],
         "minimum": minimum,
         "abi": json.loads((inputs.built / "abi.json").read_text(encoding="utf-8")),
         "selftest": {"audio": "selftest.wav", "text": text, "language": wanted["selftest"]["language"]},
-        "files": [_file_entry(folder, path) for path in sorted(folder.rglob("*")) if path.is_file()],
+        "files": [],
     }
+    _write(folder / SBOM_NAME, encode(sbom(manifest, file_digest(folder / weights), openblas)))
+    manifest["files"] = _file_entries(folder)
+    toolchain = json.loads((inputs.built / "toolchain.json").read_text(encoding="utf-8"))
+    _write(folder / PROVENANCE_NAME, encode(provenance(manifest, toolchain)))
+    manifest["files"] = _file_entries(folder)
     (folder / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
     (folder / MANIFEST_NAME).chmod(0o644)
     Package(folder).verify()
     print(f"{config['dir']}: self-test heard {text!r}")
+
+
+def _variants(built: Path) -> list[dict[str, Any]]:
+    return json.loads((built / "variants.json").read_text(encoding="utf-8"))
+
+
+def _binaries(built: Path) -> dict[str, list[str]]:
+    """Return path -> CPU flags that it needs: the CPU libraries' own, and the baseline's for all others."""
+    variants = _variants(built)
+    baseline = dict.fromkeys(LIBRARIES + PROGRAMS, variants[-1]["cpu_flags"])
+    return {**baseline, **{variant["path"]: variant["cpu_flags"] for variant in variants}}
 
 
 def _place(source: Path, target: Path, executable: bool = False) -> None:
@@ -148,13 +172,17 @@ def _filled(template: str, values: dict[str, str]) -> str:
     return re.sub(r"@([A-Z_]+)@", lambda match: values[match.group(1)], template)
 
 
-def _file_entry(folder: Path, path: Path) -> dict[str, Any]:
-    return {
-        "path": path.relative_to(folder).as_posix(),
-        "size": path.stat().st_size,
-        "sha256": file_digest(path),
-        "executable": bool(path.stat().st_mode & 0o100),
-    }
+def _file_entries(folder: Path) -> list[dict[str, Any]]:
+    return [
+        {
+            "path": path.relative_to(folder).as_posix(),
+            "size": path.stat().st_size,
+            "sha256": file_digest(path),
+            "executable": bool(path.stat().st_mode & 0o100),
+        }
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
 
 
 def _check_weights(weights: Path, model: str, quantization: str) -> None:
@@ -196,7 +224,7 @@ def _minimum_versions(folder: Path, binaries: list[str]) -> dict[str, str]:
             env={**os.environ, "LC_ALL": "C"},
         ).stdout
         needed = set(re.findall(r"\(NEEDED\)\s+Shared library: \[(.+?)\]", output))
-        foreign = needed - HOST_LIBRARIES - set(LIBRARIES)
+        foreign = needed - HOST_LIBRARIES - {*LIBRARIES, BLAS_LIBRARY}
         if foreign:
             raise BuildError(
                 f"{binary} needs {', '.join(sorted(foreign))}, which neither the package nor a host has: "
@@ -212,8 +240,11 @@ def _minimum_versions(folder: Path, binaries: list[str]) -> dict[str, str]:
     return {"glibc": newest["GLIBC"], "glibcxx": newest["GLIBCXX"]}
 
 
-def _check_instructions(folder: Path, binaries: dict[str, list[str]]) -> None:
-    """Refuse a binary with an instruction that its CPU flags do not promise: it would end with SIGILL on some host."""
+def check_instructions(folder: Path, binaries: dict[str, list[str]]) -> None:
+    """Refuse a binary with an instruction that its CPU flags do not promise: it would end with SIGILL on some host.
+
+    OpenBLAS is no such binary: it has kernels for every processor and chooses among them when it is loaded.
+    """
     for binary, cpu_flags in binaries.items():
         foreign = foreign_instructions(folder / binary, cpu_flags)
         if foreign:

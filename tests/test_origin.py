@@ -1,0 +1,118 @@
+"""The bill of materials and the provenance in a package: valid, complete, and about the bytes beside them."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+
+from whisper_xeon.package import Package, file_digest
+
+
+@pytest.fixture(params=["small", "medium"])
+def package(request, artifacts_dir) -> Package:
+    return Package.find(artifacts_dir, request.param)
+
+
+@pytest.fixture
+def sbom(package) -> dict:
+    return json.loads(package.path("sbom.cdx.json").read_text("utf-8"))
+
+
+@pytest.fixture
+def statement(package) -> dict:
+    return json.loads(package.path("provenance.json").read_text("utf-8"))
+
+
+def component(sbom: dict, name: str) -> dict:
+    (found,) = [each for each in sbom["components"] if each["name"] == name]
+    return found
+
+
+def properties(component: dict) -> dict[str, str]:
+    return {each["name"]: each["value"] for each in component["properties"]}
+
+
+def test_the_bill_of_materials_is_valid_cyclonedx(package):
+    text = package.path("sbom.cdx.json").read_text("utf-8")
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+
+
+def test_it_names_whisper_cpp_with_its_source_and_patches(sbom, package):
+    whisper_cpp = package.manifest["whisper_cpp"]
+    found = component(sbom, "whisper.cpp")
+    assert found["version"] == whisper_cpp["version"]
+    assert properties(found) == {
+        "whisper-xeon:source_sha256": whisper_cpp["source_sha256"],
+        **{f"whisper-xeon:patch_sha256:{patch['name']}": patch["sha256"] for patch in whisper_cpp["patches"]},
+    }
+    assert [patch["diff"]["url"] for patch in found["pedigree"]["patches"]] == [
+        f"docker/builder/patches/{patch['name']}.patch" for patch in whisper_cpp["patches"]
+    ]
+
+
+def test_it_names_the_weights_by_their_digest(sbom, package):
+    weights = component(sbom, package.model_file.name)
+    assert weights["hashes"] == [{"alg": "SHA-256", "content": file_digest(package.model_file)}]
+    assert properties(weights)["whisper-xeon:source_sha256"] == package.manifest["model"]["source_sha256"]
+
+
+def test_it_names_nothing_that_is_not_inside(sbom):
+    assert {each["name"] for each in sbom["components"] if each["type"] == "library"} == {
+        "whisper.cpp",
+        "miniaudio",
+        "stb_vorbis",
+    }
+
+
+def test_the_provenance_is_an_in_toto_statement_of_slsa(statement):
+    assert statement["_type"] == "https://in-toto.io/Statement/v1"
+    assert statement["predicateType"] == "https://slsa.dev/provenance/v1"
+    definition, details = statement["predicate"]["buildDefinition"], statement["predicate"]["runDetails"]
+    assert {"buildType", "externalParameters", "resolvedDependencies"} <= definition.keys()
+    # The specification has both as URIs.
+    assert all(re.match(r"[a-z]+:", uri) for uri in (definition["buildType"], details["builder"]["id"]))
+
+
+def test_it_is_about_every_file_but_itself_and_the_manifest_that_lists_it(statement, package):
+    subjects = {each["name"]: each["digest"]["sha256"] for each in statement["subject"]}
+    present = {
+        path.relative_to(package.directory).as_posix() for path in package.directory.rglob("*") if path.is_file()
+    }
+    assert subjects.keys() == present - {"manifest.json", "provenance.json"}
+    assert subjects == {name: file_digest(package.path(name)) for name in subjects}
+
+
+def test_it_says_what_the_build_was_told(statement, package):
+    assert statement["predicate"]["buildDefinition"]["externalParameters"] == {
+        "model": package.model,
+        "quantization": "q5_1",
+        "blas": "none",
+        "patches": [patch["name"] for patch in package.manifest["whisper_cpp"]["patches"]],
+        "cmake_flags": package.manifest["cmake_flags"],
+    }
+
+
+def test_it_names_all_that_went_in_by_digest(statement, package):
+    whisper_cpp = package.manifest["whisper_cpp"]
+    inputs = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert [each["digest"]["sha256"] for each in inputs] == [
+        whisper_cpp["source_sha256"],
+        *(patch["sha256"] for patch in whisper_cpp["patches"]),
+        package.manifest["model"]["source_sha256"],
+    ]
+
+
+def test_it_names_the_tools(statement):
+    tools = statement["predicate"]["runDetails"]["builder"]["builderDependencies"]
+    assert {each["name"] for each in tools} == {"c++", "ld", "cmake"}
+    assert all(re.search(r"\d+\.\d+", each["annotations"]["version"]) for each in tools)
+
+
+@pytest.mark.parametrize("name", ["sbom.cdx.json", "provenance.json"])
+def test_neither_knows_when_or_where_it_was_made(package, name):
+    text = package.path(name).read_text("utf-8")
+    assert not re.search(r"20\d\d-\d\d-\d\d|timestamp|serialNumber|startedOn|invocationId|/tmp/|/home/|/root/", text)
