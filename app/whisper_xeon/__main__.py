@@ -22,6 +22,7 @@ from typing import Callable
 import whisper_xeon
 from whisper_xeon import logs
 from whisper_xeon.audio.decode import AudioError, decode, require_tools
+from whisper_xeon.engine import process
 from whisper_xeon.engine.errors import LibraryLoadError, WhisperLibraryError
 from whisper_xeon.engine.pool import EngineError, EnginePool
 from whisper_xeon.engine.variant import choose_variant, cpu_flags
@@ -156,6 +157,7 @@ def _self_test(settings: Settings) -> int:
 def _serve(settings: Settings, keys: tuple[bytes, ...]) -> int:
     started_at = time.time()
     _raise_file_limit()
+    process.return_memory()
     # The watchdog ends a hung service by SIGABRT; a core dump would hold somebody's speech.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     notifier = Notifier()

@@ -55,6 +55,7 @@ def main() -> int:
     # A core dump would hold the weights and somebody's speech.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     process.set_name(b"wx-zygote")
+    process.return_memory()
     # The whisper-cli of a killed worker comes here to be reaped: the first process of a container would keep it.
     process.adopt_orphans()
     with contextlib.suppress(EOFError, ConnectionError):
