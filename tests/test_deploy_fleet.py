@@ -102,6 +102,15 @@ def test_a_package_of_another_model_is_a_line_of_the_report(both, artifacts_dir)
     assert "this host gets 'medium'" in play.said
 
 
+def test_a_misspelt_setting_is_a_line_of_the_report(both, artifacts_dir):
+    settings = {"whisper_service_settings": {"WHISPER_LANGAUGE": "de"}}
+    play = both.deploy_copy(artifacts_dir, "-e", json.dumps(settings), check=False)
+    assert play.returncode != 0
+    assert "Nothing was changed on any host" in play.said
+    assert f"{both.small.name}: whisper_service_settings: WHISPER_LANGAUGE is not a setting" in play.said
+    assert "did you mean WHISPER_LANGUAGE?" in play.said
+
+
 def test_a_release_can_be_named(hosts, small, minio, small_package, tmp_path):
     channel = f"test-{uuid.uuid4().hex[:12]}"
     older, newer = (variant(small_package, tmp_path / name, {"NOTE": uuid.uuid4().bytes}) for name in ("a", "b"))

@@ -9,7 +9,14 @@ import pytest
 
 from service import run_cli
 from whisper_xeon.engine.cores import available_cores
-from whisper_xeon.settings import SETTINGS, Settings, SettingsError, load_settings, read_api_keys
+from whisper_xeon.settings import (
+    SETTINGS,
+    Settings,
+    SettingsError,
+    load_settings,
+    read_api_keys,
+    settings_problems,
+)
 
 
 def load(**environ: str) -> Settings:
@@ -24,6 +31,15 @@ def test_without_variables_the_defaults_hold():
     settings = load()
     assert (settings.model_size, settings.host, settings.port, settings.language) == ("small", "127.0.0.1", 8000, None)
     assert settings.max_upload_bytes == 25 * 1024 * 1024
+
+
+def test_settings_for_another_host_are_checked_but_for_its_files():
+    good = {"WHISPER_API_KEY_FILE": "/on/that/host", "WHISPER_ARTIFACTS_DIR": "/there/too", "WHISPER_QUEUE": "5"}
+    assert settings_problems(good) == []
+    assert settings_problems({**good, "WHISPER_QUEUE": "-1", "WHISPER_LANGAUGE": "de"}) == [
+        "WHISPER_QUEUE='-1' is not allowed: a whole number from 0 to 10000",
+        "WHISPER_LANGAUGE is not a setting and has no effect: did you mean WHISPER_LANGUAGE?",
+    ]
 
 
 def test_an_empty_variable_counts_as_not_set():

@@ -296,6 +296,19 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
     return settings, _unknown(environ)
 
 
+def settings_problems(environ: Mapping[str, str]) -> list[str]:
+    """Return what is wrong with settings that are meant for another host, a line each; also names that are no setting.
+
+    Whether that host has the folders and files in them is not known here.
+    """
+    there = {setting.name for setting in SETTINGS if setting.parse in (_file, _folder)}
+    try:
+        load_settings({name: text for name, text in environ.items() if name not in there})
+    except SettingsError as error:
+        return [str(error), *_unknown(environ)]
+    return _unknown(environ)
+
+
 def _value(setting: Setting, environ: Mapping[str, str]) -> Any:
     texts = {variable: environ.get(variable, "").strip() for variable in (setting.name, *setting.aliases)}
     given = [variable for variable, text in texts.items() if text]

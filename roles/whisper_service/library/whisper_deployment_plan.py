@@ -24,6 +24,7 @@ from whisper_xeon.package import (
     memory_mb,
     model_config,
 )
+from whisper_xeon.settings import settings_problems
 
 DOCUMENTATION = r"""
 module: whisper_deployment_plan
@@ -36,6 +37,7 @@ options:
   url: {type: str, required: true, description: Where the host itself reaches the service; goes into the record.}
   app_dir: {type: path, required: true, description: Folder that holds the application package whisper_xeon.}
   texts: {type: dict, required: true, description: "Path in the deployment -> content: settings and units."}
+  settings: {type: dict, default: {}, description: The service's settings from the inventory, to be checked.}
 """
 
 RETURN = r"""
@@ -153,12 +155,17 @@ def main() -> None:
             "url": {"type": "str", "required": True},
             "app_dir": {"type": "path", "required": True},
             "texts": {"type": "dict", "required": True},
+            "settings": {"type": "dict", "default": {}},
         },
         required_one_of=[("artifact_dir", "manifest")],
         mutually_exclusive=[("artifact_dir", "manifest")],
         required_together=[("manifest", "manifest_file")],
         supports_check_mode=True,
     )
+    settings = module.params.pop("settings")
+    problems = settings_problems({name: str(value) for name, value in settings.items()})
+    if problems:
+        module.fail_json(msg=f"whisper_service_settings: {'; '.join(problems)}")
     try:
         result = plan(**module.params)
     except PackageError as error:
