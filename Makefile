@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # A Docker client before 23 builds with BuildKit only when told so.
 export DOCKER_BUILDKIT := 1
 
-.PHONY: help setup demo test bench tune compare memory lint clean requirements
+.PHONY: help setup demo test bench bench-models tune compare memory lint clean requirements
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -32,6 +32,9 @@ compare: setup ## time and memory of the library adapter and of whisper-cli, sid
 
 memory: setup ## memory of small and medium at true dimensions, and after hundreds of requests
 	@python bench/memory.py
+
+bench-models: setup ## every model, large ones too, at its true dimensions: sizes, memory, load time
+	@python bench/models.py
 
 lint: setup ## ansible-lint, yamllint, ruff, shellcheck, hadolint
 	@scripts/lint.sh

@@ -6,6 +6,7 @@ as it comes, without this project's patches.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import wave
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,18 +83,6 @@ class Workshop:
     context: Path  # as role artifact_build staged it
     built: Path  # what build.sh made: libraries, whisper-cli, whisper-quantize
 
-    @classmethod
-    def of(cls, context: Path, built: Path) -> Workshop:
-        """Get what was compiled for a staged context out of Docker's cache, into the folder `built`."""
-        subprocess.run(
-            ["docker", "build", "--quiet", "--target=built", f"--output=type=local,dest={built}", "."],
-            cwd=context,
-            env=ENVIRONMENT,
-            stdout=sys.stderr,
-            check=True,
-        )
-        return cls(context, built)
-
     def quantize(self, weights: Path, target: Path, quantization: str) -> None:
         """Write an f16 model file in another type to `target`."""
         if quantization == "f16":
@@ -126,10 +116,22 @@ class Workshop:
         return dist
 
 
-def workshop() -> Workshop:
-    """Return what the fixture's build left behind."""
-    fixture("small")
-    return Workshop.of(FOLDER / "fixture-small" / "context", FOLDER / "built")
+@contextlib.contextmanager
+def workshop(context: Path | None = None) -> Iterator[Workshop]:
+    """Get what was compiled for a staged context out of Docker's cache; without one, the fixture is built first."""
+    if context is None:
+        fixture("small")
+        context = FOLDER / "fixture-small" / "context"
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=FOLDER) as built:
+        subprocess.run(
+            ["docker", "build", "--quiet", "--target=built", f"--output=type=local,dest={built}", "."],
+            cwd=context,
+            env=ENVIRONMENT,
+            stdout=sys.stderr,
+            check=True,
+        )
+        yield Workshop(context, Path(built))
 
 
 def _build(name: str, upstream: bool, variables: dict[str, Any]) -> Path:

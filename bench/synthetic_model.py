@@ -1,6 +1,6 @@
 """Write a ggml Whisper model of true dimensions with random weights: for measuring, never for transcribing.
 
-The real `small` and `medium` cannot always be had where one measures. Time and memory of the encoder, and time of a
+The real models cannot always be had where one measures. Time and memory of the encoder, and time of a
 decoded token, depend on dimensions and types only, so random weights give true figures for them. How well a model
 hears cannot be measured this way.
 
@@ -9,7 +9,8 @@ the embeddings of what shall come next, large enough to drown everything else: w
 `TEXT` as one segment and stops, surely enough that nothing is decoded a second time. It is about what people say in
 11 s.
 
-Mel filters and vocabulary come from a fixture model of this repository; the tensors are those that whisper.cpp 1.8
+The words of the vocabulary come from a fixture model of this repository, the mel filters from librosa's formula (which
+gives the 80 that Whisper has, and the 128 of large-v3); the tensors are those that whisper.cpp 1.8
 asks for (`whisper_model_load` in src/whisper.cpp), float16 matrices and float32 vectors, as upstream's converter
 writes them.
 """
@@ -32,10 +33,14 @@ DIMENSIONS = {
     "base": (512, 8, 6, 6),
     "small": (768, 12, 12, 12),
     "medium": (1024, 16, 24, 24),
+    "large-v2": (1280, 20, 32, 32),
+    "large-v3": (1280, 20, 32, 32),
+    "large-v3-turbo": (1280, 20, 32, 4),
 }
+DIMENSIONS.update({f"{model}.en": DIMENSIONS[model] for model in ("tiny", "base", "small", "medium")})
 AUDIO_CONTEXT = 1500
 TEXT_CONTEXT = 448
-MELS = 80
+MULTILINGUAL = 51865  # tokens; one ordinary token less in the English models, one language more since large-v3
 HYPER_PARAMETERS = struct.Struct("<11i")
 MAGIC = 0x67676D6C
 FLOAT16 = 1
@@ -53,6 +58,43 @@ TEXT_TOKENS = (
 END_OF_TEXT = 50257
 LOUDNESS = 1000.0  # of the positional embeddings, against about 1 of all that the layers add
 SEGMENT_END = 10.98  # s; of a shorter clip the segment ends with the clip
+
+
+def vocabulary_size(model: str) -> int:
+    """Return the number of tokens of `model`."""
+    return MULTILINGUAL - model.endswith(".en") + model.startswith("large-v3")
+
+
+def mel_bins(model: str) -> int:
+    """Return the number of frequency bands that `model` hears."""
+    return 128 if model.startswith("large-v3") else 80
+
+
+def mel_filters(bins: int) -> np.ndarray:
+    """Return the triangular filters of a slaney mel spectrogram, bins x 201 for 16 kHz and windows of 400 samples."""
+
+    def hertz(mel):
+        # Linear up to 1 kHz (15 mel), logarithmic above.
+        return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp((mel - 15) * np.log(6.4) / 27))
+
+    top = 15 + 27 * np.log(8000 / 1000) / np.log(6.4)
+    edges = hertz(np.linspace(0, top, bins + 2))[:, None]
+    frequencies = np.linspace(0, 8000, 201)
+    widths = np.diff(edges, axis=0)
+    rising = (frequencies - edges[:-2]) / widths[:-1]
+    falling = (edges[2:] - frequencies) / widths[1:]
+    return (np.maximum(0, np.minimum(rising, falling)) * 2 / (edges[2:] - edges[:-2])).astype(np.float32)
+
+
+def front_matter(model: str) -> bytes:
+    """Return what stands between the hyper-parameters and the first tensor: mel filters and vocabulary."""
+    bins = mel_bins(model)
+    _, middle = filters_and_vocabulary()
+    words = middle[8 + 4 * 80 * 201 :]
+    if model.endswith(".en"):
+        # The last of them is the empty one that the English models do not have.
+        words = struct.pack("<i", struct.unpack_from("<i", words)[0] - 1) + words[4:-4]
+    return struct.pack("<2i", bins, 201) + mel_filters(bins).tobytes() + words
 
 
 def filters_and_vocabulary(fixture: Path = FIXTURE) -> tuple[int, bytes]:
@@ -99,7 +141,7 @@ def tensor_shapes(model: str, n_vocab: int):
         yield from linear(f"{name}.mlp.2", width, 4 * width)
 
     yield "encoder.positional_embedding", (AUDIO_CONTEXT, width)
-    yield "encoder.conv1.weight", (width, MELS, 3)
+    yield "encoder.conv1.weight", (width, mel_bins(model), 3)
     yield "encoder.conv1.bias", (width, 1)
     yield "encoder.conv2.weight", (width, width, 3)
     yield "encoder.conv2.bias", (width, 1)
@@ -119,19 +161,25 @@ def bytes_a_token(model: str, bits: float) -> float:
     Its matrices, but not those that only a window's first token needs (keys and values of what was encoded).
     """
     width, _, _, layers = DIMENSIONS[model]
-    n_vocab, _ = filters_and_vocabulary()
-    return (layers * 14 * width * width + n_vocab * width) * bits / 8
+    return (layers * 14 * width * width + vocabulary_size(model) * width) * bits / 8
 
 
 def script(n_vocab: int) -> np.ndarray:
     """Return the token that follows at each position of the decoder: language, one segment, end of text."""
-    languages = n_vocab - 51765 - 1  # of the multilingual vocabulary, as whisper.cpp counts them
-    english = END_OF_TEXT + 2
+    end = end_of_text(n_vocab)
+    english = end + 2
+    languages = 99 + max(0, n_vocab - MULTILINGUAL)
     first_timestamp = english + languages + 6
-    # The prompt is start, language, task; its last token is answered with the segment's begin.
     last_timestamp = first_timestamp + round(SEGMENT_END / 0.02)
-    spoken = [english, END_OF_TEXT, first_timestamp, *TEXT_TOKENS, last_timestamp]
-    return np.array(spoken + [END_OF_TEXT] * (TEXT_CONTEXT - len(spoken)))
+    # The prompt is start, language, task, or start alone; its last token is answered with the segment's begin.
+    prompt = [english, end] if n_vocab >= MULTILINGUAL else []
+    spoken = [*prompt, first_timestamp, *TEXT_TOKENS, last_timestamp]
+    return np.array(spoken + [end] * (TEXT_CONTEXT - len(spoken)))
+
+
+def end_of_text(n_vocab: int) -> int:
+    """Return the first of the special tokens, which follow the ordinary ones."""
+    return END_OF_TEXT - (n_vocab < MULTILINGUAL)
 
 
 def tensors(model: str, n_vocab: int, seed: int = 0) -> Iterator[tuple[str, np.ndarray]]:
@@ -150,13 +198,13 @@ def tensors(model: str, n_vocab: int, seed: int = 0) -> Iterator[tuple[str, np.n
             token_embedding = values
         if name == "decoder.positional_embedding":
             # Where the token is not allowed (a timestamp, when none are wanted), the end is the next best.
-            values = LOUDNESS * (token_embedding[script(n_vocab)] + 0.5 * token_embedding[END_OF_TEXT])
+            values = LOUDNESS * (token_embedding[script(n_vocab)] + 0.5 * token_embedding[end_of_text(n_vocab)])
         yield name, values.astype(np.float16 if half else np.float32)
 
 
 def write_model(model: str, path: Path, seed: int = 0) -> None:
     """Write the float16 model file of `model` to `path`; the same seed gives the same bytes."""
-    n_vocab, middle = filters_and_vocabulary()
+    n_vocab = vocabulary_size(model)
     width, heads, encoder_layers, decoder_layers = DIMENSIONS[model]
     with path.open("wb") as stream:
         stream.write(struct.pack("<I", MAGIC))
@@ -171,11 +219,11 @@ def write_model(model: str, path: Path, seed: int = 0) -> None:
                 width,
                 heads,
                 decoder_layers,
-                MELS,
+                mel_bins(model),
                 1,
             )
         )
-        stream.write(middle)
+        stream.write(front_matter(model))
         for name, values in tensors(model, n_vocab, seed):
             encoded = name.encode()
             half = int(values.dtype == np.float16)

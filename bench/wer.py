@@ -48,8 +48,11 @@ class Heard:
 
 
 def transcripts(directory: Path, files: list[str]) -> dict[str, str]:
-    """Return what the package in `directory` hears in each recording, by its file name."""
-    with WhisperLibraryAdapter(package=Package(directory)) as adapter:
+    """Return what the package in `directory` hears in each recording, by its file name.
+
+    With the baseline's library, so that the same is heard on every machine.
+    """
+    with WhisperLibraryAdapter(package=Package(directory), cpu_variant="baseline") as adapter:
         return {file: adapter.transcribe(packages.RECORDINGS / file) for file in files}
 
 
@@ -119,14 +122,8 @@ def main() -> None:
     output = packages.FOLDER / "wer"
     parser.add_argument("--output", type=Path, default=output, metavar="PATH", help="writes PATH.md and PATH.json")
     arguments = parser.parse_args()
-    packages.FOLDER.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=packages.FOLDER) as folder:
-        scratch = Path(folder)
-        if arguments.context:
-            workshop = packages.Workshop.of(arguments.context, scratch / "built")
-        else:
-            workshop = packages.workshop()
-        found = list(measure(workshop, scratch))
+    with packages.workshop(arguments.context) as workshop, tempfile.TemporaryDirectory(dir=packages.FOLDER) as folder:
+        found = list(measure(workshop, Path(folder)))
     text = table(found)
     arguments.output.with_suffix(".md").write_text(f"{text}\n{origin()}\n", encoding="utf-8")
     rows = [{**asdict(heard), "rate": round(heard.rate, 4)} for heard in found]

@@ -20,7 +20,8 @@ from whisper_xeon.package import Package
 
 pytest_plugins = ["host_container", "minio_server", "service_container"]
 
-DIST = ROOT / ".build" / "test" / "dist"
+BUILD = ROOT / ".build" / "test"
+DIST = BUILD / "dist"
 
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 # A Docker client before 23 builds with BuildKit only when told so.
@@ -74,6 +75,14 @@ def artifacts_dir() -> Path:
     with one_at_a_time():
         run_playbook("playbooks/build.yml", "--skip-tags", "publish")
     return DIST
+
+
+@pytest.fixture(scope="session")
+def build_context() -> Path:
+    """The staged context of a finished build, out of which bench/ gets what was compiled."""
+    with one_at_a_time():
+        run_playbook("playbooks/build.yml", "--skip-tags", "publish")
+    return BUILD / "context"
 
 
 @pytest.fixture(scope="session")

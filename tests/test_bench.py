@@ -73,3 +73,14 @@ def test_tune_writes_variables_for_ansible(artifacts_dir, tmp_path):
     run("bench/tune.py", artifacts_dir, "--seconds", "1", "--output", tmp_path / "host.yml")
     variables = yaml.safe_load((tmp_path / "host.yml").read_text("utf-8"))["machine_settings"]
     assert set(variables) == {"WHISPER_ENGINES", "WHISPER_THREADS"}
+
+
+def test_a_model_of_true_dimensions_is_made_quantized_and_run(build_context, tmp_path):
+    options = ["tiny.en", "--context", build_context, "--output", tmp_path / "models"]
+    output = run("bench/models.py", *options)
+    found = json.loads((tmp_path / "models.json").read_text("utf-8"))["tiny.en"]
+    # As published, f16 and q5_1, but for the words of the vocabulary.
+    assert (round(found["f16_mb"]), round(found["quantized_mb"])) == (78, 32)
+    assert min(found.values()) > 0
+    assert re.fullmatch(r"\| `tiny\.en` \|( \d+ MB \|){2}( [\d.]+ s \|){2}( \d+ MB \|){3}", output.splitlines()[2])
+    assert output in (tmp_path / "models.md").read_text("utf-8")

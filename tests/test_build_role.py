@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ import pytest
 from playbook import ROOT, Play, run_playbook
 from recordings import RECORDINGS
 from whisper_build.claim import claim
+from whisper_xeon.engine.model_file import check_model_file
 from whisper_xeon.package import Package, file_digest
 
 FIXTURES = ROOT / "tests" / "fixtures" / "models"
@@ -177,6 +179,25 @@ def override(model: str, **changes) -> dict:
     return {"path": path, "selftest": FIXTURE_SELFTEST, **changes}
 
 
+def test_a_model_file_of_ones_own_is_the_same_package_plain_or_packed(build, tmp_path):
+    before = Package.find(build.dist, "small").release_id
+    plain = tmp_path / "ggml-fine-tuned.bin"
+    plain.write_bytes(lzma.decompress((FIXTURES / "ggml-fixture-small.bin.xz").read_bytes()))
+    overrides = {"small": override("small", path=str(plain)), "medium": override("medium")}
+    build.run(artifact_build_model_overrides=overrides)
+    package = Package.find(build.dist, "small")
+    assert package.release_id == before
+    # Nothing like OpenAI's small, which is 768 wide.
+    assert check_model_file(package.model_file).n_audio_state == 128
+
+
+def test_the_notice_of_a_model_of_ones_own_goes_into_its_package(build):
+    overrides = {"small": override("small", notice="Fine-tuned on our own calls.")}
+    build.run(artifact_build_models=["small"], artifact_build_model_overrides=overrides)
+    package = Package.find(build.dist, "small")
+    assert "Fine-tuned on our own calls." in package.path("NOTICE").read_text("utf-8")
+
+
 def test_text_that_the_model_does_not_hear_stops_the_build(build):
     wrong = override("small", selftest={**FIXTURE_SELFTEST, "text": "one two three"})
     overrides = {"small": wrong, "medium": override("medium")}
@@ -209,7 +230,7 @@ def test_file_that_is_no_model_stops_the_build(build, tmp_path):
 def test_unknown_model_is_refused_with_the_known_ones(build):
     result = build.run(check=False, artifact_build_models=["huge"])
     assert result.returncode != 0
-    assert "small, medium" in result.output
+    assert "small, small.en, medium" in result.output
 
 
 def test_override_of_an_unknown_model_is_refused(build):

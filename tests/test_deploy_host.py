@@ -70,7 +70,7 @@ def test_an_unknown_model_is_refused_once_before_any_host_is_touched_with_those_
     assert play.output.count("fatal: ") == 1
     assert "Check every host" not in play.output
     assert 'there is no model "huge"' in play.said
-    assert "small, medium" in play.said
+    assert "small, small.en, medium" in play.said
 
 
 def test_no_more_than_three_deployments_stay_those_in_use_do_and_shared_files_are_stored_once(small, deploy):

@@ -196,8 +196,10 @@ def test_two_runs_at_once_download_once(server, cache, tmp_path):
 
 
 def test_url_without_digest_is_refused(server, cache):
-    with pytest.raises(SourceError, match="nothing is downloaded unchecked"):
+    with pytest.raises(SourceError, match="nothing is downloaded unchecked") as refused:
         cache.file("model small", [{"url": server.url}])
+    assert f"`curl -fL {server.url} | sha256sum`" in str(refused.value)
+    assert "write it as sha256 beside the url (versions.yml, " in str(refused.value)
     assert server.ranges == []
 
 

@@ -72,7 +72,7 @@ def test_readme_shows_the_groups():
 
 def test_every_host_serves_a_model_that_exists(listed):
     models = {host: listed["_meta"]["hostvars"][host]["whisper_model"] for host in HOSTS}
-    assert set(models.values()) == set(MODEL_CONFIGS)
+    assert set(models.values()) <= set(MODEL_CONFIGS)
 
 
 def test_every_variable_is_read_by_a_role_a_playbook_or_the_inventory_itself():

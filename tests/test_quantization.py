@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from playbook import ROOT, one_at_a_time, run_build
+from playbook import ROOT, run_build
 from recordings import RECORDINGS
 from service import EXACT, running_service
 from whisper_xeon.engine.model_file import check_model_file
@@ -38,12 +38,12 @@ def f16_package(folder) -> Package:
 
 
 @pytest.fixture(scope="module")
-def heard(folder) -> list[dict]:
+def heard(build_context, tmp_path_factory) -> list[dict]:
     """What each type heard, as bench/wer.py tells it."""
-    options = ["--context", folder / "work" / "context", "--output", folder / "wer"]
-    with one_at_a_time():
-        subprocess.run([sys.executable, "bench/wer.py", *options], cwd=ROOT, check=True, capture_output=True)
-    return json.loads((folder / "wer.json").read_text("utf-8"))
+    output = tmp_path_factory.mktemp("wer") / "wer"
+    options = ["--context", build_context, "--output", output]
+    subprocess.run([sys.executable, "bench/wer.py", *options], cwd=ROOT, check=True, capture_output=True)
+    return json.loads(output.with_suffix(".json").read_text("utf-8"))
 
 
 def test_f16_is_the_file_as_it_came(f16_package):

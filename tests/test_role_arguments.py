@@ -84,8 +84,36 @@ def test_no_secret_has_a_default(role):
     assert {name: value for name, value in given.items() if secret.search(name) and value} == {}
 
 
-def test_models_of_the_service_are_those_that_a_package_can_hold():
-    role = ROOT / "roles" / "whisper_service"
-    known = list(MODEL_CONFIGS)
-    assert options(role)["whisper_service_model"]["choices"] == known
-    assert load(role / "vars" / "main.yml")["__whisper_service_models"] == known
+# What has a list of models of its own, because it is read where no Python is; MODEL_CONFIGS is the one to change.
+LISTS_OF_MODELS = {
+    "what is pinned": lambda: load(ROOT / "versions.yml")["models"],
+    "what is built": lambda: options(ROOT / "roles" / "artifact_build")["artifact_build_models"]["choices"],
+    "what is served": lambda: options(ROOT / "roles" / "whisper_service")["whisper_service_model"]["choices"],
+    "what a deploy knows": lambda: load(ROOT / "roles/whisper_service/vars/main.yml")["__whisper_service_models"],
+    "what compose limits": lambda: load(ROOT / "limits.yml")["services"],
+}
+
+
+@pytest.mark.parametrize("what", LISTS_OF_MODELS)
+def test_every_list_of_models_is_the_packages(what):
+    assert list(LISTS_OF_MODELS[what]()) == list(MODEL_CONFIGS)
+
+
+@pytest.mark.parametrize("model", MODEL_CONFIGS)
+def test_every_model_is_pinned_to_a_file_of_its_name(model):
+    for source in load(ROOT / "versions.yml")["models"][model]["sources"]:
+        assert re.fullmatch(rf"https://\S+/resolve/[0-9a-f]{{40}}/ggml-{re.escape(model)}\.bin", source["url"])
+        assert re.fullmatch(r"[0-9a-f]{64}", source["sha256"])
+
+
+def test_no_two_models_are_the_same_file():
+    digests = [model["sources"][0]["sha256"] for model in load(ROOT / "versions.yml")["models"].values()]
+    assert len(set(digests)) == len(digests)
+
+
+@pytest.mark.parametrize("model", MODEL_CONFIGS)
+def test_a_container_may_use_what_three_engines_with_an_hour_of_audio_each_take(model):
+    memory_limit = load(ROOT / "limits.yml")["services"][model]["mem_limit"]
+    gibibytes = int(re.fullmatch(r"\$\{WHISPER_MEMORY_LIMIT:-(\d+)g\}", memory_limit).group(1))
+    audio_mb = 3 * 300 + 1400
+    assert gibibytes * 2**30 / 1e6 >= MODEL_CONFIGS[model]["ram_mb"] + audio_mb

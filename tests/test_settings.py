@@ -102,7 +102,7 @@ def test_hosts_may_be_addresses_of_both_families_and_names(host):
 @pytest.mark.parametrize(
     ("variable", "value", "allowed"),
     [
-        ("WHISPER_MODEL_SIZE", "huge", "small, medium"),
+        ("WHISPER_MODEL_SIZE", "huge", "small, small.en, medium"),
         ("WHISPER_ARTIFACTS_DIR", "/no/such/folder", "a folder that exists"),
         ("WHISPER_HOST", "a b", "IPv4 or IPv6"),
         ("WHISPER_PORT", "http", "1 to 65535"),

@@ -261,7 +261,7 @@ def test_object_that_is_gone_ends_with_status_3(run, minio, root_client, small_p
 @pytest.mark.parametrize(
     ("arguments", "more", "status", "message"),
     [
-        (["huge"], {}, 2, "choose one of small, medium"),
+        (["huge"], {}, 2, "choose one of tiny, tiny.en, base"),
         ([], {"WHISPER_MODEL_SIZE": "huge"}, 2, "WHISPER_MODEL_SIZE: unknown model 'huge'"),
         (["small"], {"MINIO_ENDPOINT": ""}, 2, "MINIO_ENDPOINT must be set"),
         (["small"], {"MINIO_SECRET_KEY": ""}, 2, "MINIO_SECRET_KEY must be set"),

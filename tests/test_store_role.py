@@ -148,4 +148,4 @@ def test_unusable_store_is_told_in_one_message(play_role, variables, message):
 def test_unknown_model_names_the_known_ones(play_role):
     result = play_role(tasks_from="resolve", check=False, artifact_publish_models=["huge"])
     assert result.returncode != 0
-    assert "choose one of small, medium" in result.said
+    assert "choose one of tiny, tiny.en, base" in result.said

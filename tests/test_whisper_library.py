@@ -426,7 +426,7 @@ def test_a_missing_package_is_a_load_error_that_says_where(tmp_path):
 
 
 def test_an_unknown_model_is_a_load_error_that_names_the_models(tmp_path):
-    with pytest.raises(LibraryLoadError, match="'huge': choose one of small, medium"):
+    with pytest.raises(LibraryLoadError, match=r"'huge': choose one of tiny, tiny\.en, base"):
         WhisperLibraryAdapter("huge", tmp_path)
 
 

@@ -158,7 +158,11 @@ class Cache:
     def _downloaded(self, source: dict[str, Any]) -> tuple[Path, bool]:
         url, sha256 = source["url"], source.get("sha256")
         if not sha256:
-            raise SourceError(f"{url} has no sha256: pin it, nothing is downloaded unchecked")
+            raise SourceError(
+                f"{url} has no sha256, and nothing is downloaded unchecked: compare what `curl -fL {url} | sha256sum` "
+                "prints with what its publisher says, then write it as sha256 beside the url (versions.yml, or the "
+                "model's sources in artifact_build_model_overrides)"
+            )
         target = self._cached_file(sha256)
         with self._locked(sha256):
             if target.is_file() and file_digest(target) == sha256:

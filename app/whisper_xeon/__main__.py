@@ -24,8 +24,10 @@ from whisper_xeon import logs
 from whisper_xeon.audio.decode import AudioError, decode, require_tools
 from whisper_xeon.engine import process
 from whisper_xeon.engine.errors import LibraryLoadError, WhisperLibraryError
+from whisper_xeon.engine.model_file import check_model_file
 from whisper_xeon.engine.pool import EngineError, EnginePool
 from whisper_xeon.engine.variant import choose_variant, cpu_flags
+from whisper_xeon.languages import known_to
 from whisper_xeon.package import Package, PackageError
 from whisper_xeon.selftest import same_words
 from whisper_xeon.settings import SETTINGS, Settings, SettingsError, describe_settings, load_settings, read_api_keys
@@ -154,6 +156,18 @@ def _self_test(settings: Settings) -> int:
     return 0
 
 
+def _check_language(settings: Settings, package: Package) -> None:
+    """Refuse a language that the model does not know: every request that names none would be."""
+    if settings.language in (None, "en"):
+        return
+    known = known_to(check_model_file(package.model_file).n_vocab)
+    if settings.language not in known:
+        raise SettingsError(
+            f"WHISPER_LANGUAGE={settings.language!r} is not allowed: model {package.model} knows "
+            f"{'English only' if len(known) == 1 else f'{len(known)} languages, not this one'}"
+        )
+
+
 def _serve(settings: Settings, keys: tuple[bytes, ...]) -> int:
     started_at = time.time()
     _raise_file_limit()
@@ -163,6 +177,7 @@ def _serve(settings: Settings, keys: tuple[bytes, ...]) -> int:
     notifier = Notifier()
     require_tools()
     package = Package.find(settings.artifacts_dir, settings.model_size)
+    _check_language(settings, package)
     pool = _pool(settings, package)
     application = Application(settings, package, pool, api_keys=keys, started_at=started_at)
     server = _listen(settings, application)

@@ -106,3 +106,8 @@ LANGUAGES: dict[str, str] = {
     "su": "sundanese",
     "yue": "cantonese",
 }
+
+
+def known_to(n_vocab: int) -> tuple[str, ...]:
+    """Return the codes of the languages that a model knows, by the size of its vocabulary."""
+    return tuple(LANGUAGES)[: n_vocab - 51766] if n_vocab > 51864 else ("en",)

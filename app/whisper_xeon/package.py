@@ -28,13 +28,24 @@ def weights_file(model: str, quantization: str = QUANTIZATIONS[0]) -> str:
     return f"ggml-{model}-{quantization}.bin"
 
 
-# dir: folder of the package; model: file of the weights, in the default quantization; size_mb: that file at the model's
-# true dimensions; ram_mb: a host with one engine and that file. Front, zygote and worker together peak at a PSS of 404
-# and 951 MB (`make memory`, true dimensions); the rest is room for ten minutes of audio, which is there as PCM twice
-# and as a spectrogram once.
+# dir: folder of the package; model: file of the weights in the default quantization; size_mb: that file; ram_mb: a host
+# with one engine and that file. Both are measured at true dimensions (`make bench-models`): to the peak PSS of front,
+# zygote and worker comes room for ten minutes of audio, as PCM twice and as a spectrogram once (about 100 MB).
 MODEL_CONFIGS: dict[str, dict[str, Any]] = {
-    "small": {"dir": "whisper_small_xeon", "model": weights_file("small"), "size_mb": 190, "ram_mb": 500},
-    "medium": {"dir": "whisper_medium_xeon", "model": weights_file("medium"), "size_mb": 587, "ram_mb": 1200},
+    model: {"dir": f"whisper_{model}_xeon", "model": weights_file(model), "size_mb": size_mb, "ram_mb": ram_mb}
+    for model, size_mb, ram_mb in (
+        ("tiny", 32, 250),
+        ("tiny.en", 32, 250),
+        ("base", 60, 300),
+        ("base.en", 60, 300),
+        ("small", 190, 500),
+        ("small.en", 190, 500),
+        ("medium", 587, 1050),
+        ("medium.en", 587, 1050),
+        ("large-v2", 1177, 1800),
+        ("large-v3", 1177, 1800),
+        ("large-v3-turbo", 624, 1000),
+    )
 }
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")

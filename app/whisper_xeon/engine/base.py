@@ -11,7 +11,7 @@ from whisper_xeon.engine.cores import available_cores
 from whisper_xeon.engine.errors import LibraryLoadError, UnsupportedOptionError
 from whisper_xeon.engine.model_file import check_model_file
 from whisper_xeon.engine.variant import Variant
-from whisper_xeon.languages import LANGUAGES
+from whisper_xeon.languages import known_to
 from whisper_xeon.package import Package, PackageError
 from whisper_xeon.transcript import DecodeOptions, Transcript
 
@@ -66,7 +66,7 @@ class WhisperAdapter:
         self._cpu_variant = cpu_variant or os.environ.get("WHISPER_CPU_VARIANT")
         self.threads = threads or min(available_cores(), MAX_THREADS)
         self._parameters = check_model_file(package.model_file)
-        self._languages = tuple(LANGUAGES)[: self._parameters.n_vocab - 51766] if self.multilingual else ("en",)
+        self._languages = known_to(self._parameters.n_vocab)
         self._open()
 
     @property
@@ -77,7 +77,7 @@ class WhisperAdapter:
     @property
     def multilingual(self) -> bool:
         """Whether the model knows other languages than English."""
-        return self._parameters.n_vocab > 51864
+        return len(self._languages) > 1
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -134,7 +134,10 @@ class WhisperAdapter:
 
     def _check(self, options: DecodeOptions) -> None:
         if options.language is not None and options.language not in self._languages:
-            raise UnsupportedOptionError(f"model {self.model_size} does not know the language {options.language!r}")
+            known = "" if self.multilingual else ": it knows English only"
+            raise UnsupportedOptionError(
+                f"model {self.model_size} does not know the language {options.language!r}{known}"
+            )
         if options.task == "translate" and not self.multilingual:
             raise UnsupportedOptionError(f"model {self.model_size} knows English only and cannot translate")
 
