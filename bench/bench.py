@@ -344,6 +344,7 @@ def main() -> None:
     packages.FOLDER.mkdir(parents=True, exist_ok=True)
     output = arguments.output or (packages.FOLDER / "quick" if arguments.quick else HERE)
     scale = QUICK if arguments.quick else Scale()
+    scale.rounds = arguments.rounds or scale.rounds
     size = packages.fixture if arguments.quick else packages.true_size
     results = Results(output / "results.json")
     print("building what is missing", file=sys.stderr, flush=True)

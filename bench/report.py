@@ -100,7 +100,7 @@ What is compared and what is not:
   measured on the fixtures below.
 * All are greedy, with the language given, with timestamps, on 2 threads. A *token, chosen* is what passes from one
   token to the next inside `whisper_full`: the decoder with its caches, the logits of 51,865 words and the choice.
-  faster-whisper's is the difference of 33 tokens and 1 in CTranslate2's `generate`, which chooses as well; its key and
+  faster-whisper's is the difference of 34 tokens and 2 in CTranslate2's `generate`, which chooses as well; its key and
   value caches are as long. `whisper_decode` alone leaves the choice out and exists for whisper.cpp only.
 * *Later request* and *clients* go over HTTP with 16 kHz WAV on the loopback. Clients send one clip after the other; the
   rate is taken between the first answer and the last, so neither start nor end counts.
