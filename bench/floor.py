@@ -30,7 +30,7 @@ def weight_products(model: str) -> list[tuple[int, int, int, int]]:
         (4 * layers, context, width, width),
         (layers, context, width, 4 * width),
         (layers, context, 4 * width, width),
-        (1, 2 * context, 3 * synthetic_model.MELS, width),
+        (1, 2 * context, 3 * synthetic_model.mel_bins(model), width),
         (1, context, 3 * width, width),
     ]
 
