@@ -337,6 +337,7 @@ def main() -> None:
     parser.add_argument(
         "--fixture", type=Path, metavar="DIR", help="with --quick: folder with whisper_small_xeon/, and no rivals"
     )
+    parser.add_argument("--rounds", type=int, help=f"rounds of everything (default: {Scale.rounds})")
     parser.add_argument(
         "--output", type=Path, help="folder for the results (default: this file's; with --quick, .build)"
     )
