@@ -1,0 +1,79 @@
+"""What a user of the builder can ask for: OpenBLAS inside a package, and whisper.cpp as it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import whisper_xeon
+from organize import HOST_LIBRARIES
+from playbook import run_build
+from recordings import RECORDINGS
+from whisper_xeon.package import Package
+from whisper_xeon.selftest import same_words
+
+BLAS = "libggml-blas.so.0"
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory) -> Package:
+    """`small` with OpenBLAS and without patches: what whisper.cpp has for this by itself."""
+    folder = tmp_path_factory.mktemp("openblas")
+    run_build(folder, whisper_blas="openblas", whisper_patches=[])
+    return Package.find(folder / "dist", "small")
+
+
+def test_the_manifest_says_what_was_asked_for(package):
+    assert package.manifest["blas"] == "openblas"
+    assert package.manifest["whisper_cpp"]["patches"] == []
+
+
+def test_openblas_is_inside_and_asks_for_nothing_more_of_a_host(package):
+    environment = {**os.environ, "LC_ALL": "C"}
+    command = ["readelf", "--wide", "--dynamic", package.path(BLAS)]
+    dynamic = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+    needed = set(re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic))
+    assert needed <= HOST_LIBRARIES | {"libggml-base.so.0"}
+    assert package.manifest["minimum"] == {"glibc": "2.34", "glibcxx": "3.4.29"}
+
+
+def test_its_functions_are_nobody_elses(package):
+    symbols = subprocess.run(
+        ["readelf", "--wide", "--dyn-syms", package.path(BLAS)], check=True, capture_output=True, text=True
+    ).stdout
+    exported = {line.split()[-1] for line in symbols.splitlines() if " UND " not in line and "FUNC" in line}
+    assert "ggml_backend_blas_reg" in exported
+    assert not any("gemm" in name for name in exported)
+
+
+def test_the_service_loads_it_and_hears_what_it_should(package):
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from whisper_xeon import WhisperLibraryAdapter\n"
+        "with WhisperLibraryAdapter('small', sys.argv[1], threads=2) as whisper:\n"
+        "    print(whisper.transcribe(sys.argv[2]))\n"
+        "    print(sys.argv[3] in Path('/proc/self/maps').read_text())\n"
+    )
+    command = [sys.executable, "-c", code, package.directory.parent, RECORDINGS / "en-09.wav", str(package.path(BLAS))]
+    environment = {**os.environ, "PYTHONPATH": str(Path(whisper_xeon.__file__).resolve().parents[1])}
+    result = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=300)
+    text, loaded = result.stdout.splitlines()
+    assert same_words(text, "hello open juliet oscar")
+    assert loaded == "True"
+
+
+def test_licence_bill_of_materials_and_readme_name_it(package):
+    notice = package.path("NOTICE").read_text("utf-8")
+    assert "OpenBLAS 0." in notice
+    assert "Redistribution and use in source and binary forms" in notice
+    components = json.loads(package.path("sbom.cdx.json").read_text("utf-8"))["components"]
+    (openblas,) = [each for each in components if each["name"] == "OpenBLAS"]
+    assert f"OpenBLAS {openblas['version']}" in notice
+    assert f"| `{BLAS}` |" in package.path("README.md").read_text("utf-8")
