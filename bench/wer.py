@@ -47,16 +47,13 @@ class Heard:
         return self.errors / self.said
 
 
-def transcripts(directory: Path, files: list[str]) -> dict[str, str]:
-    """Return what the package in `directory` hears in each recording, by its file name.
-
-    With the baseline's library, so that the same is heard on every machine.
-    """
-    with WhisperLibraryAdapter(package=Package(directory), cpu_variant="baseline") as adapter:
+def transcripts(directory: Path, files: list[str], variant: str | None) -> dict[str, str]:
+    """Return what the package in `directory` hears in each recording, by its file name."""
+    with WhisperLibraryAdapter(package=Package(directory), cpu_variant=variant) as adapter:
         return {file: adapter.transcribe(packages.RECORDINGS / file) for file in files}
 
 
-def measure(workshop: packages.Workshop, scratch: Path) -> Iterator[Heard]:
+def measure(workshop: packages.Workshop, scratch: Path, variant: str | None) -> Iterator[Heard]:
     """Yield what every network hears in every quantization; packages go into the folder `scratch`."""
     references = json.loads((packages.RECORDINGS / "refs.json").read_text(encoding="utf-8"))["recordings"]
     texts = {entry["file"]: entry["text"] for entry in references}
@@ -75,7 +72,7 @@ def measure(workshop: packages.Workshop, scratch: Path) -> Iterator[Heard]:
             package = Package.find(dist, model)
             # A process has one libwhisper: each package gets one of its own.
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-                heard = process.submit(transcripts, package.directory, list(texts)).result()
+                heard = process.submit(transcripts, package.directory, list(texts), variant).result()
             words = jiwer.process_words(list(texts.values()), [heard[file] for file in texts])
             yield Heard(
                 model,
@@ -119,11 +116,14 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--context", type=Path, metavar="DIR", help="context of a finished build, instead of a build")
+    parser.add_argument(
+        "--variant", default="baseline", help="CPU library (default: baseline, the same everywhere; best: this host's)"
+    )
     output = packages.FOLDER / "wer"
     parser.add_argument("--output", type=Path, default=output, metavar="PATH", help="writes PATH.md and PATH.json")
     arguments = parser.parse_args()
     with packages.workshop(arguments.context) as workshop, tempfile.TemporaryDirectory(dir=packages.FOLDER) as folder:
-        found = list(measure(workshop, Path(folder)))
+        found = list(measure(workshop, Path(folder), None if arguments.variant == "best" else arguments.variant))
     text = table(found)
     arguments.output.with_suffix(".md").write_text(f"{text}\n{origin()}\n", encoding="utf-8")
     rows = [{**asdict(heard), "rate": round(heard.rate, 4)} for heard in found]

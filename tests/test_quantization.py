@@ -37,11 +37,11 @@ def f16_package(folder) -> Package:
     return Package.find(folder / "dist", "small")
 
 
-@pytest.fixture(scope="module")
-def heard(build_context, tmp_path_factory) -> list[dict]:
-    """What each type heard, as bench/wer.py tells it."""
+@pytest.fixture(scope="module", params=["baseline", "best"])
+def heard(request, build_context, tmp_path_factory) -> list[dict]:
+    """What each type heard with a CPU library, as bench/wer.py tells it."""
     output = tmp_path_factory.mktemp("wer") / "wer"
-    options = ["--context", build_context, "--output", output]
+    options = ["--context", build_context, "--output", output, "--variant", request.param]
     subprocess.run([sys.executable, "bench/wer.py", *options], cwd=ROOT, check=True, capture_output=True)
     return json.loads(output.with_suffix(".json").read_text("utf-8"))
 
