@@ -38,6 +38,7 @@ from whisper_xeon.package import Package
 HERE = Path(__file__).resolve().parent
 THREADS = 2
 CLIENTS = (8, 32)
+SHORTER = "ours, audio_ctx auto"
 FILE_SECONDS = 600
 SHORT_SECONDS = 3
 
@@ -158,6 +159,7 @@ def starters(model: str, places: Places) -> dict[str, Callable[[], HttpProcess]]
     model_file = Package.find(places.ours, model).model_file
     found: dict[str, Callable[[], HttpProcess]] = {
         "ours": lambda: Contestant(places.ours, model, **threads),
+        SHORTER: lambda: Contestant(places.ours, model, WHISPER_AUDIO_CTX="auto", **threads),
         "whisper-cli": lambda: Contestant(places.ours, model, WHISPER_ADAPTER="cli", **threads),
     }
     if places.server:
@@ -183,7 +185,8 @@ def requests(results: Results, model: str, places: Places, scale: Scale) -> None
             results.heard(model, name, text)
     for clients in CLIENTS:
         # A process a request has no more to show with 32 than with 8.
-        taking_part = [name for name in start if clients == min(CLIENTS) or name != "whisper-cli"]
+        left_out = (SHORTER,) if clients == min(CLIENTS) else (SHORTER, "whisper-cli")
+        taking_part = [name for name in start if name not in left_out]
         for _, name in turns(taking_part, scale.rounds):
             with start[name]() as process:
                 process.wait_ready()
@@ -220,7 +223,7 @@ def behind(results: Results, model: str, places: Places, scale: Scale) -> None:
     """A clip of 3 s that comes half a second after a file of 10 minutes."""
     start = starters(model, places)
     start["ours, 2 engines"] = lambda: Contestant(places.ours, model, WHISPER_ENGINES="2", WHISPER_THREADS="1")
-    del start["whisper-cli"]
+    del start["whisper-cli"], start[SHORTER]
     long, short = recording(scale.file_seconds), packages.speech(SHORT_SECONDS)
     for number, name in turns(list(start), scale.rounds):
         if name == "whisper-server" and number:

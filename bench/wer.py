@@ -1,5 +1,7 @@
 """What quantizing costs in words: the word error rate of the fixtures in every type, beside f16's.
 
+The default type also with `WHISPER_AUDIO_CTX=auto`, where the encoder sees less than 30 s of a short clip.
+
 Both networks transcribe the recordings of tests/fixtures, detecting the language, through the library adapter. It can
 show that a type is read, computed and packed right, and how far rounding carries in networks of this kind. It cannot
 show what a real model loses: these are 128 wide, far narrower than the smallest Whisper, which leaves rounding less to
@@ -27,6 +29,8 @@ from whisper_xeon.engine import WhisperLibraryAdapter
 from whisper_xeon.package import QUANTIZATIONS, Package
 
 MODELS = ("small", "medium")
+# Type of the weights, audio_ctx.
+KINDS = [*((name, "full") for name in QUANTIZATIONS), (QUANTIZATIONS[0], "auto")]
 
 
 @dataclass
@@ -35,6 +39,7 @@ class Heard:
 
     model: str
     quantization: str
+    audio_ctx: str  # full or auto
     file: str  # of the weights
     megabytes: float  # of that file, 10^6 bytes
     said: int  # words
@@ -47,9 +52,9 @@ class Heard:
         return self.errors / self.said
 
 
-def transcripts(directory: Path, files: list[str], variant: str | None) -> dict[str, str]:
+def transcripts(directory: Path, files: list[str], variant: str | None, audio_ctx: str) -> dict[str, str]:
     """Return what the package in `directory` hears in each recording, by its file name."""
-    with WhisperLibraryAdapter(package=Package(directory), cpu_variant=variant) as adapter:
+    with WhisperLibraryAdapter(package=Package(directory), cpu_variant=variant, audio_ctx=audio_ctx) as adapter:
         return {file: adapter.transcribe(packages.RECORDINGS / file) for file in files}
 
 
@@ -67,16 +72,17 @@ def measure(workshop: packages.Workshop, scratch: Path, variant: str | None) -> 
         weights = scratch / f"{model}.bin"
         with lzma.open(packages.FIXTURES / f"ggml-fixture-{model}.bin.xz") as packed, weights.open("wb") as stream:
             shutil.copyfileobj(packed, stream)
-        for quantization in QUANTIZATIONS:
-            dist = workshop.assemble(scratch / quantization, model, weights, quantization, selftest)
+        for quantization, audio_ctx in KINDS:
+            dist = workshop.assemble(scratch / f"{quantization}-{audio_ctx}", model, weights, quantization, selftest)
             package = Package.find(dist, model)
             # A process has one libwhisper: each package gets one of its own.
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-                heard = process.submit(transcripts, package.directory, list(texts), variant).result()
+                heard = process.submit(transcripts, package.directory, list(texts), variant, audio_ctx).result()
             words = jiwer.process_words(list(texts.values()), [heard[file] for file in texts])
             yield Heard(
                 model,
                 quantization,
+                audio_ctx,
                 package.model_file.name,
                 package.model_file.stat().st_size / 1e6,
                 words.hits + words.substitutions + words.deletions,
@@ -92,14 +98,14 @@ def table(found: list[Heard]) -> str:
         "|---" * (5 + len(MODELS)) + "|",
     ]
     plain = [heard for heard in found if heard.quantization == "f16"]
-    for quantization in QUANTIZATIONS:
-        rows = [heard for heard in found if heard.quantization == quantization]
+    for kind in KINDS:
+        rows = [heard for heard in found if (heard.quantization, heard.audio_ctx) == kind]
         other = sum(
             text != exact.texts[file]
             for heard, exact in zip(rows, plain, strict=True)
             for file, text in heard.texts.items()
         )
-        cells = [quantization, f"{rows[0].megabytes:.1f} MB"]
+        cells = [kind[0] if kind[1] == "full" else f"{kind[0]}, audio_ctx {kind[1]}", f"{rows[0].megabytes:.1f} MB"]
         cells += [f"{heard.rate:.1%} ({heard.errors} of {heard.said})" for heard in rows]
         cells += [f"{together(rows):.1%}", f"{100 * (together(rows) - together(plain)):+.1f} points"]
         cells += [f"{other} of {sum(len(heard.texts) for heard in rows)}"]
