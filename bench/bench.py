@@ -308,6 +308,8 @@ def overhead(results: Results, places: Places, scale: Scale) -> None:
             seconds = time.perf_counter() - begun
             steps = dict(step.split(";dur=") for step in answered["Server-Timing"].split(", "))
             results.add("overhead: round trip less compute", "ours", 1e3 * seconds - float(steps["compute"]))
+            results.add("overhead: decoding", "ours", float(steps["decode"]))
+            results.add("overhead: waiting", "ours", float(steps["wait"]))
             results.add("overhead: round trip less whisper_full", "ours", 1e3 * (seconds - engine.transcribe()[0]))
 
 

@@ -65,6 +65,8 @@ SECTIONS = {
     ],
     "What the service adds to `whisper_full`, fixture": [
         Row("overhead: round trip less compute", "round trip less the engine's time", "ms", 1),
+        Row("overhead: decoding", "of it reading the file into samples", "ms", 1),
+        Row("overhead: waiting", "of it waiting for an engine", "ms", 1),
         Row("overhead: round trip less whisper_full", "round trip less `whisper_full` by itself", "ms", 1),
     ],
 }
