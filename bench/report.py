@@ -86,7 +86,7 @@ CONTESTANTS = {
     "ours, 2 engines": "the service with 2 engines of 1 thread instead of 1 of 2",
     "upstream": "whisper.cpp of the same source and CPU options without our patches",
     "upstream, AVX2": "its plain AVX2 build: where this project started",
-    "whisper-cli": "the service with `WHISPER_ADAPTER=cli`: the package's whisper-cli for each request (AVX2)",
+    "whisper-cli": "the service with `WHISPER_ADAPTER=cli`: the package's whisper-cli for each request",
     "whisper-server": "whisper.cpp's own server, same source and CPU options, without our patches",
     "faster-whisper": "faster-whisper with int8 weights (CTranslate2), behind Python's `http.server` where it is asked",
     "float32 products alone": "floor: the encoder's matrix products in float32, OpenBLAS",

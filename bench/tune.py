@@ -22,11 +22,13 @@ from whisper_xeon.engine.cores import available_cores
 from whisper_xeon.package import Package
 
 REQUESTS = 5
+MAX_ENGINES = 64  # that WHISPER_ENGINES takes
 
 
 def candidates(cores: int) -> list[tuple[int, int]]:
-    """Return (engines, threads) for every number of threads, with as many engines as the cores suffice for."""
-    return [(cores // threads, threads) for threads in range(1, cores + 1)]
+    """Return (engines, threads): of each number of engines that cores suffice for, the one with the most threads."""
+    ways = {cores // threads: threads for threads in range(1, cores + 1)}
+    return [(engines, threads) for engines, threads in ways.items() if engines <= MAX_ENGINES]
 
 
 def choose(measured: dict[tuple[int, int], tuple[float, float]], patience: float) -> tuple[int, int]:
@@ -42,7 +44,7 @@ def choose(measured: dict[tuple[int, int], tuple[float, float]], patience: float
 def measure(package: Package, engines: int, threads: int, seconds: float) -> tuple[float, float]:
     """Return seconds of a request and clips a minute."""
     clip = package.selftest_audio.read_bytes()
-    settings = {"WHISPER_ENGINES": str(engines), "WHISPER_THREADS": str(threads)}
+    settings = {"WHISPER_ENGINES": str(engines), "WHISPER_THREADS": str(threads), "WHISPER_QUEUE": str(2 * engines)}
     with Contestant(package.directory.parent, package.model, **settings) as process:
         process.wait_ready()
         process.text(clip)

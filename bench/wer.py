@@ -2,10 +2,10 @@
 
 The default type also with `WHISPER_AUDIO_CTX=auto`, where the encoder sees less than 30 s of a short clip.
 
-Both networks transcribe the recordings of tests/fixtures, detecting the language, through the library adapter. It can
-show that a type is read, computed and packed right, and how far rounding carries in networks of this kind. It cannot
-show what a real model loses: these are 128 wide, far narrower than the smallest Whisper, which leaves rounding less to
-average out over; they know 89 synthetic words; and with some 80 words said, one word is more than one percent.
+Both networks transcribe the recordings of tests/fixtures, detecting the language, through the engines of the service.
+It can show that a type is read, computed and packed right, and how far rounding carries in networks of this kind. It
+cannot show what a real model loses: these are 128 wide, far narrower than the smallest Whisper, which leaves rounding
+less to average out over; they know 89 synthetic words; and with some 80 words said, one word is more than one percent.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from __future__ import annotations
 import argparse
 import json
 import lzma
-import multiprocessing
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,10 +24,14 @@ import jiwer
 
 import packages
 from service import origin
-from whisper_xeon.engine import WhisperLibraryAdapter
+from whisper_xeon.audio.decode import decode
+from whisper_xeon.engine.cores import available_cores
+from whisper_xeon.engine.pool import EnginePool
 from whisper_xeon.package import QUANTIZATIONS, Package
+from whisper_xeon.transcript import DecodeOptions
 
 MODELS = ("small", "medium")
+RECORDING_SECONDS = 120  # within which each is transcribed, or something hangs
 # Type of the weights, audio_ctx.
 KINDS = [*((name, "full") for name in QUANTIZATIONS), (QUANTIZATIONS[0], "auto")]
 
@@ -52,13 +55,24 @@ class Heard:
         return self.errors / self.said
 
 
-def transcripts(directory: Path, files: list[str], variant: str | None, audio_ctx: str) -> dict[str, str]:
-    """Return what the package in `directory` hears in each recording, by its file name."""
-    with WhisperLibraryAdapter(package=Package(directory), cpu_variant=variant, audio_ctx=audio_ctx) as adapter:
-        return {file: adapter.transcribe(packages.RECORDINGS / file) for file in files}
+def transcripts(package: Package, files: list[str], variant: str, audio_ctx: str) -> dict[str, str]:
+    """Return what a package hears in each recording, by its file name; computed as in the service."""
+    heard = {}
+    options = {"threads": available_cores(), "cpu_variant": variant, "audio_ctx": audio_ctx}
+    pool = EnginePool(package, engines=1, queue=1, **options)
+    pool.start()
+    try:
+        for file in files:
+            with open(packages.RECORDINGS / file, "rb") as stream, decode(stream.fileno(), max_seconds=600) as audio:
+                deadline = time.monotonic() + RECORDING_SECONDS
+                result = pool.transcribe(audio, DecodeOptions(), deadline=deadline, cancelled=None)
+            heard[file] = result.transcript.text
+    finally:
+        pool.stop(grace=0)
+    return heard
 
 
-def measure(workshop: packages.Workshop, scratch: Path, variant: str | None) -> Iterator[Heard]:
+def measure(workshop: packages.Workshop, scratch: Path, variant: str) -> Iterator[Heard]:
     """Yield what every network hears in every quantization; packages go into the folder `scratch`."""
     references = json.loads((packages.RECORDINGS / "refs.json").read_text(encoding="utf-8"))["recordings"]
     texts = {entry["file"]: entry["text"] for entry in references}
@@ -75,9 +89,7 @@ def measure(workshop: packages.Workshop, scratch: Path, variant: str | None) -> 
         for quantization, audio_ctx in KINDS:
             dist = workshop.assemble(scratch / f"{quantization}-{audio_ctx}", model, weights, quantization, selftest)
             package = Package.find(dist, model)
-            # A process has one libwhisper: each package gets one of its own.
-            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-                heard = process.submit(transcripts, package.directory, list(texts), variant, audio_ctx).result()
+            heard = transcripts(package, list(texts), variant, audio_ctx)
             words = jiwer.process_words(list(texts.values()), [heard[file] for file in texts])
             yield Heard(
                 model,
@@ -123,13 +135,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--context", type=Path, metavar="DIR", help="context of a finished build, instead of a build")
     parser.add_argument(
-        "--variant", default="baseline", help="CPU library (default: baseline, the same everywhere; best: this host's)"
+        "--variant",
+        default="baseline",
+        help="CPU library (default: baseline, the same everywhere; auto: this host's best)",
     )
     output = packages.FOLDER / "wer"
     parser.add_argument("--output", type=Path, default=output, metavar="PATH", help="writes PATH.md and PATH.json")
     arguments = parser.parse_args()
     with packages.workshop(arguments.context) as workshop, tempfile.TemporaryDirectory(dir=packages.FOLDER) as folder:
-        found = list(measure(workshop, Path(folder), None if arguments.variant == "best" else arguments.variant))
+        found = list(measure(workshop, Path(folder), arguments.variant))
     text = table(found)
     arguments.output.with_suffix(".md").write_text(f"{text}\n{origin()}\n", encoding="utf-8")
     rows = [{**asdict(heard), "rate": round(heard.rate, 4)} for heard in found]

@@ -37,9 +37,9 @@ def f16_package(folder) -> Package:
     return Package.find(folder / "dist", "small")
 
 
-@pytest.fixture(scope="module", params=["baseline", "best"])
+@pytest.fixture(scope="module", params=["baseline", "auto"])
 def heard(request, build_context, tmp_path_factory) -> list[dict]:
-    """What each type heard with a CPU library, as bench/wer.py tells it."""
+    """What each type heard in a forked engine with a CPU library, as bench/wer.py tells it."""
     output = tmp_path_factory.mktemp("wer") / "wer"
     options = ["--context", build_context, "--output", output, "--variant", request.param]
     subprocess.run([sys.executable, "bench/wer.py", *options], cwd=ROOT, check=True, capture_output=True)

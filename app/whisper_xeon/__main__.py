@@ -115,7 +115,7 @@ def _pool(settings: Settings, package: Package) -> EnginePool:
         queue=settings.queue,
         adapter=settings.adapter,
         audio_ctx=settings.audio_ctx,
-        cpu_variant=settings.cpu_variant,
+        cpu_variant=settings.cpu_variant or "auto",
         job_timeout=settings.request_timeout,
         log=logs.log,
     )

@@ -180,6 +180,9 @@ def load(package: Package, cpu_variant: str | None = None) -> Library:
             # libgomp reads this while it is mapped. By default its threads spin at every barrier, and one busy
             # neighbour makes a transcription three to four times slower; a host that is idle loses nothing.
             os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+            # Every computation says how many threads it wants. Packing q4_0 and q8_0 weights for AMX, while they are
+            # loaded, does not: threads made then would be missing in the children of this process, which wait for them.
+            os.environ["OMP_NUM_THREADS"] = "1"
             _loaded[build] = Library(package, variant)
         return _loaded[build]
 
