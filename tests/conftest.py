@@ -37,9 +37,19 @@ SHARED = {
 }
 
 
+# Few tests that take minutes: begun last, they would keep one worker busy while the other has nothing left.
+FIRST = ("test_kernels", "test_reproducible", "test_build_options")
+
+
+def pytest_collection_modifyitems(items):
+    """Run the modules of FIRST before all others."""
+    items.sort(key=lambda item: item.module.__name__ not in FIRST)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Let each worker of `pytest -n 2` run whole modules, and the same one all that share something."""
+    config.option.loadscopereorder = False  # by the number of tests
     from xdist.scheduler import LoadScopeScheduling
 
     class ModuleScheduling(LoadScopeScheduling):

@@ -42,6 +42,7 @@ from whisper_xeon.web.places import Places
 from whisper_xeon.web.server import Response, Server
 
 LONG = RECORDINGS / "long.wav"
+LONG_BEGINS = b"two blue yes"
 
 
 @pytest.fixture(scope="module", params=ADAPTERS)
@@ -177,20 +178,20 @@ def test_a_transcription_over_its_time_is_504(artifacts_dir, adapter):
 def test_sigterm_finishes_the_running_request(artifacts_dir, adapter):
     with (
         running_service(artifacts_dir, WHISPER_ADAPTER=adapter) as service,
-        submit(service, RECORDINGS / "en-00.wav") as sock,
+        submit(service, LONG) as sock,
     ):
         busy(service)
         service.process.send_signal(signal.SIGTERM)
         received = b"".join(iter(lambda: sock.recv(65536), b""))
         assert received.startswith(b"HTTP/1.1 200 OK")
-        assert EXACT["en-00.wav"]["small"].encode() in received
+        assert LONG_BEGINS in received
         assert service.process.wait(20) == 0
 
 
 def test_sigterm_to_the_whole_group_as_a_terminal_sends_it_finishes_the_running_request(artifacts_dir, adapter):
     with (
         running_service(artifacts_dir, WHISPER_ADAPTER=adapter) as service,
-        submit(service, RECORDINGS / "en-00.wav") as sock,
+        submit(service, LONG) as sock,
     ):
         busy(service)
         for pid in [*service.engine_pids(), service.process.pid]:
