@@ -87,7 +87,8 @@ def test_diff_shows_the_channel_before_and_after(play_role, channel, small_packa
 def test_resolved_urls_are_good_for_a_machine_without_a_credential(play_role, channel, fresh_package, tmp_path):
     play_role(artifact_publish_packages=[str(fresh_package.directory)], artifact_publish_channel=channel)
     target = tmp_path / "downloaded"
-    target.mkdir()
+    for file in fresh_package.manifest["files"]:
+        (target / file["path"]).parent.mkdir(parents=True, exist_ok=True)
     download = {
         "name": "Download each file",
         "ansible.builtin.get_url": {
