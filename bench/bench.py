@@ -17,7 +17,6 @@ import subprocess
 import sys
 import threading
 import time
-import wave
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -227,7 +226,7 @@ def behind(results: Results, model: str, places: Places, scale: Scale) -> None:
     start = starters(model, places)
     start["ours, 2 engines"] = lambda: Contestant(places.ours, model, WHISPER_ENGINES="2", WHISPER_THREADS="1")
     del start["whisper-cli"], start[SHORTER]
-    long, short = recording(scale.file_seconds), packages.speech(SHORT_SECONDS)
+    long, short = packages.speech(scale.file_seconds), packages.speech(SHORT_SECONDS)
     for number, name in turns(list(start), scale.rounds):
         if name == "whisper-server" and number:
             continue  # minutes a round, and it can only be as long as the file takes
@@ -245,17 +244,6 @@ def quietly(process: HttpProcess, audio: bytes) -> None:
     """Send a request whose answer nobody waits for."""
     with contextlib.suppress(OSError, SystemExit, ValueError):
         process.text(audio)
-
-
-def recording(seconds: int) -> bytes:
-    """Return a WAV file with so much speech, repeated."""
-    target = packages.FOLDER / "file.wav"
-    with wave.open(str(packages.RECORDINGS / "long.wav"), "rb") as source, wave.open(str(target), "wb") as writer:
-        writer.setparams(source.getparams())
-        frames = source.readframes(source.getnframes())
-        needed = seconds * source.getframerate() * source.getsampwidth()
-        writer.writeframes((frames * (needed // len(frames) + 1))[:needed])
-    return target.read_bytes()
 
 
 def memory(results: Results, model: str, places: Places) -> None:

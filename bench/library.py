@@ -45,8 +45,8 @@ class Engine:
         self.threads = threads
         fields = package.manifest["abi"]["whisper_full_params"]["fields"]
         self._filter_offset = fields["logits_filter_callback"]["offset"]
-        self._library = lib = library.load(package, *([variant] if variant else []))
-        self.variant: str = getattr(lib.variant, "name", lib.variant)
+        self._library = lib = library.load(package, variant)
+        self.variant: str = lib.variant.name
         handle = ctypes.CDLL(str(package.path("libwhisper.so.1").absolute()))
         pointer, c_int = ctypes.c_void_p, ctypes.c_int
         # int whisper_encode_with_state(

@@ -68,11 +68,13 @@ def weights_file(model: str) -> Path:
 
 
 def speech(seconds: float) -> bytes:
-    """Return a WAV file with so much speech, at most the 75 s that the longest recording has."""
+    """Return a WAV file with so much speech: the longest recording, repeated where that is not enough."""
     target = io.BytesIO()
     with wave.open(str(RECORDINGS / "long.wav"), "rb") as source, wave.open(target, "wb") as writer:
         writer.setparams(source.getparams())
-        writer.writeframes(source.readframes(round(seconds * source.getframerate())))
+        frames = source.readframes(source.getnframes())
+        needed = round(seconds * source.getframerate()) * source.getsampwidth()
+        writer.writeframes((frames * (needed // len(frames) + 1))[:needed])
     return target.getvalue()
 
 
