@@ -120,6 +120,13 @@ def test_a_key_that_stands_twice_is_refused():
         parse_manifest(b'{"schema_version": 1, "schema_version": 1}', "manifest.json")
 
 
+@pytest.mark.parametrize("patches", [None, "0001-gemm", ["0001-gemm"], [{"sha256": ""}]])
+def test_patches_that_are_no_list_of_names_are_refused(folder, patches):
+    rewrite(folder, lambda manifest: manifest["whisper_cpp"].update(patches=patches))
+    with pytest.raises(PackageError, match=r"no valid 'whisper_cpp\.patches'"):
+        Package(folder)
+
+
 @pytest.mark.parametrize("name", ["model", "files", "abi", "variants", "selftest", "minimum", "cmake_flags"])
 def test_a_manifest_without_a_field_is_refused_with_its_name(folder, name):
     rewrite(folder, lambda manifest: manifest.pop(name))

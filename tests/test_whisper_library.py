@@ -9,6 +9,7 @@ import functools
 import gc
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -180,6 +181,21 @@ def test_without_speech_there_is_no_text(adapter, name):
     assert (transcript.text, transcript.segments) == ("", ())
 
 
+@pytest.mark.parametrize("name", ["en-00.wav", "de-00.wav", "long.wav"])
+def test_the_probability_of_silence_is_that_of_the_audio(adapter, name):
+    detected, named = (
+        [segment.no_speech_probability for segment in heard(adapter, name, language=language).segments]
+        for language in (None, "en")
+    )
+    assert 0 < max(detected) < 1e-6
+    assert named == detected  # what is known of the language has no part in it
+
+
+def test_a_prompt_leaves_the_probability_of_silence_in_its_place(adapter):
+    (segment,) = heard(adapter, "en-00.wav", language="en", prompt="juliet golf india").segments
+    assert segment.no_speech_probability < 1e-5  # any of 51,865 tokens: 1.9e-5
+
+
 def test_silence_after_speech_has_none_of_its_words(adapter):
     assert listen(adapter, "en-00.wav").text
     assert listen(adapter, "silence.wav").text == ""
@@ -187,6 +203,50 @@ def test_silence_after_speech_has_none_of_its_words(adapter):
 
 def test_the_same_clip_gives_the_same_transcript_again(adapter):
     assert listen(adapter, "long.wav", language="en") == heard(adapter, "long.wav", language="en")
+
+
+DIFFERENT_REQUESTS = [
+    ("en-00.wav", {}),
+    ("noise.wav", {"temperature": 1.0}),
+    ("de-00.wav", {"word_timestamps": True}),
+    ("en-00.wav", {"temperature": 1.0, "language": "en"}),
+    ("silence.wav", {}),
+    ("fr-01.wav", {"task": "translate"}),
+    ("en-01.wav", {"language": "en", "prompt": "juliet golf india"}),
+    ("long.wav", {"word_timestamps": True, "language": "en"}),
+    ("de-00.wav", {"temperature": 1.0}),
+    ("en-00.wav", {"word_timestamps": True}),
+]
+
+
+@pytest.mark.parametrize("audio_ctx", ["full", "auto"])
+def test_a_used_state_is_as_good_as_a_new_one(audio_ctx, model, artifacts_dir):
+    with WhisperLibraryAdapter(model, artifacts_dir, audio_ctx=audio_ctx) as adapter:
+        expected = []
+        for name, options in DIFFERENT_REQUESTS:
+            adapter._free_state()
+            expected.append(listen(adapter, name, **options))
+        state = adapter._state
+        for seed in range(3):
+            order = random.Random(seed).sample(range(len(expected)), len(expected))
+            for number in order:
+                name, options = DIFFERENT_REQUESTS[number]
+                assert listen(adapter, name, **options) == expected[number]
+            assert adapter._state == state
+
+
+def test_after_long_audio_and_after_a_failure_there_is_a_new_state(artifacts_dir, monkeypatch):
+    minutes = array.array("f", bytes(4 * 121 * SAMPLE_RATE))
+    with WhisperLibraryAdapter("small", artifacts_dir) as adapter:
+        adapter.transcribe_pcm(minutes)
+        assert adapter._state is None
+        expected = listen(adapter, "en-00.wav")
+        with monkeypatch.context() as broken:
+            broken.setattr(adapter, "_audio_ctx", lambda count: 1_000_000)
+            with pytest.raises(WhisperLibraryError, match="-5"):
+                listen(adapter, "en-00.wav")
+        assert adapter._state is None
+        assert listen(adapter, "en-00.wav") == expected
 
 
 def test_any_format_is_transcribed(small, tmp_path):
@@ -255,6 +315,11 @@ def test_words_lie_within_their_segment_in_order(adapter):
         assert times == sorted(times)
         assert segment.start <= times[0]
         assert times[-1] <= segment.end
+
+
+def test_words_lie_where_they_do_when_the_language_is_named(adapter):
+    detected, named = (heard(adapter, "de-00.wav", word_timestamps=True, language=each) for each in (None, "de"))
+    assert detected.segments == named.segments
 
 
 def test_words_have_probabilities(adapter):

@@ -178,6 +178,11 @@ def _check_fields(manifest: dict[str, Any], source: str) -> None:
             or not all(isinstance(flag, str) for flag in variant["cpu_flags"])
         ):
             raise PackageError(f"{source} lists an invalid variant {variant!r}: fetch or build the package again")
+    patches = manifest["whisper_cpp"].get("patches")
+    if not isinstance(patches, list) or not all(
+        isinstance(patch, dict) and isinstance(patch.get("name"), str) for patch in patches
+    ):
+        raise PackageError(f"{source} has no valid 'whisper_cpp.patches': fetch or build the package again")
     libraries = [variant["path"] for variant in manifest["variants"]]
     for path in (manifest["model"]["file"], manifest["selftest"]["audio"], *libraries):
         if path not in seen:
@@ -235,6 +240,11 @@ class Package:
     def quantization(self) -> str:
         """The weights' type, for example `q5_1`."""
         return self.manifest["model"]["quantization"]
+
+    @property
+    def patches(self) -> tuple[str, ...]:
+        """Names of the changes with which its whisper.cpp was built, for example `0007-encode-once`."""
+        return tuple(patch["name"] for patch in self.manifest["whisper_cpp"]["patches"])
 
     @property
     def model_file(self) -> Path:

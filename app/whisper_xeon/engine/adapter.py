@@ -3,10 +3,11 @@
     with WhisperLibraryAdapter("small", artifacts_dir="/path/to/packages") as whisper:
         print(whisper.transcribe("call.wav"))
 
-The context (weights) is loaded once, by the constructor. Every transcription has a state (caches, buffers, random
-numbers) of its own: what was heard before cannot show in what comes after, and the same clip gives the same transcript.
-Making it takes 0.1 s for `small`; `prepare` does it ahead of time. A process may load, fork, and have each child
-transcribe. Context and states are freed exactly once. One adapter transcribes one clip at a time: threads wait.
+The context (weights) is loaded once, by the constructor. What was heard before does not show in what comes after: the
+same clip gives the same transcript. The state (caches, buffers, random numbers) is used again where the library was
+built with the patch that makes it as good as new; it is made anew otherwise, after a failure, and after long audio,
+whose spectrogram it holds. `prepare` does that ahead of time. A process may load, fork, and have each child transcribe.
+Context and states are freed exactly once. One adapter transcribes one clip at a time: threads wait.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ from whisper_xeon.engine.errors import ModelInitError, WhisperLibraryError
 from whisper_xeon.engine.segments import Reported, Token, build_transcript
 from whisper_xeon.transcript import DecodeOptions, Transcript
 
+# With these of docker/builder/patches a state that was used is as good as a new one.
+_REUSE_PATCHES = frozenset({"0007-encode-once", "0015-no-speech", "0016-reuse"})
+# A spectrogram takes 32 kB a second.
+_REUSE_SECONDS = 120
+
 
 class WhisperLibraryAdapter(WhisperAdapter):
     """One loaded model."""
@@ -32,6 +38,7 @@ class WhisperLibraryAdapter(WhisperAdapter):
 
     def _open(self) -> None:
         self._lock = threading.Lock()
+        self._reusable = set(self.package.patches) >= _REUSE_PATCHES
         self._library = library.load(self.package, self._cpu_variant)
         self.variant = self._library.variant
         self._context = self._load()
@@ -87,20 +94,26 @@ class WhisperLibraryAdapter(WhisperAdapter):
         pointer = array.from_buffer_copy(samples) if samples.readonly else array.from_buffer(samples)
         with self._lock:
             self._ensure_state()
+            reuse = False
             try:
-                return self._compute(pointer, count, options)
+                transcript = self._compute(pointer, count, options)
+                reuse = self._reusable and transcript.duration <= _REUSE_SECONDS
+                return transcript
             finally:
-                self._free_state()
+                if not reuse:
+                    self._free_state()
 
     def _compute(self, samples: ctypes.Array | None, count: int, options: DecodeOptions) -> Transcript:
         duration = count / SAMPLE_RATE
         params = self._library.default_params()
         params.n_threads = self.threads
         params.audio_ctx = self._audio_ctx(count)
+        params.token_timestamps = options.word_timestamps
         language, probability = options.language, None
         if language is None and self.multilingual:
             language, probability = self._detect_language(params, samples, count)
-            if not options.word_timestamps:  # they are found in the samples
+            # Word timestamps are found in the samples, which an unpatched library forgets.
+            if self._reusable or not options.word_timestamps:
                 samples, count = None, 0
         params.language = (language or "en").encode("ascii")
         params.translate = options.task == "translate"
@@ -108,7 +121,6 @@ class WhisperLibraryAdapter(WhisperAdapter):
         # As in OpenAI's API: zero means "raise it when needed", anything else is meant as it is.
         params.temperature_inc = TEMPERATURE_STEP if options.temperature == 0 else 0.0
         setattr(params, "greedy.best_of", 1)
-        params.token_timestamps = options.word_timestamps
         params.no_context = True
         # Text of one window is not shown to the next: that is how Whisper falls into loops.
         params.n_max_text_ctx = 0
@@ -134,8 +146,8 @@ class WhisperLibraryAdapter(WhisperAdapter):
     def _detect_language(self, params: ctypes.Structure, samples: ctypes.Array, count: int) -> tuple[str, float]:
         """Return the language's code and its probability.
 
-        Afterwards the state holds the spectrogram, and with patch 0007-encode-once what the encoder made of its first
-        window.
+        Afterwards the state holds the spectrogram, with patch 0007-encode-once what the encoder made of its first
+        window, and with 0016-reuse what word timestamps want to know of the samples.
         """
         params.language, params.detect_language = b"auto", True
         code = self._library.whisper_full_with_state(self._context, self._state, params, samples, count)
