@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,10 +36,12 @@ from whisper_xeon.package import Package
 
 HERE = Path(__file__).resolve().parent
 THREADS = 2
+VNNI = "cascadelake"
 CLIENTS = (8, 32)
 SHORTER = "ours, audio_ctx auto"
 FILE_SECONDS = 600
 SHORT_SECONDS = 3
+PAUSE = 0.1
 
 
 @dataclass
@@ -48,6 +50,7 @@ class Places:
 
     ours: Path  # folder with whisper_<model>_xeon/, patched
     best: str  # name of the CPU variant that this processor takes
+    vnni: str | None = None  # of the best of those that know VNNI and no AMX, where it is another
     upstream: Path | None = None  # the same without patches
     server: Path | None = None  # whisper-server with the upstream libraries
     faster_whisper: Path | None = None
@@ -57,15 +60,22 @@ class Places:
         """Build what is missing; `size` is `packages.fixture` or `packages.true_size`."""
         ours, upstream = size(model), size(model, upstream=True)
         package = Package.find(upstream, model)
-        best = choose_variant(package, cpu_flags()).name
+        best, vnni = variants(package)
         server = rivals.whisper_server(package, upstream.parent / "context", best)
         converted = rivals.faster_whisper_model(model) if size is packages.true_size else None
-        return cls(ours, best, upstream, server, converted)
+        return cls(ours, best, vnni, upstream, server, converted)
 
     @classmethod
     def alone(cls, ours: Path, model: str) -> Places:
         """Measure a package that is there, without rivals."""
-        return cls(ours, choose_variant(Package.find(ours, model), cpu_flags()).name)
+        return cls(ours, *variants(Package.find(ours, model)))
+
+
+def variants(package: Package) -> tuple[str, str | None]:
+    """Return the CPU variant that this processor takes, and the one for VNNI alone where it has more than that."""
+    best = choose_variant(package, cpu_flags()).name
+    knows_vnni = "avx512_vnni" in cpu_flags()
+    return best, VNNI if knows_vnni and best != VNNI else None
 
 
 @dataclass
@@ -73,7 +83,7 @@ class Scale:
     """How much of everything is measured."""
 
     rounds: int = 5
-    seconds: float = 15  # of each load
+    seconds: float = 12  # of each load
     pairs: int = 30  # of requests for the service's overhead
     file_seconds: int = FILE_SECONDS
 
@@ -118,10 +128,12 @@ class OnDemand:
         return json.loads(line)
 
 
-def turns(contestants: list[str], rounds: int) -> Iterator[tuple[int, str]]:
-    """Yield (round, contestant), the order turned round in every other round."""
+def turns(contestants: list[str], rounds: int, once: Collection[str] = ()) -> Iterator[tuple[int, str]]:
+    """Yield (round, contestant), the order turned round in every other round; those of `once` in the first only."""
     for number in range(rounds):
         for name in contestants if number % 2 == 0 else reversed(contestants):
+            if number and name in once:
+                continue
             print(f"  round {number + 1} of {rounds}: {name}", file=sys.stderr, flush=True)
             yield number, name
 
@@ -135,17 +147,22 @@ def library(results: Results, model: str, places: Places, scale: Scale) -> None:
         if folder:
             package = Package.find(folder, model)
             commands[name] = [*script, package.directory, *options, places.best]
+            if places.vnni:
+                commands[f"{name}, VNNI"] = [*script, package.directory, *options, places.vnni]
             commands[f"{name}, AVX2"] = [*script, package.directory, *options, "baseline"]
+    once = ()
     if model == "medium":
-        # Minutes a round, and nothing that the small model has not shown.
-        del commands["upstream"], commands["ours, AVX2"]
+        # Where this project started, and what it is compared with; the rest takes minutes a round, and the small model
+        # shows it.
+        once = ("upstream, AVX2",)
+        commands = {name: command for name, command in commands.items() if name in ("ours", *once)}
     if places.faster_whisper:
         clip = Package.find(places.ours, model).selftest_audio
         run = [rivals.python(), HERE / "faster_whisper_run.py", "rounds", places.faster_whisper, clip]
         commands["faster-whisper"] = [*run, "--threads", THREADS]
     with contextlib.ExitStack() as stack:
         programs = {name: stack.enter_context(OnDemand(*command)) for name, command in commands.items()}
-        for _, name in turns(list(programs), scale.rounds):
+        for _, name in turns(list(programs), scale.rounds, once):
             figures = programs[name].measure()
             results.note(f"variant of {name}", figures.pop("variant"))
             for figure, value in figures.items():
@@ -227,9 +244,8 @@ def behind(results: Results, model: str, places: Places, scale: Scale) -> None:
     start["ours, 2 engines"] = lambda: Contestant(places.ours, model, WHISPER_ENGINES="2", WHISPER_THREADS="1")
     del start["whisper-cli"], start[SHORTER]
     long, short = packages.speech(scale.file_seconds), packages.speech(SHORT_SECONDS)
-    for number, name in turns(list(start), scale.rounds):
-        if name == "whisper-server" and number:
-            continue  # minutes a round, and it can only be as long as the file takes
+    # whisper-server takes minutes a round, and it can only be as long as the file takes.
+    for _, name in turns(list(start), scale.rounds, once=("whisper-server",)):
         with start[name]() as process:
             process.wait_ready()
             process.text(short)
@@ -292,8 +308,8 @@ def overhead(results: Results, places: Places, scale: Scale) -> None:
         process.text(clip)
         engine.transcribe()
         for _ in range(scale.pairs):
-            # The engine makes the next transcription's state after its answer: a client that pauses does not see it.
-            time.sleep(0.1)
+            # Both are asked after a pause, in which caches cool and cores fall asleep.
+            time.sleep(PAUSE)
             begun = time.perf_counter()
             _, _, answered = process.request("POST", "/transcribe?language=en", clip, headers)
             seconds = time.perf_counter() - begun
@@ -301,6 +317,7 @@ def overhead(results: Results, places: Places, scale: Scale) -> None:
             results.add("overhead: round trip less compute", "ours", 1e3 * seconds - float(steps["compute"]))
             results.add("overhead: decoding", "ours", float(steps["decode"]))
             results.add("overhead: waiting", "ours", float(steps["wait"]))
+            time.sleep(PAUSE)
             results.add("overhead: round trip less whisper_full", "ours", 1e3 * (seconds - engine.transcribe()[0]))
 
 

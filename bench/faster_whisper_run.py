@@ -12,6 +12,7 @@ import argparse
 import io
 import json
 import sys
+import threading
 import time
 import wave
 from collections.abc import Iterator
@@ -68,8 +69,13 @@ def rounds(model: WhisperModel, audio: np.ndarray) -> Iterator[dict[str, float]]
         yield {"encode": encode, "decode": token, "token": token, "clip": clip, "variant": "int8"}
 
 
-def serve(model: WhisperModel, port: int) -> None:
-    """Answer until the process is ended."""
+def serve(model: WhisperModel, port: int, workers: int) -> None:
+    """Answer until the process is ended.
+
+    As many requests are computed at once as the model has workers: with all at once, each thread's share of the
+    spectrograms would keep the others from their turn.
+    """
+    free = threading.BoundedSemaphore(workers)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -79,7 +85,9 @@ def serve(model: WhisperModel, port: int) -> None:
 
         def do_POST(self):
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            self._answer(json.dumps({"text": text(model, samples(body))}).encode())
+            with free:
+                heard = text(model, samples(body))
+            self._answer(json.dumps({"text": heard}).encode())
 
         def _answer(self, body: bytes):
             self.send_response(200)
@@ -116,7 +124,7 @@ def main() -> None:
         num_workers=arguments.workers,
     )
     if arguments.command == "serve":
-        serve(model, arguments.port)
+        serve(model, arguments.port, arguments.workers)
     with open(arguments.clip, "rb") as stream:
         measured = rounds(model, samples(stream.read()))
     for _ in sys.stdin:

@@ -74,17 +74,21 @@ SECTIONS = {
 GOALS = [
     Goal("encode, 30 s window", "small: encode", OURS, "faster-whisper", 0.6),
     Goal("encode, AVX2 only", "small: encode", "ours, AVX2", "upstream, AVX2", 0.35),
+    Goal("encode, VNNI and no AMX", "small: encode", "ours, VNNI", "faster-whisper", 0.6),
     Goal("a token", "small: token", OURS, "faster-whisper", 0.35),
+    Goal("a token, VNNI and no AMX", "small: token", "ours, VNNI", "faster-whisper", 0.35),
     Goal("8 clients, 11 s clips a minute", "small: 8 clients", OURS, "whisper-server", 3, at_least=True),
     Goal("overhead of the service, ms", "overhead: round trip less whisper_full", OURS, "", 10),
 ]
 
 CONTESTANTS = {
     "ours": "this project's package or service, the CPU library that this processor takes",
+    "ours, VNNI": "the same package's library for VNNI without AMX, as on a Xeon of the second generation",
     "ours, AVX2": "the same package's baseline library, as on a processor without AVX-512",
     "ours, audio_ctx auto": "the service with `WHISPER_AUDIO_CTX=auto`: of 11 s the encoder sees 13 and not 30",
     "ours, 2 engines": "the service with 2 engines of 1 thread instead of 1 of 2",
     "upstream": "whisper.cpp of the same source and CPU options without our patches",
+    "upstream, VNNI": "the same without AMX",
     "upstream, AVX2": "its plain AVX2 build: where this project started",
     "whisper-cli": "the service with `WHISPER_ADAPTER=cli`: the package's whisper-cli for each request",
     "whisper-server": "whisper.cpp's own server, same source and CPU options, without our patches",
