@@ -207,7 +207,7 @@ def figure_lines(row: Row, results: Results) -> Iterator[str]:
 def plot(row: Row, results: Results) -> str:
     """Return an SVG of horizontal bars, readable on light and on dark; floors are hatched less."""
     found = {name: statistics.median(values) for name, values in results.figures(row.figure).items()}
-    width, left, bar, gap, top = 720, 190, 22, 10, 44
+    width, left, bar, gap, top = 720, 215, 22, 10, 44
     scale = (width - left - 90) / max(found.values())
     height = top + len(found) * (bar + gap) + 6
     shapes = []

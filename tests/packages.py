@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from whisper_xeon.package import MANIFEST_NAME, Package, encode_manifest, file_digest
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Apply `change` to the manifest in `folder` and seal it again, as someone who builds packages could."""
+    path = folder / MANIFEST_NAME
+    manifest = json.loads(path.read_bytes())
+    change(manifest)
+    path.write_bytes(encode_manifest(manifest))
 
 
 def variant(package: Package, folder: Path, extra: dict[str, bytes]) -> Package:

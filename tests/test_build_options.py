@@ -6,15 +6,13 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-import whisper_xeon
 from organize import HOST_LIBRARIES
 from playbook import run_build
-from recordings import RECORDINGS
+from service import running_service
 from whisper_xeon.package import Package
 from whisper_xeon.selftest import same_words
 
@@ -53,20 +51,11 @@ def test_its_functions_are_nobody_elses(package):
 
 
 def test_the_service_loads_it_and_hears_what_it_should(package):
-    code = (
-        "import sys\n"
-        "from pathlib import Path\n"
-        "from whisper_xeon import WhisperLibraryAdapter\n"
-        "with WhisperLibraryAdapter('small', sys.argv[1], threads=2) as whisper:\n"
-        "    print(whisper.transcribe(sys.argv[2]))\n"
-        "    print(sys.argv[3] in Path('/proc/self/maps').read_text())\n"
-    )
-    command = [sys.executable, "-c", code, package.directory.parent, RECORDINGS / "en-09.wav", str(package.path(BLAS))]
-    environment = {**os.environ, "PYTHONPATH": str(Path(whisper_xeon.__file__).resolve().parents[1])}
-    result = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=300)
-    text, loaded = result.stdout.splitlines()
-    assert same_words(text, "hello open juliet oscar")
-    assert loaded == "True"
+    with running_service(package.directory.parent, WHISPER_THREADS="2") as service:
+        assert same_words(service.transcribe("en-09.wav").json["text"], "hello open juliet oscar")
+        maps = [Path(f"/proc/{pid}/maps").read_text() for pid in service.engine_pids()]
+    assert maps
+    assert all(str(package.path(BLAS)) in each for each in maps)
 
 
 def test_licence_bill_of_materials_and_readme_name_it(package):

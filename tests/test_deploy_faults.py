@@ -23,13 +23,13 @@ import pytest
 
 from host_container import LOCK, Host, Hosts
 from minio_server import gateway
-from packages import variant
+from packages import rewrite, variant
 from playbook import Play, playbook_process
 from tcp_proxy import TcpProxy
 from whisper_store.client import s3_client
 from whisper_store.store import Store
 from whisper_xeon.engine.variant import cpu_flags
-from whisper_xeon.package import MANIFEST_NAME, Package, encode_manifest
+from whisper_xeon.package import Package
 
 MEDIUM = ("-e", "model=medium")
 SERVICE = "/opt/whisper-xeon"
@@ -224,7 +224,7 @@ def test_a_release_for_another_processor_is_refused_before_anything_changes(smal
     package = variant(small_package, tmp_path, {})
     lacking = next(flag for flag in RARE_FLAGS if flag not in cpu_flags())
     variants = [{**each, "cpu_flags": [*each["cpu_flags"], lacking]} for each in package.manifest["variants"]]
-    package.path(MANIFEST_NAME).write_bytes(encode_manifest({**package.manifest, "variants": variants}))
+    rewrite(package.directory, lambda manifest: manifest.update(variants=variants))
     with unharmed(small):
         play = deploy(artifact_dir=tmp_path, check=False)
     assert_failed(play, f"{small.name}: the processor lacks {lacking}")

@@ -13,11 +13,10 @@ import uuid
 
 import pytest
 
-from packages import variant
+from packages import rewrite, variant
 from playbook import ROOT
 from whisper_store.client import s3_client
 from whisper_store.store import Store
-from whisper_xeon.package import MANIFEST_NAME, encode_manifest
 
 MEDIUM = ("-e", "model=medium")
 
@@ -120,8 +119,7 @@ def test_an_altered_file_keeps_the_old_deployment_and_is_named(small, deploy, me
 
 def test_a_candidate_that_hears_other_words_is_never_switched_to(small, deploy, medium_package, tmp_path):
     wrong = variant(medium_package, tmp_path, {})
-    manifest = {**wrong.manifest, "selftest": {**wrong.manifest["selftest"], "text": "quite other words"}}
-    (wrong.directory / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
+    rewrite(wrong.directory, lambda manifest: manifest["selftest"].update(text="quite other words"))
     before = small.main_pid()
     play = deploy(*MEDIUM, artifact_dir=tmp_path, check=False)
     assert play.returncode != 0

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 
 import pytest
 
+from packages import rewrite
 from whisper_xeon.package import (
     MANIFEST_NAME,
     MODEL_CONFIGS,
@@ -25,14 +25,6 @@ from whisper_xeon.package import (
 def folder(small_package, tmp_path):
     """A copy of the small package that a test may spoil."""
     return shutil.copytree(small_package.directory, tmp_path / small_package.name)
-
-
-def rewrite(folder, change):
-    """Apply `change` to the manifest and seal it again, as someone who builds packages could."""
-    path = folder / MANIFEST_NAME
-    manifest = json.loads(path.read_bytes())
-    change(manifest)
-    path.write_bytes(encode_manifest(manifest))
 
 
 def test_a_built_package_verifies(small_package):

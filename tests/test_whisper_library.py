@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import whisper_xeon
+from packages import rewrite
 from recordings import RECORDINGS, samples
 from whisper_xeon import LibraryLoadError, ModelInitError, WhisperLibraryAdapter, WhisperLibraryError
 from whisper_xeon.audio.decode import SAMPLE_RATE, AudioError
@@ -25,7 +26,7 @@ from whisper_xeon.engine import UnsupportedOptionError
 from whisper_xeon.engine.cores import available_cores
 from whisper_xeon.engine.variant import choose_variant, cpu_flags
 from whisper_xeon.languages import LANGUAGES
-from whisper_xeon.package import MANIFEST_NAME, Package, encode_manifest
+from whisper_xeon.package import Package
 from whisper_xeon.selftest import same_words
 from whisper_xeon.transcript import DecodeOptions, Transcript
 
@@ -75,13 +76,6 @@ def whisper_cli(package: Package, name: str, *arguments: str) -> str:
     environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "LD_LIBRARY_PATH": str(folder)}
     output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=300).stdout
     return " ".join(line.partition("]")[2].strip() for line in output.splitlines() if line)
-
-
-def rewrite(folder: Path, change) -> None:
-    """Apply `change` to the manifest and seal it again, as a builder with a bug would."""
-    manifest = json.loads((folder / MANIFEST_NAME).read_bytes())
-    change(manifest)
-    (folder / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
 
 
 def load_elsewhere(folder: Path) -> str:

@@ -1,0 +1,65 @@
+"""Two clones on one machine: a demo belongs to the one that made it, until that is gone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+
+from playbook import ROOT, Play, run_playbook
+
+PROJECT = "test-demo-owner"
+VOLUME = "whisper-xeon-test-demo-owner"
+
+
+def docker(*arguments: str) -> str:
+    return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture
+def leave():
+    """Leave a demo's volume behind, as the clone in a folder would."""
+
+    def remove() -> None:
+        subprocess.run(["docker", "volume", "rm", "--force", VOLUME], check=True, capture_output=True)
+
+    def leave(clone) -> None:
+        remove()
+        labels = {"io.whisper-xeon.project": PROJECT, "io.whisper-xeon.clone": str(clone)}
+        docker("volume", "create", *(f"--label={name}={value}" for name, value in labels.items()), VOLUME)
+
+    yield leave
+    remove()
+
+
+def look(state_dir) -> Play:
+    variables = {"demo_project": PROJECT, "demo_state_dir": str(state_dir)}
+    arguments = ["--extra-vars", json.dumps(variables)]
+    return run_playbook("playbooks/demo_owner.yml", *arguments, inventory=ROOT / "inventory" / "demo", check=False)
+
+
+def volumes() -> str:
+    return docker("volume", "ls", "--quiet", "--filter", f"label=io.whisper-xeon.project={PROJECT}").strip()
+
+
+def test_the_demo_of_a_clone_that_is_there_is_left_alone(leave, tmp_path):
+    leave(tmp_path)
+    found = look(tmp_path / "state")
+    assert found.returncode == 2
+    assert f"The demo of {tmp_path} is on this machine: run `make clean` there first" in found.said
+    assert volumes() == VOLUME
+
+
+def test_what_a_clone_that_is_gone_left_is_removed(leave, tmp_path):
+    (tmp_path / "minio.yml").write_text("{}")  # this clone has a demo's credentials, but not that one's
+    leave(tmp_path / "gone")
+    assert look(tmp_path).returncode == 0
+    assert volumes() == ""
+
+
+def test_the_own_demo_stays(leave, tmp_path):
+    (tmp_path / "minio.yml").write_text("{}")
+    leave(ROOT)
+    assert look(tmp_path).changed == 0
+    assert volumes() == VOLUME
