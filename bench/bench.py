@@ -160,6 +160,9 @@ def library(results: Results, model: str, places: Places, scale: Scale) -> None:
         clip = Package.find(places.ours, model).selftest_audio
         run = [rivals.python(), HERE / "faster_whisper_run.py", "rounds", places.faster_whisper, clip]
         commands["faster-whisper"] = [*run, "--threads", THREADS]
+        if places.vnni and model == "small":
+            # Intel's library for matrix products, which CTranslate2 calls, then leaves AMX alone.
+            commands["faster-whisper, VNNI"] = ["env", "MKL_ENABLE_INSTRUCTIONS=AVX512_E1", *commands["faster-whisper"]]
     with contextlib.ExitStack() as stack:
         programs = {name: stack.enter_context(OnDemand(*command)) for name, command in commands.items()}
         for _, name in turns(list(programs), scale.rounds, once):
@@ -213,8 +216,8 @@ def requests(results: Results, model: str, places: Places, scale: Scale) -> None
 def clips_a_minute(process: HttpProcess, clip: bytes, clients: int, seconds: float) -> float:
     """Let so many clients send one clip after the other; return the rate between the first answer and the last.
 
-    It goes on until `seconds` have passed and there are four answers. What is still being answered then is dropped:
-    the caller ends the process.
+    It goes on until `seconds` have passed and there are four answers. What is still being answered then is dropped
+    with the process.
     """
     moments: list[float] = []
     enough = threading.Event()
@@ -234,6 +237,7 @@ def clips_a_minute(process: HttpProcess, clip: bytes, clients: int, seconds: flo
             raise SystemExit("bench: the contestant answers no client any more")
         time.sleep(0.05)
     enough.set()
+    process.kill()
     found = sorted(moments)
     return 60 * (len(found) - 1) / (found[-1] - found[0])
 
@@ -254,6 +258,7 @@ def behind(results: Results, model: str, places: Places, scale: Scale) -> None:
             begun = time.perf_counter()
             process.text(short)
             results.add(f"{model}: behind", name, time.perf_counter() - begun)
+            process.kill()
 
 
 def quietly(process: HttpProcess, audio: bytes) -> None:

@@ -55,8 +55,12 @@ class HttpProcess:
         try:
             self._process.wait(60)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self.kill()
+
+    def kill(self) -> None:
+        """End it now, whatever it is doing: a server that is asked to end answers first what waits."""
+        self._process.kill()
+        self._process.wait()
 
     def wait_ready(self) -> None:
         """Wait until a request would be served."""
