@@ -18,16 +18,18 @@ class Results:
     def __init__(self, path: Path):
         self._path = path
         self.sections: dict[str, dict[str, Any]] = {}
+        # Now: what a run writes lies among the files that it is described by.
+        commit = ["git", "describe", "--always", "--dirty", "--abbrev=8"]
+        described = subprocess.run(commit, cwd=packages.ROOT, capture_output=True, text=True, check=False)
+        self._commit = described.stdout.strip()
         if path.exists():
             self.sections = json.loads(path.read_text(encoding="utf-8"))
 
     def begin(self, section: str) -> None:
         """Start a section anew."""
-        commit = ["git", "describe", "--always", "--dirty", "--abbrev=8"]
-        described = subprocess.run(commit, cwd=packages.ROOT, capture_output=True, text=True, check=False)
         self._section = self.sections[section] = {
             "origin": origin(),
-            "commit": described.stdout.strip(),
+            "commit": self._commit,
             "notes": {},
             "texts": {},
             "figures": {},

@@ -52,14 +52,14 @@ def test_the_demo_of_a_clone_that_is_there_is_left_alone(leave, tmp_path):
 
 
 def test_what_a_clone_that_is_gone_left_is_removed(leave, tmp_path):
-    (tmp_path / "minio.yml").write_text("{}")  # this clone has a demo's credentials, but not that one's
     leave(tmp_path / "gone")
-    assert look(tmp_path).returncode == 0
+    assert look(tmp_path / "state").returncode == 0
     assert volumes() == ""
 
 
-def test_the_own_demo_stays(leave, tmp_path):
-    (tmp_path / "minio.yml").write_text("{}")
-    leave(ROOT)
+@pytest.mark.parametrize("clone", [ROOT, ROOT / "moved from here"])
+def test_the_own_demo_stays(leave, tmp_path, clone):
+    (tmp_path / "minio.yml").write_text("{}")  # a clone that moves takes its state along
+    leave(clone)
     assert look(tmp_path).changed == 0
     assert volumes() == VOLUME

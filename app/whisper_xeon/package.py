@@ -178,7 +178,7 @@ def _check_fields(manifest: dict[str, Any], source: str) -> None:
             or not all(isinstance(flag, str) for flag in variant["cpu_flags"])
         ):
             raise PackageError(f"{source} lists an invalid variant {variant!r}: fetch or build the package again")
-    patches = manifest["whisper_cpp"].get("patches")
+    patches = manifest["whisper_cpp"].get("patches", [])  # the first packages had none and do not say so
     if not isinstance(patches, list) or not all(
         isinstance(patch, dict) and isinstance(patch.get("name"), str) for patch in patches
     ):
@@ -244,7 +244,7 @@ class Package:
     @property
     def patches(self) -> tuple[str, ...]:
         """Names of the changes with which its whisper.cpp was built, for example `0007-encode-once`."""
-        return tuple(patch["name"] for patch in self.manifest["whisper_cpp"]["patches"])
+        return tuple(patch["name"] for patch in self.manifest["whisper_cpp"].get("patches", ()))
 
     @property
     def model_file(self) -> Path:

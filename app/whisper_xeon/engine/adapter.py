@@ -27,7 +27,7 @@ from whisper_xeon.transcript import DecodeOptions, Transcript
 
 # With these of docker/builder/patches a state that was used is as good as a new one.
 _REUSE_PATCHES = frozenset({"0007-encode-once", "0015-no-speech", "0016-reuse"})
-# A spectrogram takes 32 kB a second.
+# A spectrogram takes 32 to 51 kB a second, what word timestamps want to know 64 kB more.
 _REUSE_SECONDS = 120
 
 
