@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 
 import pytest
@@ -43,7 +44,10 @@ def test_check_mode_of_a_running_server_changes_nothing(minio):
 
 def test_check_mode_passes_where_nothing_is_yet(minio):
     absent = "whisper-xeon-test-absent"
-    result = minio.play(PLAYBOOK, "--check", "-e", f"minio_container_name={absent} minio_network={absent}")
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        free = {"minio_port": one.getsockname()[1], "minio_console_port": other.getsockname()[1]}
+    names = {"minio_container_name": absent, "minio_network": absent}
+    result = minio.play(PLAYBOOK, "--check", "-e", json.dumps({**names, **free}))
     assert "failed=0" in result.output
     assert absent not in docker("ps", "--all", "--format", "{{.Names}}")
     assert absent not in docker("network", "ls", "--format", "{{.Name}}")
@@ -107,19 +111,47 @@ def test_container_without_its_password_file_never_falls_back_to_a_default(conta
 
 
 @pytest.mark.parametrize(
-    "variables",
+    ("variables", "problem"),
     [
-        {"minio_root_user": "minioadmin"},
-        {"minio_root_password": "minioadmin"},
-        {"minio_root_password": "short"},
-        {"whisper_store_secret_key": "short"},
+        ({"minio_root_user": "minioadmin"}, "minio_root_user is MinIO's own default"),
+        ({"minio_root_password": "minioadmin"}, "minio_root_password needs at least 12 characters"),
+        ({"minio_root_user": "test-root-user", "minio_root_password": "test-root-user"}, "is the same as"),
+        (
+            {"whisper_store_secret_key": "short"},
+            "whisper_store_secret_key (minio_publisher_secret_key of the role) needs at least 12 characters",
+        ),
+        (
+            {"whisper_store_reader_access_key": "test-publisher"},
+            "whisper_store_reader_access_key (minio_reader_access_key of the role) is the name of another account",
+        ),
     ],
-    ids=lambda variables: " ".join(f"{name}={value}" for name, value in variables.items()),
+    ids=["default", "short", "same", "account", "name taken"],
 )
-def test_guessable_credentials_are_refused(minio, variables):
+def test_of_the_credentials_what_is_refused_is_told_and_nothing_else(minio, variables, problem):
     result = minio.play(PLAYBOOK, "-e", json.dumps(variables), check=False)
     assert result.returncode != 0
-    assert "at least 12" in result.said
+    assert problem in result.said
+    report = result.output.partition("fatal: ")[2].partition("msg: ")[2].partition("Set that in the inventory")[0]
+    assert [line for line in report.splitlines()[1:-1] if problem not in line] == []
+
+
+@pytest.fixture
+def taken_port():
+    """A port on which this process listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.parametrize("mode", [[], ["--check"]], ids=["run", "check mode"])
+def test_a_port_that_somebody_else_has_is_told_before_anything_is_made(minio, taken_port, mode):
+    absent = "whisper-xeon-test-absent"
+    variables = {"minio_container_name": absent, "minio_network": absent, "minio_console_port": taken_port}
+    result = minio.play(PLAYBOOK, *mode, "-e", json.dumps(variables), check=False)
+    assert result.returncode != 0
+    for name, port in (("minio_port", PORT), ("minio_console_port", taken_port)):
+        assert f"{name} {port} is taken on 127.0.0.1, not by container {absent}" in result.said
+    for kind in ("container", "volume", "network"):
+        assert absent not in docker(kind, "ls", *(["--all"] if kind == "container" else []))
 
 
 def test_existing_store_is_only_checked(minio):
