@@ -76,7 +76,7 @@ def test_missing_credentials_are_all_told_before_the_build(tmp_path, mode):
     result = publishing_run(tmp_path, *mode, whisper_store_endpoint="http://127.0.0.1:9")
     assert result.returncode != 0
     assert "whisper_store_access_key, whisper_store_secret_key without a value" in result.said
-    assert "artifact_build :" not in result.said
+    assert "Choose the base image" not in result.said
 
 
 def test_unusable_store_is_told_before_the_build(tmp_path):
@@ -84,7 +84,7 @@ def test_unusable_store_is_told_before_the_build(tmp_path):
     result = publishing_run(tmp_path, whisper_store_endpoint="http://127.0.0.1:9", **store)
     assert result.returncode != 0
     assert "http://127.0.0.1:9 does not answer" in result.said
-    assert "artifact_build :" not in result.said
+    assert "Choose the base image" not in result.said
 
 
 def test_second_run_changes_nothing(build):
@@ -373,9 +373,51 @@ def test_build_sh_names_a_missing_tool(session_build, tmp_path):
 
 
 def test_unknown_patch_is_named_with_those_that_there_are(build):
-    result = build.run(check=False, artifact_build_patches=["0001-gemm", "0009-magic"])
+    result = build.run(check=False, whisper_patches=["0001-gemm", "0009-magic"])
     assert result.returncode != 0
-    assert "artifact_build_patches names 0009-magic, docker/builder/patches has 0001-gemm," in result.said
+    assert "whisper_patches (artifact_build_patches of the role) names 0009-magic;" in result.said
+    assert "docker/builder/patches has 0001-gemm," in result.said
+
+
+@pytest.mark.parametrize(
+    ("argument", "reason"),
+    [
+        (
+            "whisper_patches=0001-gemm",
+            'whisper_patches (artifact_build_patches of the role) is "0001-gemm", which is no list: on the command '
+            """line one is written -e '{"whisper_patches": ["0001-gemm"]}'""",
+        ),
+        (
+            "artifact_build_models=small,medium",
+            'artifact_build_models is "small,medium", which is no list: on the command line one is written '
+            """-e '{"artifact_build_models": ["small", "medium"]}'""",
+        ),
+        (
+            '{"artifact_build_models": []}',
+            "artifact_build_models is an empty list, of which nothing can be built: name a model, on the command line "
+            """-e '{"artifact_build_models": ["small"]}'""",
+        ),
+        (
+            "whisper_blas=mkl",
+            'whisper_blas (artifact_build_blas of the role) is "mkl": choose one of none, openblas',
+        ),
+    ],
+    ids=["patches", "models", "no models", "BLAS"],
+)
+def test_a_value_that_cannot_be_built_is_told_in_one_sentence(argument, reason):
+    result = run_playbook("build.yml", "--skip-tags", "publish", "-e", argument, check=False)
+    assert result.returncode != 0
+    assert reason in result.said
+    assert "Choose the base image" not in result.said
+
+
+def test_apt_reads_the_setting_for_a_ca_bundle(build):
+    # The disk is too small only after the context was staged.
+    authorities = "/etc/ssl/certs/ca-certificates.crt"
+    build.run(check=False, artifact_build_ca_bundle=authorities, __artifact_build_docker_bytes=10**18)
+    command = ["apt-config", "--config-file", build.context / "apt/apt.conf.d/90ca-bundle", "shell", "file"]
+    shown = subprocess.run([*command, "Acquire::https::CAInfo"], capture_output=True, text=True)
+    assert (shown.stdout, shown.stderr) == ("file='/etc/apt/ca-bundle.crt'\n", "")
 
 
 def test_build_sh_names_a_patch_that_does_not_fit(session_build, tmp_path):

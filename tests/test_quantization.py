@@ -103,7 +103,8 @@ def test_eight_bits_hear_what_sixteen_hear(heard):
 def test_an_unknown_quantization_is_refused_with_the_known_ones(tmp_path):
     result = run_build(tmp_path, check=False, whisper_quantization="q3_k")
     assert result.returncode != 0
-    assert f"must be one of: {', '.join(QUANTIZATIONS)}, got: q3_k" in result.said
+    assert 'whisper_quantization (artifact_build_quantization of the role) is "q3_k"' in result.said
+    assert f"choose one of {', '.join(QUANTIZATIONS)}" in result.said
 
 
 def test_weights_that_are_quantized_already_are_not_passed_off_as_f16(folder, small_package, tmp_path):
