@@ -218,13 +218,27 @@ def test_clip_of_another_format_is_named_with_the_remedy(build, tmp_path):
     assert "the self-test clip of small has 8000 Hz, 1 channel(s), 16 bits" in result.said
 
 
+def builder_reasons(play: Play) -> list[str]:
+    """Return the lines of the report of a builder that failed; what Docker says besides stands nowhere."""
+    report = [line.strip() for line in play.output.partition("fatal: ")[2].splitlines()]
+    reasons = report[report.index("The builder failed:") + 1 : report.index("(-v shows all of its output)")]
+    assert 0 < len(reasons) < 4, play.output
+    return reasons
+
+
 def test_file_that_is_no_model_stops_the_build(build, tmp_path):
     noise = tmp_path / "model.bin"
     noise.write_bytes(b"not a model" * 1000)
     wrong = override("small", path=str(noise))
     result = build.run(check=False, artifact_build_models=["small"], artifact_build_model_overrides={"small": wrong})
     assert result.returncode != 0
-    assert "bad magic" in result.output
+    assert "(bad magic)" in builder_reasons(result)[0]
+
+
+def test_a_patch_that_needs_another_is_the_first_that_the_report_names(build):
+    result = build.run(check=False, whisper_patches=["0002-attn"])
+    assert result.returncode != 0
+    assert builder_reasons(result)[0].startswith("build.sh: 0002-attn.patch does not fit this whisper.cpp")
 
 
 def test_unknown_model_is_refused_with_the_known_ones(build):
