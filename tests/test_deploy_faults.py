@@ -320,7 +320,11 @@ def test_of_two_deploys_at_once_the_second_is_refused_by_name_or_waits(hosts, sm
 def test_every_problem_of_every_host_is_in_one_report(both, artifacts_dir, tmp_path):
     inventory = tmp_path / "unfit.json"
     unfit = {
-        both.small.name: {"whisper_service_port": 8123},
+        both.small.name: {
+            "whisper_service_port": 8123,
+            "whisper_service_settings": {"WHISPER_QUEUE": "long", "WHISPER_LANGAUGE": "de"},
+            "whisper_service_memory_max": "1M",
+        },
         both.medium.name: {"whisper_service_port": 22, "whisper_service_root": "/mnt/little"},
     }
     inventory.write_text(json.dumps({"all": {"hosts": unfit}}), encoding="utf-8")
@@ -332,11 +336,16 @@ def test_every_problem_of_every_host_is_in_one_report(both, artifacts_dir, tmp_p
     finally:
         both.small.run("systemctl", "stop", "other.service")
         both.medium.run("umount", "/mnt/little")
-    assert_failed(
-        play,
-        "Nothing was changed on any host",
+    assert_failed(play, "Nothing was changed on any host")
+    report = [line.strip() for line in play.output.partition("fatal: ")[2].splitlines()]
+    for problem in (
+        f"{both.small.name}: whisper_service_settings: WHISPER_QUEUE='long' is not allowed",
+        f"{both.small.name}: whisper_service_settings: WHISPER_LANGAUGE is not a setting",
+        f"{both.small.name}: whisper_service_memory_max is 1M, and the weights alone take 8 MB",
         f"{both.small.name}: port 8123 is taken by python3",
         f"{both.medium.name}: the disk of /mnt/little has 9 MB free",
         f"{both.medium.name}: port 22 is taken by ",
-    )
+    ):
+        assert len([line for line in report if line.startswith(problem)]) == 1, play.output
+    assert "\\n" not in play.output
     assert play.output.count("fatal: ") == 1

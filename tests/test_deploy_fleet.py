@@ -95,11 +95,23 @@ def test_a_batch_that_loses_a_host_is_the_last(small, deploy, hosts, tmp_path, v
 
 
 def test_a_package_of_another_model_is_a_line_of_the_report(both, artifacts_dir):
-    play = both.deploy_copy(artifacts_dir / "whisper_small_xeon", check=False)
+    play = both.deploy_copy(artifacts_dir / "whisper_small_xeon", "-e", "whisper_service_port=99999", check=False)
     assert play.returncode != 0
     assert "Nothing was changed on any host" in play.said
     assert f"{both.medium.name}: " in play.said
     assert "this host gets 'medium'" in play.said
+    for host in (both.small, both.medium):
+        assert f"{host.name}: whisper_service_port is 99999: set a number from 1 to 65535" in play.said
+
+
+def test_a_host_whose_variables_are_refused_is_a_line_of_the_report(both, artifacts_dir, tmp_path):
+    inventory = tmp_path / "refused.json"
+    refused = {both.medium.name: {"whisper_service_port": "http"}}
+    inventory.write_text(json.dumps({"all": {"hosts": refused}}), encoding="utf-8")
+    play = both.deploy_copy(artifacts_dir, "-i", str(inventory), check=False)
+    assert play.returncode != 0
+    assert "Nothing was changed on any host" in play.said
+    assert f"{both.medium.name}: its variables are refused, see above" in play.said
 
 
 def test_a_misspelt_setting_is_a_line_of_the_report(both, artifacts_dir):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from role_module import load_module
 
 host_check = load_module("whisper_host_check")
@@ -40,6 +42,25 @@ def test_too_little_room_names_both_figures():
     assert host_check.space_problems("the memory", 400, 500) == [
         "the memory has 400 MB free, 500 MB are needed: make room"
     ]
+
+
+@pytest.mark.parametrize("port", [-1, 0, 65536, 99999])
+def test_a_number_that_is_no_port_is_refused_with_the_range(port):
+    assert host_check.port_problems("", port, "none.socket") == [
+        f"whisper_service_port is {port}: set a number from 1 to 65535"
+    ]
+
+
+@pytest.mark.parametrize("limit", ["1M", "568.9M", "595000000", "0.5G", "0%"])
+def test_a_limit_below_the_weights_is_refused_with_what_one_engine_needs(limit):
+    (problem,) = host_check.limit_problems(limit, 597_000_000, 1050)
+    assert problem.startswith(f"whisper_service_memory_max is {limit}, and the weights alone take 597 MB")
+    assert "at least 1050M" in problem
+
+
+@pytest.mark.parametrize("limit", ["", "infinity", "597000000", "570M", "4G", "1T", "100%", "1G 500M", "much"])
+def test_a_limit_with_room_for_the_weights_and_one_that_systemd_has_to_judge_pass(limit):
+    assert host_check.limit_problems(limit, 597_000_000, 1050) == []
 
 
 def test_free_space_is_that_of_the_nearest_folder_that_exists(tmp_path):

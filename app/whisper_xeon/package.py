@@ -64,11 +64,16 @@ def model_config(name: str) -> dict[str, Any]:
         raise PackageError(f"unknown model {name!r}: choose one of {', '.join(MODEL_CONFIGS)}") from None
 
 
+def weights_bytes(manifest: dict[str, Any]) -> int:
+    """Return the size of the model file that a manifest names."""
+    (size,) = (entry["size"] for entry in manifest["files"] if entry["path"] == manifest["model"]["file"])
+    return size
+
+
 def memory_mb(manifest: dict[str, Any]) -> int:
     """Return what a host with one engine needs for the package of a manifest: more where its weights are bigger."""
     config = model_config(manifest["model"]["name"])
-    (size,) = (entry["size"] for entry in manifest["files"] if entry["path"] == manifest["model"]["file"])
-    return config["ram_mb"] + max(0, size // 1_000_000 - config["size_mb"])
+    return config["ram_mb"] + max(0, weights_bytes(manifest) // 1_000_000 - config["size_mb"])
 
 
 def file_digest(path: os.PathLike | str) -> str:

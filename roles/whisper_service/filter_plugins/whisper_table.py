@@ -35,11 +35,12 @@ def fleet_table(results: dict[str, dict[str, Any]]) -> str:
     )
 
 
-def fleet_problems(results: dict[str, dict[str, Any]]) -> list[str]:
-    """Return `host: problem` for host -> result of module `whisper_host_check`."""
+def fleet_problems(results: dict[str, tuple[dict[str, Any], ...]]) -> list[str]:
+    """Return `host: problem` for host -> results of modules `whisper_deployment_plan` and `whisper_host_check`."""
     return [
         f"{host}: {problem}"
-        for host, result in results.items()
+        for host, several in results.items()
+        for result in several
         for problem in (result["problems"] if "problems" in result else [_why(result)])
     ]
 

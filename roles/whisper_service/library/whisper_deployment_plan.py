@@ -23,6 +23,7 @@ from whisper_xeon.package import (
     PackageError,
     memory_mb,
     model_config,
+    weights_bytes,
 )
 from whisper_xeon.settings import settings_problems
 
@@ -41,12 +42,14 @@ options:
 """
 
 RETURN = r"""
+problems: {description: "One sentence each, with what to do; empty when it can be deployed", type: list}
 digest: {description: Name of the deployment, type: str}
 record: {description: "Text of deployment.json: model, release, every file with its digest", type: str}
 bundle: {description: "Base64 of a tar.gz with every file that is not fetched from a store or folder", type: str}
 sources: {description: "Path in the deployment -> file on the control node, for the files of the package", type: dict}
 release_id: {type: str}
 package: {description: Folder name of the package, type: str}
+weights_bytes: {description: Size of the model file, type: int}
 ram_mb: {description: Memory of one engine with the package's weights, type: int}
 minimum: {description: "glibc and glibcxx that the libraries need", type: dict}
 variants: {description: CPU variants with the flags each needs, type: list}
@@ -138,9 +141,26 @@ def plan(
         "sources": sources,
         "release_id": manifest["release_id"],
         "package": manifest["package"],
+        "weights_bytes": weights_bytes(manifest),
         "ram_mb": memory_mb(manifest),
         "minimum": manifest["minimum"],
         "variants": manifest["variants"],
+    }
+
+
+def without_package(model: str) -> dict:
+    """Return the module's result where there is no package to deploy: a host can still be looked at."""
+    return {
+        "digest": "",
+        "record": "",
+        "bundle": "",
+        "sources": {},
+        "release_id": "",
+        "package": model_config(model)["dir"],
+        "weights_bytes": 0,
+        "ram_mb": 0,
+        "minimum": {},
+        "variants": [],
     }
 
 
@@ -163,16 +183,16 @@ def main() -> None:
         supports_check_mode=True,
     )
     settings = module.params.pop("settings")
-    problems = settings_problems({name: str(value) for name, value in settings.items()})
-    if problems:
-        module.fail_json(msg=f"whisper_service_settings: {'; '.join(problems)}")
+    named = {name: str(value) for name, value in settings.items()}
+    problems = [f"whisper_service_settings: {problem}" for problem in settings_problems(named)]
+    result = without_package(module.params["model"])
     try:
         result = plan(**module.params)
     except PackageError as error:
-        module.fail_json(msg=str(error))
+        problems.append(str(error))
     except OSError as error:
-        module.fail_json(msg=f"{error.filename} cannot be read: {error.strerror}")
-    module.exit_json(changed=False, **result)
+        problems.append(f"{error.filename} cannot be read: {error.strerror}")
+    module.exit_json(changed=False, problems=problems, **result)
 
 
 if __name__ == "__main__":

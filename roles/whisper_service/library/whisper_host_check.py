@@ -28,10 +28,15 @@ short_description: Tell whether a host can take a deployment
 options:
   root: {type: path, required: true, description: Folder of the service; it need not exist.}
   digest: {type: str, required: true, description: Name of the deployment.}
-  record: {type: str, required: true, description: Text of its deployment.json; files that are there need no more room.}
+  record:
+    type: str
+    required: true
+    description: Text of its deployment.json; files that are there need no more room. Empty where no package is known.
   variants: {type: list, elements: dict, required: true, description: CPU variants of the package with their cpu_flags.}
   minimum: {type: dict, required: true, description: glibc and glibcxx that the package needs.}
   memory_mb: {type: int, required: true, description: Memory of the model with one engine.}
+  weights_bytes: {type: int, required: true, description: Size of the model file.}
+  memory_max: {type: str, default: "", description: The unit's MemoryMax; empty means none.}
   packages: {type: list, elements: str, default: [], description: Debian packages to look for.}
   address: {type: str, default: "", description: "Address to listen on, IPv6 in brackets; empty means all."}
   port: {type: int, required: true, description: Port to listen on.}
@@ -76,8 +81,12 @@ def disk_free_mb(folder: Path) -> int:
 
 def memory_available_mb() -> int:
     """Return what new processes can take without swapping."""
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text("ascii"), re.MULTILINE)
-    return int(found.group(1)) >> 10 if found else 0
+    return _meminfo_kb("MemAvailable") >> 10
+
+
+def _meminfo_kb(name: str) -> int:
+    found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/meminfo").read_text("ascii"), re.MULTILINE)
+    return int(found.group(1)) if found else 0
 
 
 def packages_missing(packages: list[str]) -> list[str]:
@@ -160,8 +169,44 @@ def memory_problems(root: Path, digest: str, memory_mb: int) -> list[str]:
     return space_problems("the memory", memory_available_mb(), memory_mb * models)
 
 
+def memory_limit(memory_max: str) -> int | None:
+    """Return what a MemoryMax of systemd allows, in bytes; None where there is no limit or systemd has to judge it."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGTPE%]?)", memory_max)
+    if not found:
+        return None
+    number, unit = float(found.group(1)), found.group(2)
+    if unit == "%":
+        return int(number / 100 * _meminfo_kb("MemTotal") * 1024)
+    return int(number * 1024 ** " KMGTPE".index(unit or " "))
+
+
+def limit_problems(memory_max: str, weights_bytes: int, memory_mb: int) -> list[str]:
+    """Return the problem of a limit of memory in which not even the weights have room, if it is one."""
+    limit = memory_limit(memory_max)
+    if limit is None or limit >= weights_bytes:
+        return []
+    return [
+        f"whisper_service_memory_max is {memory_max}, and the weights alone take {weights_bytes / 1e6:.0f} MB: set at "
+        f"least {memory_mb}M, which is what one engine with ten minutes of audio needs"
+    ]
+
+
+def package_problems(root: Path, wanted: dict, packages_mb: int) -> list[str]:
+    """Return what keeps this machine from running the package; `wanted` has the module's options."""
+    return [
+        *processor_problems(cpu_flags(), wanted["variants"]),
+        *library_problems("glibc", os.confstr("CS_GNU_LIBC_VERSION").split()[-1], wanted["minimum"]["glibc"]),
+        *library_problems("GLIBCXX of libstdc++", glibcxx_version(), wanted["minimum"]["glibcxx"]),
+        *disk_problems(root, json.loads(wanted["record"]), packages_mb),
+        *memory_problems(root, wanted["digest"], wanted["memory_mb"]),
+        *limit_problems(wanted["memory_max"], wanted["weights_bytes"], wanted["memory_mb"]),
+    ]
+
+
 def port_problems(address: str, port: int, socket_unit: str) -> list[str]:
-    """Return the problem of a port on which somebody other than the service's own socket listens."""
+    """Return the problem of a port that is none, or on which somebody other than the service's own socket listens."""
+    if not 1 <= port <= 65535:
+        return [f"whisper_service_port is {port}: set a number from 1 to 65535"]
     try:
         with _stream_socket(address) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -249,6 +294,8 @@ def main() -> None:
             "variants": {"type": "list", "elements": "dict", "required": True},
             "minimum": {"type": "dict", "required": True},
             "memory_mb": {"type": "int", "required": True},
+            "weights_bytes": {"type": "int", "required": True},
+            "memory_max": {"type": "str", "default": ""},
             "packages": {"type": "list", "elements": "str", "default": []},
             "address": {"type": "str", "default": ""},
             "port": {"type": "int", "required": True},
@@ -265,14 +312,11 @@ def main() -> None:
     missing = packages_missing(wanted["packages"]) if shutil.which("dpkg-query") else []
     if not problems:
         problems = [
-            *processor_problems(cpu_flags(), wanted["variants"]),
-            *library_problems("glibc", os.confstr("CS_GNU_LIBC_VERSION").split()[-1], wanted["minimum"]["glibc"]),
-            *library_problems("GLIBCXX of libstdc++", glibcxx_version(), wanted["minimum"]["glibcxx"]),
-            *disk_problems(root, json.loads(wanted["record"]), PACKAGES_MB if missing else 0),
-            *memory_problems(root, wanted["digest"], wanted["memory_mb"]),
+            *(package_problems(root, wanted, PACKAGES_MB if missing else 0) if wanted["record"] else ()),
             *port_problems(wanted["address"], wanted["port"], wanted["socket_unit"]),
         ]
-        if wanted["store_url"] and not (root / "deployments" / wanted["digest"]).is_dir():
+        there = wanted["digest"] and (root / "deployments" / wanted["digest"]).is_dir()
+        if wanted["store_url"] and not there:
             problems += store_problems(wanted["store_url"], wanted["store_sha256"])
     module.exit_json(changed=False, problems=problems, packages_missing=missing)
 
