@@ -349,3 +349,17 @@ def test_every_problem_of_every_host_is_in_one_report(both, artifacts_dir, tmp_p
         assert len([line for line in report if line.startswith(problem)]) == 1, play.output
     assert "\\n" not in play.output
     assert play.output.count("fatal: ") == 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [
+        ("memory_max=8M", "was it out of memory (whisper_service_memory_max is 8M)"),
+        ("cpu_affinity=4000", "CPUAFFINITY is whisper_service_cpu_affinity (4000)"),
+    ],
+    ids=["memory", "processors"],
+)
+def test_a_candidate_that_ends_without_a_word_is_told_with_its_limit(small, deploy, limit, reason):
+    with unharmed(small):
+        play = deploy("-e", f"whisper_service_{limit}", check=False)
+    assert_failed(play, "keeps what it serves", reason)
