@@ -50,7 +50,7 @@ class Places:
 
     ours: Path  # folder with whisper_<model>_xeon/, patched
     best: str  # name of the CPU variant that this processor takes
-    vnni: str | None = None  # of the best of those that know VNNI and no AMX, where it is another
+    vnni: str | None = None  # of the one for VNNI alone, where that is another
     upstream: Path | None = None  # the same without patches
     server: Path | None = None  # whisper-server with the upstream libraries
     faster_whisper: Path | None = None
@@ -128,14 +128,14 @@ class OnDemand:
         return json.loads(line)
 
 
-def turns(contestants: list[str], rounds: int, once: Collection[str] = ()) -> Iterator[tuple[int, str]]:
-    """Yield (round, contestant), the order turned round in every other round; those of `once` in the first only."""
+def turns(contestants: list[str], rounds: int, once: Collection[str] = ()) -> Iterator[str]:
+    """Yield each contestant once a round, those of `once` in the first only; every other round goes backwards."""
     for number in range(rounds):
         for name in contestants if number % 2 == 0 else reversed(contestants):
             if number and name in once:
                 continue
             print(f"  round {number + 1} of {rounds}: {name}", file=sys.stderr, flush=True)
-            yield number, name
+            yield name
 
 
 def library(results: Results, model: str, places: Places, scale: Scale) -> None:
@@ -165,7 +165,7 @@ def library(results: Results, model: str, places: Places, scale: Scale) -> None:
             commands["faster-whisper, VNNI"] = ["env", "MKL_ENABLE_INSTRUCTIONS=AVX512_E1", *commands["faster-whisper"]]
     with contextlib.ExitStack() as stack:
         programs = {name: stack.enter_context(OnDemand(*command)) for name, command in commands.items()}
-        for _, name in turns(list(programs), scale.rounds, once):
+        for name in turns(list(programs), scale.rounds, once):
             figures = programs[name].measure()
             results.note(f"variant of {name}", figures.pop("variant"))
             for figure, value in figures.items():
@@ -192,7 +192,7 @@ def requests(results: Results, model: str, places: Places, scale: Scale) -> None
     """Start, first and later request of an 11 s clip, and clips a minute with many clients."""
     clip = Package.find(places.ours, model).selftest_audio.read_bytes()
     start = starters(model, places)
-    for _, name in turns(list(start), scale.rounds):
+    for name in turns(list(start), scale.rounds):
         begun = time.perf_counter()
         with start[name]() as process:
             process.wait_ready()
@@ -206,7 +206,7 @@ def requests(results: Results, model: str, places: Places, scale: Scale) -> None
         # A process a request has no more to show with 32 than with 8.
         left_out = (SHORTER,) if clients == min(CLIENTS) else (SHORTER, "whisper-cli")
         taking_part = [name for name in start if name not in left_out]
-        for _, name in turns(taking_part, scale.rounds):
+        for name in turns(taking_part, scale.rounds):
             with start[name]() as process:
                 process.wait_ready()
                 rate = clips_a_minute(process, clip, clients, scale.seconds)
@@ -249,7 +249,7 @@ def behind(results: Results, model: str, places: Places, scale: Scale) -> None:
     del start["whisper-cli"], start[SHORTER]
     long, short = packages.speech(scale.file_seconds), packages.speech(SHORT_SECONDS)
     # whisper-server takes minutes a round, and it can only be as long as the file takes.
-    for _, name in turns(list(start), scale.rounds, once=("whisper-server",)):
+    for name in turns(list(start), scale.rounds, once=("whisper-server",)):
         with start[name]() as process:
             process.wait_ready()
             process.text(short)
@@ -283,7 +283,7 @@ def memory(results: Results, model: str, places: Places) -> None:
             ]
         if places.faster_whisper:
             start["faster-whisper"] = lambda count=engines: [rivals.FasterWhisper(places.faster_whisper, 1, count)]
-        for _, name in turns(list(start), 1):
+        for name in turns(list(start), 1):
             with contextlib.ExitStack() as stack:
                 processes = [stack.enter_context(process) for process in start[name]()]
                 for process in processes:

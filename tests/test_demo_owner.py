@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
 
 import pytest
 
 from playbook import ROOT, Play, run_playbook
+from service_container import docker
 
 PROJECT = "test-demo-owner"
 VOLUME = "whisper-xeon-test-demo-owner"
-
-
-def docker(*arguments: str) -> str:
-    return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout
 
 
 @pytest.fixture
@@ -22,7 +18,7 @@ def leave():
     """Leave a demo's volume behind, as the clone in a folder would."""
 
     def remove() -> None:
-        subprocess.run(["docker", "volume", "rm", "--force", VOLUME], check=True, capture_output=True)
+        docker("volume", "rm", "--force", VOLUME)
 
     def leave(clone) -> None:
         remove()
@@ -40,7 +36,7 @@ def look(state_dir) -> Play:
 
 
 def volumes() -> str:
-    return docker("volume", "ls", "--quiet", "--filter", f"label=io.whisper-xeon.project={PROJECT}").strip()
+    return docker("volume", "ls", "--quiet", "--filter", f"label=io.whisper-xeon.project={PROJECT}").stdout.strip()
 
 
 def test_the_demo_of_a_clone_that_is_there_is_left_alone(leave, tmp_path):
