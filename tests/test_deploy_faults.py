@@ -184,7 +184,9 @@ def test_a_store_that_goes_in_the_middle_of_a_transfer_is_named(hosts, small, pr
     with unharmed(small):
         play = hosts.play("deploy.yml", *release.arguments, check=False)
     # Of the files on their way, which fails first is chance.
-    assert_failed(play, f"package/{release.package.name}/", f" did not arrive from {proxy.endpoint}: Connection refused")
+    assert_failed(
+        play, f"package/{release.package.name}/", f" did not arrive from {proxy.endpoint}: Connection refused"
+    )
 
 
 def test_a_transfer_that_breaks_off_once_goes_on_where_it_stopped(hosts, small, proxy, release):
