@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import re
-import subprocess
 
 import pytest
 import yaml
 
 from playbook import run_playbook
+from service_container import docker
 
 # A name under .invalid never resolves, whatever network the tests have.
 WANTED = "registry.invalid/debian:bookworm-slim"
 BOOTSTRAPPED = "whisper-xeon-test/base:bookworm"
-
-
-def docker(*arguments: str, check: bool = True) -> str:
-    return subprocess.run(["docker", *arguments], check=check, capture_output=True, text=True).stdout
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +56,11 @@ def test_making_an_image_is_announced(bootstrapped):
 
 
 def test_made_image_is_the_debian_release_asked_for(bootstrapped):
-    assert "VERSION_CODENAME=bookworm" in docker("run", "--rm", BOOTSTRAPPED, "cat", "/etc/os-release")
+    assert "VERSION_CODENAME=bookworm" in docker("run", "--rm", BOOTSTRAPPED, "cat", "/etc/os-release").stdout
 
 
 def test_made_image_carries_no_manuals(bootstrapped):
-    assert docker("run", "--rm", BOOTSTRAPPED, "find", "/usr/share/man", "/usr/share/info", "-type", "f") == ""
+    assert docker("run", "--rm", BOOTSTRAPPED, "find", "/usr/share/man", "/usr/share/info", "-type", "f").stdout == ""
 
 
 def test_made_image_is_taken_by_the_next_run(bootstrapped, choose):
@@ -84,4 +80,4 @@ def test_image_wanted_is_preferred_when_it_is_present(bootstrapped, choose, name
 
 def test_check_mode_makes_no_image(choose):
     choose(WANTED, "--check", tag="whisper-xeon-test/never:1")
-    assert docker("image", "ls", "--quiet", "whisper-xeon-test/never:1") == ""
+    assert docker("image", "ls", "--quiet", "whisper-xeon-test/never:1").stdout == ""

@@ -9,19 +9,16 @@ import subprocess
 import pytest
 
 from minio_server import CONTAINER, NETWORK, PORT
+from service_container import docker, inspect
 from whisper_store.bucket import Bucket
 
 PLAYBOOK = "playbooks/minio.yml"
 
 
-def docker(*arguments):
-    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True).stdout
-
-
 @pytest.fixture
 def container(minio):
     """What `docker inspect` says about the container."""
-    return json.loads(docker("inspect", CONTAINER))[0]
+    return inspect(CONTAINER)
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +46,8 @@ def test_check_mode_passes_where_nothing_is_yet(minio):
     names = {"minio_container_name": absent, "minio_network": absent}
     result = minio.play(PLAYBOOK, "--check", "-e", json.dumps({**names, **free}))
     assert "failed=0" in result.output
-    assert absent not in docker("ps", "--all", "--format", "{{.Names}}")
-    assert absent not in docker("network", "ls", "--format", "{{.Name}}")
+    assert absent not in docker("ps", "--all", "--format", "{{.Names}}").stdout
+    assert absent not in docker("network", "ls", "--format", "{{.Name}}").stdout
 
 
 def test_stopped_container_is_started_as_it_was(minio):
@@ -84,7 +81,7 @@ def test_server_runs_without_root_and_without_capabilities(container):
 @pytest.mark.parametrize("kind", ["container", "volume", "network"])
 def test_everything_carries_the_label(minio, kind):
     name = {"container": CONTAINER, "volume": f"{CONTAINER}-data", "network": NETWORK}[kind]
-    found = json.loads(docker(kind, "inspect", name))[0]
+    found = json.loads(docker(kind, "inspect", name).stdout)[0]
     labels = found.get("Labels") or found["Config"]["Labels"]
     assert labels["io.whisper-xeon.project"] == "test"
 
@@ -94,7 +91,7 @@ def test_docker_inspect_shows_no_secret(minio, container):
 
 
 def test_image_holds_no_secret(minio, container):
-    history = docker("history", "--no-trunc", container["Image"]) + docker("inspect", container["Image"])
+    history = docker("history", "--no-trunc", container["Image"]).stdout + docker("inspect", container["Image"]).stdout
     assert [secret for secret in minio.secrets if secret in history] == []
 
 
@@ -151,7 +148,7 @@ def test_a_port_that_somebody_else_has_is_told_before_anything_is_made(minio, ta
     for name, port in (("minio_port", PORT), ("minio_console_port", taken_port)):
         assert f"{name} {port} is taken on 127.0.0.1, not by container {absent}" in result.said
     for kind in ("container", "volume", "network"):
-        assert absent not in docker(kind, "ls", *(["--all"] if kind == "container" else []))
+        assert absent not in docker(kind, "ls", *(["--all"] if kind == "container" else [])).stdout
 
 
 def test_existing_store_is_only_checked(minio):
@@ -159,7 +156,7 @@ def test_existing_store_is_only_checked(minio):
         PLAYBOOK, "-e", "whisper_store_managed=false", "-e", "minio_container_name=whisper-xeon-test-absent"
     )
     assert result.changed == 0
-    assert "whisper-xeon-test-absent" not in docker("ps", "--all", "--format", "{{.Names}}")
+    assert "whisper-xeon-test-absent" not in docker("ps", "--all", "--format", "{{.Names}}").stdout
 
 
 def test_existing_store_that_is_not_there_is_named(minio):
