@@ -237,7 +237,7 @@ def test_readyz_names_the_model_and_its_release(service, small_package):
 
 def test_version_says_what_runs(service, adapter, small_package):
     body = service.get("/version").json
-    names = ("model", "release_id", "quantization", "whisper_cpp", "adapter", "threads", "state")
+    names = ("model", "release_id", "quantization", "whisper_cpp", "adapter", "threads", "audio_ctx", "state")
     assert {name: body[name] for name in names} == {
         "model": "small",
         "release_id": small_package.release_id,
@@ -245,6 +245,7 @@ def test_version_says_what_runs(service, adapter, small_package):
         "whisper_cpp": small_package.manifest["whisper_cpp"]["version"],
         "adapter": adapter,
         "threads": 1,
+        "audio_ctx": "full",
         "state": "ready",
     }
     chosen = choose_variant(small_package, cpu_flags())

@@ -205,6 +205,7 @@ class Application:
                 **{name: stats[name] for name in ("cpu_variant", "cpu_variant_reason")},
                 "engines": self._settings.engines,
                 "threads": self._settings.threads,
+                "audio_ctx": self._settings.audio_ctx,
                 "state": self._pool.state,
                 "started_at": _utc(self._started_at),
                 "ready_at": _utc(self._pool.loaded_at),
