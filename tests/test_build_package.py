@@ -255,9 +255,9 @@ def example(copied) -> Path:
     return script
 
 
-def run_example(script: Path, recording: Path | str) -> subprocess.CompletedProcess:
+def run_example(script: Path, *arguments: Path | str) -> subprocess.CompletedProcess:
     # -I: neither this checkout nor the environment may help.
-    command = [sys.executable, "-I", script, recording]
+    command = [sys.executable, "-I", script, *arguments]
     return subprocess.run(command, cwd="/", capture_output=True, text=True, env={"PATH": os.environ["PATH"]})
 
 
@@ -282,6 +282,15 @@ def test_readme_example_names_the_format_it_needs(example, tmp_path):
     result = run_example(example, tmp_path / "phone.wav")
     assert result.returncode == 1
     assert "is not 16 kHz mono 16-bit WAV" in result.stderr
+
+
+def test_readme_example_says_what_it_cannot_read(example, tmp_path):
+    (tmp_path / "text.wav").write_text("no recording", encoding="utf-8")
+    (tmp_path / "empty.wav").touch()
+    for name in ("text.wav", "empty.wav", "absent.wav"):
+        result = run_example(example, tmp_path / name)
+        assert result.stderr.startswith(f"{tmp_path / name} is no WAV file that can be read: ")
+    assert run_example(example).stderr == "usage: python3 transcribe.py call.wav\n"
 
 
 def test_readme_has_no_placeholder_left(package):
