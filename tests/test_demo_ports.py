@@ -1,0 +1,55 @@
+"""The demo's ports are looked at before anything is made, and a wrong or taken one is told by what chooses it."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+import pytest
+
+from playbook import ROOT, Play, run_playbook
+
+NAMES = ("MINIO", "CONSOLE", "SMALL", "MEDIUM", "SMALL_SSH", "MEDIUM_SSH")
+
+
+@pytest.fixture
+def free() -> dict[str, str]:
+    """Settings with six ports on which nobody listens."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in NAMES]
+    ports = {name: str(each.getsockname()[1]) for name, each in zip(NAMES, sockets, strict=True)}
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def look(ports: dict[str, str], project: str = "test-demo-ports") -> Play:
+    env = {f"WHISPER_XEON_DEMO_{name}_PORT": port for name, port in ports.items()}
+    arguments = ["--extra-vars", json.dumps({"demo_project": project})]
+    inventory = ROOT / "inventory" / "demo"
+    return run_playbook("playbooks/demo_ports.yml", *arguments, inventory=inventory, env=env, check=False)
+
+
+def test_free_ports_are_taken(free):
+    assert look(free).returncode == 0
+
+
+def test_every_taken_port_is_told_by_what_chooses_it(free):
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("0.0.0.0", 0)) as other:
+        taken = {"SMALL": str(one.getsockname()[1]), "MINIO": str(other.getsockname()[1])}
+        found = look({**free, **taken})
+    assert found.returncode == 2
+    for name, port in taken.items():
+        assert f"Port {port} of 127.0.0.1 is taken, not by the demo" in found.said
+        assert f"`export WHISPER_XEON_DEMO_{name}_PORT=` another one" in found.said
+
+
+@pytest.mark.parametrize("port", ["eight", "0", "70000", "8001;id", "8002"])
+def test_what_is_no_port_of_its_own_is_refused(free, port):
+    found = look({**free, "MEDIUM": "8002", "SMALL": port})
+    assert found.returncode == 2
+    assert f"WHISPER_XEON_DEMO_SMALL_PORT={port}: each of the demo's ports has to be another one" in found.said
+
+
+def test_ports_of_the_demo_itself_are_its_own(free, small):
+    assert look({**free, "SMALL": str(small.port)}, project="test").returncode == 0
+    assert look({**free, "SMALL": str(small.port)}).returncode == 2
