@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from whisper_xeon.audio.fetch import AllowList
-from whisper_xeon.engine.cores import available_cores
+from whisper_xeon.engine.cores import MAX_THREADS, available_cores
 from whisper_xeon.languages import LANGUAGES
 from whisper_xeon.package import MODEL_CONFIGS
 
@@ -26,7 +26,6 @@ TOOLING_PREFIX = "WHISPER_XEON_"  # cache folder, test artifacts: not the servic
 # float32 at 16 kHz mono, the form in which audio waits for an engine
 _PCM_BYTES_PER_SECOND = 4 * 16000
 _MEBIBYTE = 1 << 20
-_MAX_THREADS_PER_ENGINE = 8  # decoding gets slower, not faster, beyond this
 
 
 class SettingsError(Exception):
@@ -173,7 +172,7 @@ SETTINGS: tuple[Setting, ...] = (
         "WHISPER_ENGINES",
         "auto",
         "auto or a whole number from 1 to 64",
-        f"requests transcribed at the same time; auto: one for every {_MAX_THREADS_PER_ENGINE} cores, at least one",
+        f"requests transcribed at the same time; auto: one for every {MAX_THREADS} cores, at least one",
         _auto_or(_whole(1, 64)),
     ),
     Setting(
@@ -181,7 +180,7 @@ SETTINGS: tuple[Setting, ...] = (
         "auto",
         "auto or a whole number from 1 to 256",
         "threads of each engine; auto: the cores this process may use (affinity, cgroup), shared among the engines, "
-        f"at most {_MAX_THREADS_PER_ENGINE}",
+        f"at most {MAX_THREADS}",
         _auto_or(_whole(1, 256)),
     ),
     Setting(
@@ -288,9 +287,9 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
     values = {setting.attribute: _value(setting, environ) for setting in SETTINGS}
     cores = available_cores()
     if values["engines"] is None:
-        values["engines"] = max(1, cores // (values["threads"] or _MAX_THREADS_PER_ENGINE))
+        values["engines"] = max(1, cores // (values["threads"] or MAX_THREADS))
     if values["threads"] is None:
-        values["threads"] = min(_MAX_THREADS_PER_ENGINE, max(1, cores // values["engines"]))
+        values["threads"] = min(MAX_THREADS, max(1, cores // values["engines"]))
     settings = Settings(**values)
     _check_spool(settings)
     return settings, _unknown(environ)

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from whisper_xeon.audio.decode import SAMPLE_RATE, decode, map_samples
-from whisper_xeon.engine.cores import available_cores
+from whisper_xeon.engine.cores import MAX_THREADS, available_cores
 from whisper_xeon.engine.errors import LibraryLoadError, UnsupportedOptionError
 from whisper_xeon.engine.model_file import check_model_file
 from whisper_xeon.engine.variant import Variant
@@ -18,7 +18,6 @@ from whisper_xeon.transcript import DecodeOptions, Transcript
 # whisper.cpp answers anything shorter than 100 ms with nothing, and reads out of bounds below 201 samples: such a clip
 # is answered here. It counts frames of 160 samples, of which the first needs 200.
 MIN_SAMPLES = 200 + 9 * 160
-MAX_THREADS = 8  # more gain little on one 30 s window and cost other requests
 _MAX_FILE_SECONDS = 6 * 3600
 _WINDOW_SECONDS = 30
 _MIN_WINDOW_SECONDS = 10

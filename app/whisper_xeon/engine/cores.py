@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# Threads of an engine that was not told how many: a choice. More than two cores were not measured.
+MAX_THREADS = 8
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
