@@ -11,6 +11,20 @@ from typing import Any
 import packages
 from service import origin
 
+# Written by every run, which is not what makes a commit another one.
+WRITTEN = ("bench/RESULTS.md", "bench/results.json", "bench/plots")
+
+
+def commit() -> str:
+    """Return the commit that is measured, with `-dirty` where files that matter differ from it."""
+    described = _git("describe", "--always", "--abbrev=8").stdout.strip()
+    changed = _git("diff", "--quiet", "HEAD", "--", ".", *(f":!{path}" for path in WRITTEN)).returncode == 1
+    return f"{described}-dirty" if changed else described
+
+
+def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", *arguments], cwd=packages.ROOT, capture_output=True, text=True, check=False)
+
 
 class Results:
     """results.json: sections, each measured as a whole; one that is not measured again stays as it was."""
@@ -18,10 +32,7 @@ class Results:
     def __init__(self, path: Path):
         self._path = path
         self.sections: dict[str, dict[str, Any]] = {}
-        # Now: what a run writes lies among the files that it is described by.
-        commit = ["git", "describe", "--always", "--dirty", "--abbrev=8"]
-        described = subprocess.run(commit, cwd=packages.ROOT, capture_output=True, text=True, check=False)
-        self._commit = described.stdout.strip()
+        self._commit = commit()
         if path.exists():
             self.sections = json.loads(path.read_text(encoding="utf-8"))
 

@@ -26,6 +26,11 @@ def test_library_prints_a_figure_for_each_part(small_package):
     assert all(re.fullmatch(r"\w+: [\d.]+ m?s \([\d.]+–[\d.]+\)", line) for line in figures)
 
 
+def evaluated(module: str, expression: str) -> str:
+    """The value of an expression in a module of bench/, whose modules have names that tests/ has too."""
+    return run("-c", f"import sys; sys.path.insert(0, 'bench'); from {module} import *; print({expression})").strip()
+
+
 @pytest.fixture(scope="module")
 def quick(artifacts_dir, tmp_path_factory):
     """Folder with the results of a quick run of everything but the rivals."""
@@ -54,19 +59,29 @@ def test_plots_are_drawn_for_what_was_measured(quick):
     assert all(path.read_text("utf-8").startswith("<svg ") for path in (quick / "plots").iterdir())
 
 
-def tuned(expression: str) -> str:
-    """The value of an expression in bench/tune.py, whose modules have names that tests/ has too."""
-    return run("-c", f"import sys; sys.path.insert(0, 'bench'); from tune import *; print({expression})").strip()
+def test_a_commit_is_not_changed_by_what_a_run_writes(tmp_path):
+    git = ["git", "-C", tmp_path, "-c", "user.name=test", "-c", "user.email=test@example.org"]
+    commit = f"setattr(packages, 'ROOT', Path({str(tmp_path)!r})) or commit()"
+    (tmp_path / "bench").mkdir()
+    for name in ("bench.py", "results.json"):
+        (tmp_path / "bench" / name).write_text("as committed", "utf-8")
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "test"]):
+        subprocess.run([*git, *command], check=True)
+    (tmp_path / "bench" / "results.json").write_text("measured", "utf-8")
+    clean = evaluated("results", commit)
+    assert re.fullmatch(r"[0-9a-f]{8}", clean)
+    (tmp_path / "bench" / "bench.py").write_text("changed", "utf-8")
+    assert evaluated("results", commit) == f"{clean}-dirty"
 
 
 def test_tune_takes_the_most_clips_a_minute_of_what_is_quick_enough():
     measured = {(1, 2): (1.0, 60.0), (2, 1): (1.8, 66.0), (4, 1): (2.5, 70.0)}
-    assert tuned(f"choose({measured}, 2)") == "(2, 1)"
-    assert tuned(f"choose({measured}, 1.5)") == "(1, 2)"
+    assert evaluated("tune", f"choose({measured}, 2)") == "(2, 1)"
+    assert evaluated("tune", f"choose({measured}, 1.5)") == "(1, 2)"
 
 
 def test_tune_shares_all_cores():
-    assert tuned("candidates(4)") == "[(4, 1), (2, 2), (1, 4)]"
+    assert evaluated("tune", "candidates(4)") == "[(4, 1), (2, 2), (1, 4)]"
 
 
 def test_tune_writes_variables_for_ansible(artifacts_dir, tmp_path):
