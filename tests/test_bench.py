@@ -31,6 +31,14 @@ def evaluated(module: str, expression: str) -> str:
     return run("-c", f"import sys; sys.path.insert(0, 'bench'); from {module} import *; print({expression})").strip()
 
 
+def refused(*command) -> str:
+    """What a command says that ends without doing anything."""
+    command = [sys.executable, *command]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    return ended.stderr
+
+
 @pytest.fixture(scope="module")
 def quick(artifacts_dir, tmp_path_factory):
     """Folder with the results of a quick run of everything but the rivals."""
@@ -88,6 +96,30 @@ def test_tune_writes_variables_for_ansible(artifacts_dir, tmp_path):
     run("bench/tune.py", artifacts_dir, "--seconds", "1", "--output", tmp_path / "host.yml")
     variables = yaml.safe_load((tmp_path / "host.yml").read_text("utf-8"))["machine_settings"]
     assert set(variables) == {"WHISPER_ENGINES", "WHISPER_THREADS"}
+    assert evaluated("tune", f"refusal(Path({str(tmp_path / 'host.yml')!r}))") == "None"  # its own file: it may go
+
+
+def test_tune_leaves_a_file_of_somebody_else_alone(tmp_path):
+    (tmp_path / "host.yml").write_text("whisper_model: medium\n", "utf-8")
+    said = refused("bench/tune.py", tmp_path, "--output", tmp_path / "host.yml")
+    assert (
+        said
+        == f"tune: --output {tmp_path}/host.yml: this file was not written by tune.py and would be lost; name another\n"
+    )
+    assert (tmp_path / "host.yml").read_text("utf-8") == "whisper_model: medium\n"
+
+
+def test_tune_wants_the_folder_of_its_file_before_it_measures(tmp_path):
+    said = refused("bench/tune.py", tmp_path, "--output", tmp_path / "none" / "tuned.yml")
+    assert said == f"tune: --output {tmp_path}/none/tuned.yml: there is no folder {tmp_path}/none; make it first\n"
+
+
+def test_tune_makes_no_folder_hide_the_variables_of_a_host(tmp_path):
+    (tmp_path / "host_vars" / "xeon.example.org").mkdir(parents=True)
+    (tmp_path / "host_vars" / "xeon.example.org.yml").write_text("whisper_model: medium\n", "utf-8")
+    said = refused("bench/tune.py", tmp_path, "--output", tmp_path / "host_vars" / "xeon.example.org" / "tuned.yml")
+    assert f"instead of {tmp_path}/host_vars/xeon.example.org.yml; move that file in there first" in said
+    assert said.count("\n") == 1
 
 
 def test_a_model_of_true_dimensions_is_made_quantized_and_run(build_context, tmp_path):
