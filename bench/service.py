@@ -154,8 +154,10 @@ class PeakMemory(threading.Thread):
         self.join()
 
     def run(self) -> None:
-        while not self._ended.wait(SAMPLE_SECONDS):
+        while True:
             self.mb = max(self.mb, summed_pss(self._pid))
+            if self._ended.wait(SAMPLE_SECONDS):
+                return
 
 
 def summed_pss(pid: int, *kinds: str) -> float:
@@ -184,6 +186,12 @@ def descendants(pid: int) -> list[int]:
         level = [child for child, parent in parents.items() if parent in level]
         found += level
     return found
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as minutes and seconds, in words."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"
 
 
 def origin() -> str:

@@ -3,9 +3,7 @@
 The default type also with `WHISPER_AUDIO_CTX=auto`, where the encoder sees less than 30 s of a short clip.
 
 Both networks transcribe the recordings of tests/fixtures, detecting the language, through the engines of the service.
-It can show that a type is read, computed and packed right, and how far rounding carries in networks of this kind. It
-cannot show what a real model loses: these are 128 wide, far narrower than the smallest Whisper, which leaves rounding
-less to average out over; they know 89 synthetic words; and with some 80 words said, one word is more than one percent.
+What this can show and what it cannot stands below the table, here and in RESULTS.md.
 """
 
 from __future__ import annotations
@@ -14,6 +12,7 @@ import argparse
 import json
 import lzma
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from pathlib import Path
 import jiwer
 
 import packages
-from service import origin
+from service import duration, origin
 from whisper_xeon.audio.decode import decode
 from whisper_xeon.engine.cores import available_cores
 from whisper_xeon.engine.pool import EnginePool
@@ -125,6 +124,20 @@ def table(found: list[Heard]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def caveat(found: list[Heard], variant: str) -> str:
+    """Return what the table's figures are worth."""
+    words = [heard.said for heard in found if heard.quantization == "f16"]
+    return f"""\
+Computed by the CPU library `{variant}`; others round differently. Each network hears the {words[0]} words of the same
+recordings: one word is {100 / words[0]:.1f} points of its rate and {100 / sum(words):.1f} of both, and a difference of
+a word or two may be chance.
+
+The table can show that a type is read, computed and packed right, and how far rounding carries in networks of this
+kind. It cannot show what a real model loses: these are 128 wide, far narrower than the smallest Whisper, which leaves
+rounding less to average out over, and they know 89 synthetic words.
+"""
+
+
 def together(rows: list[Heard]) -> float:
     """Return the word error rate of several networks."""
     return sum(heard.errors for heard in rows) / sum(heard.said for heard in rows)
@@ -132,6 +145,7 @@ def together(rows: list[Heard]) -> float:
 
 def main() -> None:
     """Command line."""
+    begun = time.monotonic()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--context", type=Path, metavar="DIR", help="context of a finished build, instead of a build")
     parser.add_argument(
@@ -144,11 +158,12 @@ def main() -> None:
     arguments = parser.parse_args()
     with packages.workshop(arguments.context) as workshop, tempfile.TemporaryDirectory(dir=packages.FOLDER) as folder:
         found = list(measure(workshop, Path(folder), arguments.variant))
-    text = table(found)
+    text = f"{table(found)}\n{caveat(found, arguments.variant)}"
     arguments.output.with_suffix(".md").write_text(f"{text}\n{origin()}\n", encoding="utf-8")
     rows = [{**asdict(heard), "rate": round(heard.rate, 4)} for heard in found]
     arguments.output.with_suffix(".json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", "utf-8")
     print(text, end="")
+    print(f"wer.py took {duration(time.monotonic() - begun)}", file=sys.stderr)
 
 
 if __name__ == "__main__":
