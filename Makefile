@@ -21,7 +21,7 @@ demo: setup ## build, publish and deploy to two systemd containers, then transcr
 test: setup ## run everything: lint, units, Docker build, MinIO, molecule, end to end
 	@pytest -n 2 $(PYTEST_ARGS)
 
-bench: setup ## measure all there is beside whisper-server and faster-whisper; writes bench/RESULTS.md (half an hour)
+bench: setup ## measure all there is beside whisper-server and faster-whisper; writes bench/RESULTS.md (40 minutes)
 	@python bench/wer.py && python bench/bench.py $(BENCH_ARGS)
 
 tune: setup ## find this machine's best number of engines and threads, as variables for Ansible
