@@ -116,7 +116,8 @@ What is compared and what is not:
   answers only after the file.
 * Memory is the summed PSS of all processes (pages that n share count 1/n each), with as many requests at once as there
   are engines: whisper-server once for each, faster-whisper with `num_workers`.
-* Ratios are medians of the ratios within each round, the contestants taking turns. The spread is lowest to highest.
+* Ratios are medians of the ratios within each round, the contestants taking turns. One that was measured in fewer
+  rounds than ours has no such pairs: `~` stands before the ratio of the medians. The spread is lowest to highest.
 """
 
 
@@ -199,10 +200,17 @@ def figure_lines(row: Row, results: Results) -> Iterator[str]:
     title = row.title
     for name, values in results.figures(row.figure).items():
         spread = f"{min(values):.{row.digits}f}–{max(values):.{row.digits}f}" if len(values) > 1 else "once"
-        ratio = results.ratio(row.figure, OURS, name) if name != OURS else None
         cells = [title, name, f"{statistics.median(values):.{row.digits}f} {row.unit}".strip(), spread]
-        yield f"| {' | '.join(cells)} | {f'{ratio:.2f}' if ratio else ''} |"
+        yield f"| {' | '.join(cells)} | {ratio_cell(row, name, results)} |"
         title = ""
+
+
+def ratio_cell(row: Row, name: str, results: Results) -> str:
+    """Return ours over a contestant's, marked where it is not taken round by round."""
+    ratio = results.ratio(row.figure, OURS, name) if name != OURS else None
+    if ratio is None:
+        return ""
+    return f"{'' if results.paired(row.figure, OURS, name) else '~'}{ratio:.2f}"
 
 
 def plot(row: Row, results: Results) -> str:

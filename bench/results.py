@@ -80,7 +80,18 @@ class Results:
         return {name: value for section in self.sections.values() for name, value in section["notes"].items()}
 
     def ratio(self, figure: str, one: str, other: str) -> float | None:
-        """Return the median of one contestant's value over the other's in the same round; None without both."""
+        """Return the median of one contestant's value over the other's in the same round; None without both.
+
+        Where they are not `paired` it is one's median over the other's.
+        """
         found = self.figures(figure)
-        pairs = list(zip(found.get(one, ()), found.get(other, ())))
-        return statistics.median(a / b for a, b in pairs) if pairs else None
+        if one not in found or other not in found:
+            return None
+        if self.paired(figure, one, other):
+            return statistics.median(a / b for a, b in zip(found[one], found[other]))
+        return statistics.median(found[one]) / statistics.median(found[other])
+
+    def paired(self, figure: str, one: str, other: str) -> bool:
+        """Return whether both were measured in the same rounds."""
+        found = self.figures(figure)
+        return len(found[one]) == len(found[other])

@@ -67,6 +67,23 @@ def test_plots_are_drawn_for_what_was_measured(quick):
     assert all(path.read_text("utf-8").startswith("<svg ") for path in (quick / "plots").iterdir())
 
 
+def reported(folder, sections: dict[str, dict]) -> str:
+    """RESULTS.md of a results.json with these sections."""
+    every = {"origin": "a machine", "commit": "e7cf1912", "notes": {}, "texts": {}, "figures": {}}
+    kept = {name: {**every, **section} for name, section in sections.items()}
+    (folder / "results.json").write_text(json.dumps(kept), "utf-8")
+    path = f"Path({str(folder)!r})"
+    evaluated("report", f"write(Results({path} / 'results.json'), {path})")
+    return (folder / "RESULTS.md").read_text("utf-8")
+
+
+def test_ratios_are_of_the_same_rounds_where_both_have_all(tmp_path):
+    seconds = {"ours": [8, 1, 2], "ours, 2 engines": [16, 1, 1], "whisper-server": [100]}
+    report = reported(tmp_path, {"behind": {"figures": {"small: behind": seconds}}})
+    assert "|  | ours, 2 engines | 1.00 s | 1.00–16.00 | 1.00 |" in report
+    assert "|  | whisper-server | 100.00 s | once | ~0.02 |" in report  # not 0.08, as the first round has it
+
+
 def test_a_commit_is_not_changed_by_what_a_run_writes(tmp_path):
     git = ["git", "-C", tmp_path, "-c", "user.name=test", "-c", "user.email=test@example.org"]
     commit = f"setattr(packages, 'ROOT', Path({str(tmp_path)!r})) or commit()"
