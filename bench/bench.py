@@ -1,8 +1,9 @@
 """`make bench`: how fast this is, beside what else people run, on one machine in one run.
 
 Every figure is measured in rounds in which the contestants take turns, so that whatever the machine does meanwhile
-meets all of them; a ratio is the median of the ratios within each round. Sections can be measured one at a time
-(`--section`): what was measured before is kept in results.json. Run it on a machine that does nothing else.
+meets all of them; a ratio is the median of the ratios within each round, where both took part in all. Sections can be
+measured one at a time (`--section`): what was measured before is kept in results.json. Run it on a machine that does
+nothing else.
 
 RESULTS.md, results.json and plots/ are written beside this file; `--quick` writes elsewhere and only tries everything.
 """
@@ -30,7 +31,7 @@ from library import Engine
 from results import Results
 
 import packages
-from service import HttpProcess, PeakMemory, Service
+from service import HttpProcess, PeakMemory, Service, duration
 from whisper_xeon.engine.variant import choose_variant, cpu_flags
 from whisper_xeon.package import Package
 
@@ -39,6 +40,11 @@ THREADS = 2
 VNNI = "cascadelake"
 CLIENTS = (8, 32)
 SHORTER = "ours, audio_ctx auto"
+PLAIN = "upstream, AVX2"
+FLOOR = "floor"
+MEMORY_ROUNDS = 3
+MANY_THREADS = 8
+OF_MANY = f", {MANY_THREADS} threads"
 FILE_SECONDS = 600
 SHORT_SECONDS = 3
 PAUSE = 0.1
@@ -139,7 +145,7 @@ def turns(contestants: list[str], rounds: int, once: Collection[str] = ()) -> It
 
 
 def library(results: Results, model: str, places: Places, scale: Scale) -> None:
-    """Encode, token and clip of the libraries alone, each in one process that stays for all rounds."""
+    """Encode, token and clip of the libraries alone, each in one process that stays for all rounds; and the floor."""
     script = [sys.executable, HERE / "library.py"]
     options = ["--threads", THREADS, "--on-demand", "--variant"]
     commands = {}
@@ -154,7 +160,7 @@ def library(results: Results, model: str, places: Places, scale: Scale) -> None:
     if model == "medium":
         # Where this project started, and what it is compared with; the rest takes minutes a round, and the small model
         # shows it.
-        once = ("upstream, AVX2",)
+        once = (PLAIN,)
         commands = {name: command for name, command in commands.items() if name in ("ours", *once)}
     if places.faster_whisper:
         clip = Package.find(places.ours, model).selftest_audio
@@ -165,7 +171,12 @@ def library(results: Results, model: str, places: Places, scale: Scale) -> None:
             commands["faster-whisper, VNNI"] = ["env", "MKL_ENABLE_INSTRUCTIONS=AVX512_E1", *commands["faster-whisper"]]
     with contextlib.ExitStack() as stack:
         programs = {name: stack.enter_context(OnDemand(*command)) for name, command in commands.items()}
-        for name in turns(list(programs), scale.rounds, once):
+        # With weights of true dimensions, and the venv of the rivals, which has what it is measured with.
+        with_floor = places.faster_whisper and model == "small"
+        for name in turns([*programs, FLOOR] if with_floor else list(programs), scale.rounds, once):
+            if name == FLOOR:
+                floor(results, model)
+                continue
             figures = programs[name].measure()
             results.note(f"variant of {name}", figures.pop("variant"))
             for figure, value in figures.items():
@@ -181,6 +192,8 @@ def starters(model: str, places: Places) -> dict[str, Callable[[], HttpProcess]]
         SHORTER: lambda: Contestant(places.ours, model, WHISPER_AUDIO_CTX="auto", **threads),
         "whisper-cli": lambda: Contestant(places.ours, model, WHISPER_ADAPTER="cli", **threads),
     }
+    if places.upstream:
+        found[PLAIN] = lambda: Contestant(places.upstream, model, WHISPER_CPU_VARIANT="baseline", **threads)
     if places.server:
         found["whisper-server"] = lambda: rivals.WhisperServer(places.server, model_file, THREADS)
     if places.faster_whisper:
@@ -204,7 +217,7 @@ def requests(results: Results, model: str, places: Places, scale: Scale) -> None
             results.heard(model, name, text)
     for clients in CLIENTS:
         # A process a request has no more to show with 32 than with 8.
-        left_out = (SHORTER,) if clients == min(CLIENTS) else (SHORTER, "whisper-cli")
+        left_out = (SHORTER, PLAIN) if clients == min(CLIENTS) else (SHORTER, PLAIN, "whisper-cli")
         taking_part = [name for name in start if name not in left_out]
         for name in turns(taking_part, scale.rounds):
             with start[name]() as process:
@@ -246,7 +259,8 @@ def behind(results: Results, model: str, places: Places, scale: Scale) -> None:
     """A clip of 3 s that comes half a second after a file of 10 minutes."""
     start = starters(model, places)
     start["ours, 2 engines"] = lambda: Contestant(places.ours, model, WHISPER_ENGINES="2", WHISPER_THREADS="1")
-    del start["whisper-cli"], start[SHORTER]
+    for name in ("whisper-cli", SHORTER, PLAIN):
+        start.pop(name, None)
     long, short = packages.speech(scale.file_seconds), packages.speech(SHORT_SECONDS)
     # whisper-server takes minutes a round, and it can only be as long as the file takes.
     for name in turns(list(start), scale.rounds, once=("whisper-server",)):
@@ -267,29 +281,20 @@ def quietly(process: HttpProcess, audio: bytes) -> None:
         process.text(audio)
 
 
-def memory(results: Results, model: str, places: Places) -> None:
-    """Peak of the summed PSS while as many requests are computed as there are engines, one round."""
+def memory(results: Results, model: str, places: Places, scale: Scale) -> None:
+    """Peak of the summed PSS while as many requests are computed as there are engines."""
     clip = Package.find(places.ours, model).selftest_audio.read_bytes()
-    model_file = Package.find(places.ours, model).model_file
-    threads = {"WHISPER_THREADS": "1"}
     for engines in (1, 2, 4):
-        start: dict[str, Callable[[], list[HttpProcess]]] = {
-            "ours": lambda count=engines: [Contestant(places.ours, model, WHISPER_ENGINES=str(count), **threads)]
-        }
-        if places.server:
-            # It has one engine a process.
-            start["whisper-server"] = lambda count=engines: [
-                rivals.WhisperServer(places.server, model_file, 1) for _ in range(count)
-            ]
-        if places.faster_whisper:
-            start["faster-whisper"] = lambda count=engines: [rivals.FasterWhisper(places.faster_whisper, 1, count)]
-        for name in turns(list(start), 1):
+        start = memory_starters(model, places, engines)
+        # It takes longest by far, and n of it take n times what one does.
+        once = ("whisper-server",) if engines > 1 else ()
+        for name in turns(list(start), min(scale.rounds, MEMORY_ROUNDS), once):
             with contextlib.ExitStack() as stack:
                 processes = [stack.enter_context(process) for process in start[name]()]
                 for process in processes:
                     process.wait_ready()
-                if name == "ours":
-                    processes[0].settled_memory()
+                    if isinstance(process, Contestant):
+                        process.settled_memory()
                 with contextlib.ExitStack() as sampling, ThreadPoolExecutor(engines) as clients:
                     peaks = [sampling.enter_context(PeakMemory(process.pid)) for process in processes]
                     asked = [
@@ -299,7 +304,42 @@ def memory(results: Results, model: str, places: Places) -> None:
                     ]
                     for answer in asked:
                         answer.result()
-                results.add(f"{model}: memory, {engines}", name, sum(peak.mb for peak in peaks))
+            row = f"{engines}{OF_MANY}" if name.endswith(OF_MANY) else str(engines)
+            results.add(f"{model}: memory, {row}", name.removesuffix(OF_MANY), sum(peak.mb for peak in peaks))
+    memory_of_a_thread(results, model)
+
+
+def memory_starters(model: str, places: Places, engines: int) -> dict[str, Callable[[], list[HttpProcess]]]:
+    """Return what starts each contestant with so many engines of one thread; a single engine also of many threads."""
+    model_file = Package.find(places.ours, model).model_file
+
+    def service(folder: Path, threads: int = 1) -> Callable[[], list[HttpProcess]]:
+        return lambda: [Contestant(folder, model, WHISPER_ENGINES=str(engines), WHISPER_THREADS=str(threads))]
+
+    found = {"ours": service(places.ours)}
+    if places.server:
+        # It has one engine a process.
+        found["whisper-server"] = lambda: [rivals.WhisperServer(places.server, model_file, 1) for _ in range(engines)]
+    if places.faster_whisper:
+        found["faster-whisper"] = lambda: [rivals.FasterWhisper(places.faster_whisper, 1, engines)]
+    if engines == 1:
+        found[f"ours{OF_MANY}"] = service(places.ours, MANY_THREADS)
+        if places.upstream:
+            found["upstream"] = service(places.upstream)
+            found[f"upstream{OF_MANY}"] = service(places.upstream, MANY_THREADS)
+    return found
+
+
+def memory_of_a_thread(results: Results, model: str) -> None:
+    """Add what each thread more takes, round by round, and how much of it upstream's does not."""
+    grown = {}
+    for name in ("ours", "upstream"):
+        few, many = (results.figures(f"{model}: memory, {row}").get(name, ()) for row in ("1", f"1{OF_MANY}"))
+        grown[name] = [(more - less) / (MANY_THREADS - 1) for less, more in zip(few, many)]
+        for megabytes in grown[name]:
+            results.add(f"{model}: memory, a thread", name, megabytes)
+    for ours, upstream in zip(grown["ours"], grown["upstream"]):
+        results.add(f"{model}: memory, a thread beyond upstream", "ours", ours - upstream)
 
 
 def overhead(results: Results, places: Places, scale: Scale) -> None:
@@ -338,20 +378,20 @@ def floor(results: Results, model: str) -> None:
     results.add(f"{model}: encode", "float32 products alone", products["float32_seconds"])
     results.add(f"{model}: encode", "int8 products alone", products["int8_seconds"])
     gigabytes = reading["gigabytes_per_second"]
-    results.note("GB/s read", f"{gigabytes:.1f}")
-    results.add(
-        f"{model}: token", "reading the weights alone", synthetic_model.bytes_a_token(model, 6.0) / gigabytes / 1e6
-    )
+    weights = synthetic_model.bytes_a_token(model, 6.0) / 1e9
+    results.add(f"{model}: reading", "reading the weights alone", gigabytes)
+    results.add(f"{model}: token", "reading the weights alone", 1e3 * weights / gigabytes)
 
 
-SECTIONS = ("library", "medium", "requests", "behind", "memory", "overhead", "floor")
+SECTIONS = ("library", "medium", "requests", "behind", "memory", "overhead")
 
 
 def main() -> None:
     """Command line."""
+    begun = time.monotonic()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--section", action="append", choices=SECTIONS, help="only this; may be given several times")
-    parser.add_argument("--quick", action="store_true", help="one short round of everything, on the fixture")
+    parser.add_argument("--quick", action="store_true", help="one short round of all but medium, on the fixture")
     parser.add_argument(
         "--fixture", type=Path, metavar="DIR", help="with --quick: folder with whisper_small_xeon/, and no rivals"
     )
@@ -364,29 +404,35 @@ def main() -> None:
     output = arguments.output or (packages.FOLDER / "quick" if arguments.quick else HERE)
     scale = QUICK if arguments.quick else Scale()
     scale.rounds = arguments.rounds or scale.rounds
+    sections = [name for name in arguments.section or SECTIONS if name != "medium" or not arguments.quick]
     size = packages.fixture if arguments.quick else packages.true_size
-    results = Results(output / "results.json")
+    results = Results(output / "results.json", SECTIONS)
     print("building what is missing", file=sys.stderr, flush=True)
     places = Places.alone(arguments.fixture, "small") if arguments.fixture else Places.of("small", size)
-    for section in arguments.section or SECTIONS:
+    medium = Places.of("medium", size) if "medium" in sections else None
+    tiny = places
+    if "overhead" in sections and not arguments.quick:
+        tiny = Places.alone(packages.fixture("small"), "small")
+    built = time.monotonic()
+    for section in sections:
         print(section, file=sys.stderr, flush=True)
         results.begin(section)
         if section == "library":
             library(results, "small", places, scale)
-        elif section == "medium" and not arguments.quick:
-            library(results, "medium", Places.of("medium", size), scale)
+        elif section == "medium":
+            library(results, "medium", medium, scale)
         elif section == "requests":
             requests(results, "small", places, scale)
         elif section == "behind":
             behind(results, "small", places, scale)
         elif section == "memory":
-            memory(results, "small", places)
+            memory(results, "small", places, scale)
         elif section == "overhead":
-            overhead(results, places if arguments.quick else Places.of("small", packages.fixture), scale)
-        elif section == "floor" and not arguments.quick:
-            floor(results, "small")
+            overhead(results, tiny, scale)
         results.save()
     report.write(results, output)
+    ended = time.monotonic()
+    print(f"bench.py took {duration(ended - begun)}, {duration(built - begun)} of them to build", file=sys.stderr)
 
 
 if __name__ == "__main__":

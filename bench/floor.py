@@ -18,7 +18,7 @@ import onnxruntime
 import synthetic_model
 from onnx import TensorProto, helper, numpy_helper
 
-REPEATS = 5
+REPEATS = 3
 READ_BYTES = 1 << 30
 
 

@@ -4,8 +4,8 @@ At the true dimensions of `small` and `medium` (random weights): at rest and at 
 engine, all of them at once, with one, two and four engines. With the fixture: what an hour of audio adds, and whether
 the same mix of requests leaves the same memory behind after the 10th and after the 500th.
 
-The number of threads does not change these figures. Uploads and decoded audio that wait are in no process's memory and
-come on top.
+What each thread more takes is in RESULTS.md. Uploads and decoded audio that wait are in no process's memory and come on
+top.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from pathlib import Path
 from results import Results
 
 import packages
+from service import duration
 
 OURS = "ours"
 
@@ -24,6 +25,7 @@ class Row:
     unit: str
     digits: int = 2
     plot: str = ""  # name of the plot, for those that have one
+    compared: bool = True  # by ratios; what is next to nothing is not
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,12 @@ SECTIONS = {
         Row("small: token", "a token, chosen", "ms", 1, plot="token"),
         Row("small: decode", "a token, `whisper_decode` alone", "ms", 1),
         Row("small: clip", "`whisper_full` on 11 s", "s"),
+        Row("small: reading", "reading memory, two threads", "GB/s", 1),
     ],
     "The library alone, `medium`": [
         Row("medium: encode", "encode a window of 30 s", "s"),
         Row("medium: token", "a token, chosen", "ms", 1),
+        Row("medium: decode", "a token, `whisper_decode` alone", "ms", 1),
         Row("medium: clip", "`whisper_full` on 11 s", "s"),
     ],
     "Requests, `small`": [
@@ -60,6 +64,9 @@ SECTIONS = {
     ],
     "Memory, `small`": [
         Row("small: memory, 1", "1 engine at its peak", "MB", 0),
+        Row("small: memory, 1, 8 threads", "1 engine of 8 threads at its peak", "MB", 0),
+        Row("small: memory, a thread", "of it each of 7 threads more", "MB", 1, compared=False),
+        Row("small: memory, a thread beyond upstream", "of that beyond upstream's", "MB", 1),
         Row("small: memory, 2", "2 engines at their peak", "MB", 0),
         Row("small: memory, 4", "4 engines at their peak", "MB", 0, plot="memory"),
     ],
@@ -78,19 +85,21 @@ GOALS = [
     Goal("a token", "small: token", OURS, "faster-whisper", 0.35),
     Goal("a token, VNNI and no AMX", "small: token", "ours, VNNI", "faster-whisper, VNNI", 0.35),
     Goal("8 clients, 11 s clips a minute", "small: 8 clients", OURS, "whisper-server", 3, at_least=True),
+    Goal("memory of a thread beyond upstream's, MB", "small: memory, a thread beyond upstream", OURS, "", 16),
     Goal("overhead of the service, ms", "overhead: round trip less whisper_full", OURS, "", 10),
 ]
 
 CONTESTANTS = {
     "ours": "this project's package or service, the CPU library that this processor takes",
-    "ours, VNNI": "the same package's library for VNNI without AMX, as on a Xeon of the second generation",
+    "ours, VNNI": "the same package's library for VNNI without AMX, as a Xeon of the second generation takes it",
     "ours, AVX2": "the same package's baseline library, as on a processor without AVX-512",
     "ours, audio_ctx auto": "the service with `WHISPER_AUDIO_CTX=auto`: of 11 s the encoder sees 13 and not 30",
     "ours, 2 engines": "the service with 2 engines of 1 thread instead of 1 of 2",
-    "upstream": "whisper.cpp of the same source and CPU options without our patches",
+    "upstream": "whisper.cpp of the same source and CPU options without our patches; for memory in our service",
     "upstream, VNNI": "the same without AMX",
-    "upstream, AVX2": "its plain AVX2 build: where this project started",
-    "whisper-cli": "the service with `WHISPER_ADAPTER=cli`: the package's whisper-cli for each request",
+    "upstream, AVX2": "its plain AVX2 build: where this project started; for requests in our service",
+    "whisper-cli": "the service with `WHISPER_ADAPTER=cli`: the package's own whisper-cli, patches and all, is started "
+    "for each request",
     "whisper-server": "whisper.cpp's own server, same source and CPU options, without our patches",
     "faster-whisper": "faster-whisper with int8 weights (CTranslate2), behind Python's `http.server` where it is asked",
     "faster-whisper, VNNI": "the same without AMX",
@@ -106,18 +115,37 @@ What is compared and what is not:
   (q5_1 here, int8 there), and say the same 25 words whatever they hear: times are true, texts mean nothing. How well
   they hear, and how many tokens real speech takes, cannot be compared with such weights. What q5_1 costs in words is
   measured on the fixtures below.
-* All are greedy, with the language given, with timestamps, on 2 threads. A *token, chosen* is what passes from one
-  token to the next inside `whisper_full`: the decoder with its caches, the logits of 51,865 words and the choice.
-  faster-whisper's is the difference of 34 tokens and 2 in CTranslate2's `generate`, which chooses as well; its key and
-  value caches are as long. `whisper_decode` alone leaves the choice out and exists for whisper.cpp only.
+* All are greedy, with the language given, with timestamps, on 2 threads unless a row or a name says otherwise. A
+  *token, chosen* is what passes from one token to the next inside `whisper_full`: the decoder with its caches, the
+  logits of 51,865 words and the choice. faster-whisper's is the difference of 34 tokens and 2 in CTranslate2's
+  `generate`, which chooses as well; its key and value caches are as long. `whisper_decode` alone leaves the choice out
+  and exists for whisper.cpp only; faster-whisper has its whole token there.
 * *Later request* and *clients* go over HTTP with 16 kHz WAV on the loopback. Clients send one clip after the other; the
   rate is taken between the first answer and the last, so neither start nor end counts.
 * *3 s behind a file of 10 minutes*: the clip comes half a second after the file. whisper-server is asked once, since it
   answers only after the file.
 * Memory is the summed PSS of all processes (pages that n share count 1/n each), with as many requests at once as there
-  are engines: whisper-server once for each, faster-whisper with `num_workers`.
+  are engines, each of 1 thread unless the row says otherwise: whisper-server once for each, faster-whisper with
+  `num_workers`. Three rounds; two and four of whisper-server once, since they take longest. 8 threads may be more than
+  there are cores, which makes them slower and no smaller.
+* A floor is the fastest of three in each round: what the machine can do, not what it does on average.
 * Ratios are medians of the ratios within each round, the contestants taking turns. One that was measured in fewer
   rounds than ours has no such pairs: `~` stands before the ratio of the medians. The spread is lowest to highest.
+
+Who is not in every row, and why:
+
+* *whisper-cli* loads the model for each request; its *start* is that of the service in front of it, which loads none.
+  With 32 clients a process for each request has no more to show than with 8; behind the long file it would wait as
+  *ours* does; its memory stands beside ours in `make compare`.
+* *upstream, AVX2* would make the loads and the long file minutes longer; of what is without our patches,
+  *whisper-server* is there. Its memory is *upstream*'s.
+* *upstream* has the libraries that *whisper-server* runs on, which stands for them in the requests. In memory it shows
+  what our patches take.
+* *ours, audio_ctx auto* is there for one request of 11 s; longer audio it computes as *ours*.
+* `medium` has ours, faster-whisper and where this project started, that once, since a round takes most of a minute;
+  `small` shows the rest.
+* The overhead of the service has nobody to be compared with. It is measured with the fixture's network, whose own
+  computing is too short to hide it.
 """
 
 
@@ -154,9 +182,6 @@ def lines(results: Results) -> Iterator[str]:
         for row in measured:
             yield from figure_lines(row, results)
     notes = results.notes()
-    if "GB/s read" in notes:
-        yield ""
-        yield f"Memory is read at {notes['GB/s read']} GB/s by two threads."
     yield ""
     yield "## Who is who"
     yield ""
@@ -175,10 +200,16 @@ def lines(results: Results) -> Iterator[str]:
         yield ""
     yield "## Measured on"
     yield ""
-    yield "| section | commit | machine and command |"
-    yield "|---|---|---|"
+    yield "| section | commit | run begun | measured in | machine and command |"
+    yield "|---|---|---|---|---|"
     for name, section in results.sections.items():
-        yield f"| {name} | {section['commit']} | {section['origin']} |"
+        # What was measured before these two were kept has neither.
+        begun, took = section.get("run", ""), duration(section["seconds"]) if "seconds" in section else ""
+        yield f"| {name} | {section['commit']} | {begun} | {took} | {section['origin']} |"
+    runs = {section.get("run") for section in results.sections.values()}
+    if len(runs) == 1 and None not in runs:
+        whole = sum(section["seconds"] for section in results.sections.values())
+        yield f"| all in one run | | {runs.pop()} | {duration(whole)} | |"
 
 
 def goal_line(goal: Goal, results: Results) -> str:
@@ -207,7 +238,7 @@ def figure_lines(row: Row, results: Results) -> Iterator[str]:
 
 def ratio_cell(row: Row, name: str, results: Results) -> str:
     """Return ours over a contestant's, marked where it is not taken round by round."""
-    ratio = results.ratio(row.figure, OURS, name) if name != OURS else None
+    ratio = results.ratio(row.figure, OURS, name) if row.compared and name != OURS else None
     if ratio is None:
         return ""
     return f"{'' if results.paired(row.figure, OURS, name) else '~'}{ratio:.2f}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import statistics
 import subprocess
+import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +31,22 @@ def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
 class Results:
     """results.json: sections, each measured as a whole; one that is not measured again stays as it was."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, sections: Collection[str]):
+        """`sections` are all there are: what the file has of others is dropped."""
         self._path = path
-        self.sections: dict[str, dict[str, Any]] = {}
         self._commit = commit()
+        self._run = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+        self.sections: dict[str, dict[str, Any]] = {}
         if path.exists():
-            self.sections = json.loads(path.read_text(encoding="utf-8"))
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            self.sections = {name: kept[name] for name in sections if name in kept}
 
     def begin(self, section: str) -> None:
         """Start a section anew."""
+        self._begun = time.monotonic()
         self._section = self.sections[section] = {
             "origin": origin(),
+            "run": self._run,
             "commit": self._commit,
             "notes": {},
             "texts": {},
@@ -62,7 +69,8 @@ class Results:
             raise SystemExit(f"bench: the contestants heard different texts: {texts}")
 
     def save(self) -> None:
-        """Write the file."""
+        """Write the file: the section that was begun last is measured."""
+        self._section["seconds"] = round(time.monotonic() - self._begun)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.sections, indent=1, ensure_ascii=False, sort_keys=True)
         self._path.write_text(text + "\n", encoding="utf-8")

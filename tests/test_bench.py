@@ -73,7 +73,7 @@ def reported(folder, sections: dict[str, dict]) -> str:
     kept = {name: {**every, **section} for name, section in sections.items()}
     (folder / "results.json").write_text(json.dumps(kept), "utf-8")
     path = f"Path({str(folder)!r})"
-    evaluated("report", f"write(Results({path} / 'results.json'), {path})")
+    evaluated("report", f"write(Results({path} / 'results.json', {list(sections)}), {path})")
     return (folder / "RESULTS.md").read_text("utf-8")
 
 
@@ -82,6 +82,31 @@ def test_ratios_are_of_the_same_rounds_where_both_have_all(tmp_path):
     report = reported(tmp_path, {"behind": {"figures": {"small: behind": seconds}}})
     assert "|  | ours, 2 engines | 1.00 s | 1.00–16.00 | 1.00 |" in report
     assert "|  | whisper-server | 100.00 s | once | ~0.02 |" in report  # not 0.08, as the first round has it
+
+
+def test_memory_of_a_thread_is_measured_against_upstream(tmp_path):
+    peaks = {
+        "small: memory, 1": {"ours": [400, 401], "upstream": [380, 380]},
+        "small: memory, 1, 8 threads": {"ours": [470, 471], "upstream": [387, 394]},
+    }
+    path = tmp_path / "results.json"
+    sections = f"(r := Results(Path({str(path)!r}), ['memory'])).begin('memory')"
+    added = f"[r.add(figure, name, v) for figure, found in {peaks}.items() for name, vs in found.items() for v in vs]"
+    evaluated("bench", f"[{sections}, {added}, memory_of_a_thread(r, 'small'), r.save()]")
+    figures = json.loads(path.read_text("utf-8"))["memory"]["figures"]
+    assert figures["small: memory, a thread"] == {"ours": [10, 10], "upstream": [1, 2]}
+    report = reported(tmp_path, {"memory": {"figures": figures}})
+    assert "| memory of a thread beyond upstream's, MB | ≤ 16 | 8.50 | met |" in report
+    assert "|  | upstream | 1.5 MB | 1.0–2.0 |  |" in report  # a ratio to next to nothing says nothing
+
+
+def test_the_time_of_a_whole_run_is_told(tmp_path):
+    sections = {"library": {"run": "today", "seconds": 100}, "memory": {"run": "today", "seconds": 50}}
+    report = reported(tmp_path, sections)
+    assert "| library | e7cf1912 | today | 1 min 40 s | a machine |" in report
+    assert "| all in one run | | today | 2 min 30 s | |" in report
+    sections["memory"]["run"] = "yesterday"
+    assert "all in one run" not in reported(tmp_path, sections)
 
 
 def test_a_commit_is_not_changed_by_what_a_run_writes(tmp_path):
