@@ -32,6 +32,8 @@ CHOSEN = {
     "sapphirerapids": "sapphirerapids",
     "emeraldrapids": "sapphirerapids",
     "graniterapids": "sapphirerapids",
+    "sierraforest": "baseline",
+    "epyc-naples": "baseline",
     "epyc-rome": "baseline",
     "epyc-milan": "baseline",
     "epyc-genoa": "cooperlake",
