@@ -190,11 +190,17 @@ cc -std=c11 -Wall -Werror -I "$source_dir/include" -I "$source_dir/ggml/include"
 sed -n 's/^project("whisper.cpp" VERSION \([0-9.]*\)).*/\1/p' "$source_dir/CMakeLists.txt" >"$out_dir/version.txt"
 printf '%s\n' "${flags[@]}" "${extra[@]}" >"$out_dir/cmake_flags.txt"
 write_list "$out_dir/patches.json" "${patch_entries[@]}"
-first_line() { # first_line COMMAND ... prints the first line of its output, and reads the others too
-    "$@" | sed -n 1p
-}
-printf '{"c++": "%s", "ld": "%s", "cmake": "%s"}\n' "$(first_line c++ --version)" "$(first_line ld --version)" \
-    "$(first_line cmake --version)" >"$out_dir/toolchain.json"
+# The Debian packages whose versions decide the bytes; none where the compiler is not Debian's.
+gcc=$(c++ -dumpversion)
+packages=("cpp-$gcc" "gcc-$gcc" "g++-$gcc" "libgcc-$gcc-dev" "libstdc++-$gcc-dev" libgomp1 libc6-dev binutils cmake)
+if [ "${BLAS:-none}" = openblas ]; then
+    packages+=(libopenblas-openmp-dev)
+fi
+package_entries=()
+while read -r name version; do
+    package_entries+=("{\"name\": \"$name\", \"version\": \"$version\"}")
+done < <(dpkg-query --show --showformat='${Package} ${Version}\n' "${packages[@]}" | LC_ALL=C sort)
+write_list "$out_dir/toolchain.json" "${package_entries[@]}"
 
 # The options of a variant touch ggml-cpu alone, so that is all that is compiled again.
 variant_entries=()

@@ -24,6 +24,11 @@ def whisper_cpp_purl(version: str) -> str:
     return f"pkg:github/ggml-org/whisper.cpp@v{version}"
 
 
+def debian_purl(package: str, version: str) -> str:
+    """Return the package URL of a Debian package."""
+    return f"pkg:deb/debian/{quote(package, safe='')}@{quote(version, safe='')}"
+
+
 def sbom(manifest: dict[str, Any], weights_sha256: str, openblas: str) -> dict[str, Any]:
     """Return the bill of materials of a package, CycloneDX 1.6; `openblas` is the version inside, or empty."""
     whisper_cpp, model = manifest["whisper_cpp"], manifest["model"]
@@ -80,7 +85,7 @@ def sbom(manifest: dict[str, Any], weights_sha256: str, openblas: str) -> dict[s
                 "bom-ref": "openblas",
                 "name": "OpenBLAS",
                 "version": openblas,
-                "purl": f"pkg:deb/debian/openblas@{quote(openblas, safe='')}",
+                "purl": debian_purl("openblas", openblas),
                 "description": "linked into libggml-blas.so.0",
                 "licenses": [{"license": {"id": "BSD-3-Clause"}}],
             }
@@ -107,10 +112,10 @@ def sbom(manifest: dict[str, Any], weights_sha256: str, openblas: str) -> dict[s
     }
 
 
-def provenance(manifest: dict[str, Any], toolchain: dict[str, str]) -> dict[str, Any]:
+def provenance(manifest: dict[str, Any], toolchain: list[dict[str, str]]) -> dict[str, Any]:
     """Return how a package came to be: an in-toto statement about the manifest's files with SLSA provenance 1.0.
 
-    The manifest lists this document in turn, so neither of the two is among the subjects.
+    `toolchain` names the Debian packages that compiled, each with its version. The manifest lists this document in turn, so neither of the two is among the subjects.
     """
     whisper_cpp, model = manifest["whisper_cpp"], manifest["model"]
     # Digests of source trees are those of app/whisper_build/source_tree.py: the same for every way to get the tree.
@@ -126,6 +131,8 @@ def provenance(manifest: dict[str, Any], toolchain: dict[str, str]) -> dict[str,
             for patch in whisper_cpp["patches"]
         ),
         {"name": f"weights of {model['name']}", "digest": {"sha256": model["source_sha256"]}},
+        # What compiles decides the bytes too; SLSA's builderDependencies are for what does not.
+        *({"name": package["name"], "uri": debian_purl(package["name"], package["version"])} for package in toolchain),
     ]
     return {
         "_type": "https://in-toto.io/Statement/v1",
@@ -148,14 +155,7 @@ def provenance(manifest: dict[str, Any], toolchain: dict[str, str]) -> dict[str,
                 "internalParameters": {"variants": manifest["variants"]},
                 "resolvedDependencies": dependencies,
             },
-            "runDetails": {
-                "builder": {
-                    "id": BUILDER,
-                    "builderDependencies": [
-                        {"name": name, "annotations": {"version": version}} for name, version in toolchain.items()
-                    ],
-                }
-            },
+            "runDetails": {"builder": {"id": BUILDER}},
         },
     }
 
