@@ -303,6 +303,43 @@ def test_notice_carries_the_licence_of_whisper_cpp(package, whisper_cpp_tree):
     assert licence in package.path("NOTICE").read_text("utf-8")
 
 
+# Parts by others in what is compiled: the file, how it says so, and what NOTICE says.
+PARTS = [
+    (
+        "ggml/src/ggml-cpu/ops.cpp",
+        "MIT licensed. Copyright (c) 2023 Jeffrey Quesnelle and Bowen Peng.",
+        "2023 Jeffrey Quesnelle and Bowen Peng",
+    ),
+    ("ggml/src/ggml-cpu/vec.h", "adapted from arm limited optimized routine", "1999-2018, Arm Limited"),
+    ("ggml/src/ggml-impl.h", "https://github.com/Maratyszcza/FP16", "2017 Georgia Institute of Technology"),
+    ("src/whisper.cpp", "based on\n// https://github.com/openai/whisper/blob/main/whisper/timing.py", "2022 OpenAI"),
+    ("examples/miniaudio.h", "Copyright 2025 David Reid", "2025 David Reid"),
+    ("examples/miniaudio.h", "MINIMP3", "minimp3"),
+    ("examples/stb_vorbis.c", "Copyright (c) 2017 Sean Barrett", "2017 Sean Barrett"),
+]
+COMPILED = ["ggml/src/*.[ch]*", "ggml/src/ggml-cpu/*.[ch]*", "ggml/src/ggml-cpu/amx/*", "ggml/src/ggml-cpu/arch/x86/*"]
+COMPILED += ["src/*.[ch]*", "include/*", "examples/*.[ch]", "examples/*.cpp", "examples/cli/*.cpp"]
+
+
+@pytest.mark.parametrize(("source", "words", "said"), PARTS)
+def test_notice_names_each_part_that_is_by_others(package, whisper_cpp_tree, source, words, said):
+    assert words in (whisper_cpp_tree / source).read_text("utf-8")
+    assert said in package.path("NOTICE").read_text("utf-8")
+
+
+def test_notice_names_everyone_with_a_copyright_notice_in_what_is_compiled(package, whisper_cpp_tree):
+    notice = package.path("NOTICE").read_text("utf-8")
+    files = [path for pattern in COMPILED for path in whisper_cpp_tree.glob(pattern) if path.is_file()]
+    found = {
+        holder
+        for path in files
+        for holder in re.findall(r"copyright (?:\(c\) )?\d[\d, -]*([A-Z][^.\n]*)", path.read_text("utf-8"), re.I)
+    }
+    assert len(files) > 40
+    assert found >= {"David Reid", "Jeffrey Quesnelle and Bowen Peng", "Sean Barrett"}
+    assert [holder for holder in found if holder not in notice] == []
+
+
 def push(folder: Path, *, path: str | None = None, **environment: str) -> subprocess.CompletedProcess:
     command = ["bash", folder / "push_to_minio.sh"]
     base = {"PATH": path or os.environ["PATH"], "HOME": str(folder.parent)}

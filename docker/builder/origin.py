@@ -115,7 +115,8 @@ def sbom(manifest: dict[str, Any], weights_sha256: str, openblas: str) -> dict[s
 def provenance(manifest: dict[str, Any], toolchain: list[dict[str, str]]) -> dict[str, Any]:
     """Return how a package came to be: an in-toto statement about the manifest's files with SLSA provenance 1.0.
 
-    `toolchain` names the Debian packages that compiled, each with its version. The manifest lists this document in turn, so neither of the two is among the subjects.
+    `toolchain` names the Debian packages that compiled, each with its version. The manifest lists this document in
+    turn, so neither of the two is among the subjects.
     """
     whisper_cpp, model = manifest["whisper_cpp"], manifest["model"]
     # Digests of source trees are those of app/whisper_build/source_tree.py: the same for every way to get the tree.
