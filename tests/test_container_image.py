@@ -84,3 +84,15 @@ def test_ffmpeg_starts_without_the_files_that_the_image_leaves_out(service_image
     missing = docker("run", "--rm", "--entrypoint=sh", service_image, "-c", 'ldd "$(command -v ffmpeg)"').stdout
     assert "libavdevice" in missing
     assert "not found" not in missing
+
+
+def test_a_quota_of_processor_time_says_how_many_cores_there_are(service_image):
+    def cores(*options: str) -> int:
+        code = "from whisper_xeon.engine.cores import available_cores; print(available_cores())"
+        return int(docker("run", "--rm", *options, "--entrypoint=python3", service_image, "-c", code).stdout)
+
+    if cores() == 1:
+        pytest.skip("this machine lends a container one core only")
+    assert cores("--cpus=1") == 1
+    assert cores("--cpus=1.9") == 1
+    assert cores("--cpus=2") == 2
