@@ -66,3 +66,9 @@ def test_licence_bill_of_materials_and_readme_name_it(package):
     (openblas,) = [each for each in components if each["name"] == "OpenBLAS"]
     assert f"OpenBLAS {openblas['version']}" in notice
     assert f"| `{BLAS}` |" in package.path("README.md").read_text("utf-8")
+
+
+def test_the_provenance_names_the_package_that_it_comes_from(package):
+    statement = json.loads(package.path("provenance.json").read_text("utf-8"))
+    inputs = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert "libopenblas-openmp-dev" in {each["name"] for each in inputs}
