@@ -1,0 +1,119 @@
+// Let one state answer requests of many kinds, one after the other, and a new state each of them: both have to say the same.
+//
+//   states MODEL SPEECH.wav NOISE.wav
+//
+// Recordings are 16 kHz mono 16-bit WAV without other chunks. Exit status 1 and lines with FAILED name the requests that differ.
+
+#include "whisper.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <functional>
+#include <iterator>
+#include <string>
+#include <vector>
+
+typedef std::vector<float> samples;
+
+static samples read(const char * path) {
+    std::ifstream file(path, std::ios::binary);
+    const std::vector<char> bytes{ std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>() };
+    samples result;
+    for (size_t i = 44; i + 1 < bytes.size(); i += 2) {
+        result.push_back((int16_t) ((uint8_t) bytes[i] | (uint8_t) bytes[i + 1] << 8)/32768.0f);
+    }
+    if (result.empty()) {
+        fprintf(stderr, "%s has no samples\n", path);
+        exit(2);
+    }
+    return result;
+}
+
+struct request {
+    const char * name;
+    const samples & pcm;
+    std::function<void(whisper_full_params &)> change;
+    whisper_sampling_strategy strategy = WHISPER_SAMPLING_GREEDY;
+    bool again = false; // a second time without samples: what counts is what that says
+};
+
+static std::string answer(whisper_context * ctx, whisper_state * state, const request & asked) {
+    whisper_full_params params = whisper_full_default_params(asked.strategy);
+    params.n_threads        = 2;
+    params.language         = "en";
+    params.greedy.best_of   = 1;
+    params.print_progress   = false;
+    params.print_timestamps = false;
+    asked.change(params);
+    int status = whisper_full_with_state(ctx, state, params, asked.pcm.data(), asked.pcm.size());
+    if (status == 0 && asked.again) {
+        status = whisper_full_with_state(ctx, state, params, nullptr, 0);
+    }
+    std::string said = "status " + std::to_string(status) + ", language " + std::to_string(whisper_full_lang_id_from_state(state));
+    char line[128];
+    for (int i = 0; i < whisper_full_n_segments_from_state(state); i++) {
+        snprintf(line, sizeof(line), "\n  %lld-%lld, no speech %.3f:", (long long) whisper_full_get_segment_t0_from_state(state, i),
+                 (long long) whisper_full_get_segment_t1_from_state(state, i), whisper_full_get_segment_no_speech_prob_from_state(state, i));
+        said += line;
+        said += whisper_full_get_segment_text_from_state(state, i);
+        for (int j = 0; j < whisper_full_n_tokens_from_state(state, i); j++) {
+            const whisper_token_data token = whisper_full_get_token_data_from_state(state, i, j);
+            snprintf(line, sizeof(line), " [%d %.3f %lld-%lld]", token.id, token.p, (long long) token.t0, (long long) token.t1);
+            said += line;
+        }
+    }
+    return said;
+}
+
+int main(int argc, char ** argv) {
+    if (argc != 4) {
+        fprintf(stderr, "usage: states MODEL SPEECH.wav NOISE.wav\n");
+        return 2;
+    }
+    const samples speech = read(argv[2]), noise = read(argv[3]);
+    samples windows = speech; // the second one has the first one's text before it
+    windows.resize(31*WHISPER_SAMPLE_RATE);
+    windows.insert(windows.end(), speech.begin(), speech.end());
+    const samples little(speech.begin(), speech.begin() + WHISPER_SAMPLE_RATE/5);
+
+    const auto words = [](whisper_full_params & p) { p.token_timestamps = true; p.max_len = 1; p.split_on_word = true; };
+    const auto sampled = [](whisper_full_params & p) { p.temperature = 0.9f; p.greedy.best_of = 3; };
+    const std::vector<request> requests = {
+        { "the language detected", speech, [](whisper_full_params & p) { p.language = "auto"; } },
+        { "sampled", speech, sampled },
+        { "a short context", speech, [](whisper_full_params & p) { p.audio_ctx = 500; } },
+        { "a shorter one, the language detected", noise, [](whisper_full_params & p) { p.audio_ctx = 300; p.language = "auto"; } },
+        { "words", speech, words },
+        { "words again, without samples", speech, words, WHISPER_SAMPLING_GREEDY, true },
+        { "noise", noise, [](whisper_full_params &) {} },
+        { "two windows", windows, [](whisper_full_params & p) { p.no_context = false; } },
+        { "beams", speech, [](whisper_full_params & p) { p.beam_search.beam_size = 5; }, WHISPER_SAMPLING_BEAM_SEARCH },
+        { "after text, without times", speech, [](whisper_full_params & p) { p.initial_prompt = "zulu alpha"; p.no_timestamps = true; } },
+        { "the language alone", noise, [](whisper_full_params & p) { p.detect_language = true; } },
+        { "little", little, [](whisper_full_params & p) { p.language = "auto"; } },
+        { "sampled again", speech, sampled },
+    };
+
+    whisper_log_set([](ggml_log_level, const char *, void *) {}, nullptr);
+    whisper_context * ctx = whisper_init_from_file_with_params_no_state(argv[1], whisper_context_default_params());
+    whisper_state * used = ctx ? whisper_init_state(ctx) : nullptr;
+    if (!used) {
+        fprintf(stderr, "%s could not be loaded\n", argv[1]);
+        return 2;
+    }
+    int failures = 0;
+    for (const request & asked : requests) {
+        whisper_state * fresh = whisper_init_state(ctx);
+        const std::string expected = answer(ctx, fresh, asked), said = answer(ctx, used, asked);
+        whisper_free_state(fresh);
+        printf("%s: %s\n%s\n", asked.name, said == expected ? "ok" : "FAILED: a used state differs from a new one", said.c_str());
+        if (said != expected) {
+            printf("expected %s\n", expected.c_str());
+            failures++;
+        }
+    }
+    whisper_free_state(used);
+    whisper_free(ctx);
+    return failures ? 1 : 0;
+}
