@@ -87,7 +87,7 @@ int main(int argc, char ** argv) {
         { "words", speech, words },
         { "words again, without samples", speech, words, WHISPER_SAMPLING_GREEDY, true },
         { "noise", noise, [](whisper_full_params &) {} },
-        { "two windows", windows, [](whisper_full_params & p) { p.no_context = false; } },
+        { "two windows", windows, [](whisper_full_params &) {} },
         { "beams", speech, [](whisper_full_params & p) { p.beam_search.beam_size = 5; }, WHISPER_SAMPLING_BEAM_SEARCH },
         { "after text, without times", speech, [](whisper_full_params & p) { p.initial_prompt = "zulu alpha"; p.no_timestamps = true; } },
         { "the language alone", noise, [](whisper_full_params & p) { p.detect_language = true; } },
