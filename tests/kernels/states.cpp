@@ -75,6 +75,7 @@ int main(int argc, char ** argv) {
     samples windows = speech; // the second one has the first one's text before it
     windows.resize(31*WHISPER_SAMPLE_RATE);
     windows.insert(windows.end(), speech.begin(), speech.end());
+    windows.resize(40*WHISPER_SAMPLE_RATE); // with 5 s or less left, it would not
     const samples little(speech.begin(), speech.begin() + WHISPER_SAMPLE_RATE/5);
 
     const auto words = [](whisper_full_params & p) { p.token_timestamps = true; p.max_len = 1; p.split_on_word = true; };
