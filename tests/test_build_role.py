@@ -235,6 +235,16 @@ def test_file_that_is_no_model_stops_the_build(build, tmp_path):
     assert "(bad magic)" in builder_reasons(result)[0]
 
 
+def test_a_builder_that_does_not_end_is_stopped(build):
+    before = file_digest(build.dist / "whisper_small_xeon" / "manifest.json")
+    result = build.run(
+        check=False, artifact_build_timeout=1, artifact_build_cmake_flags=["-DWHISPER_XEON_TEST_TIMEOUT=1"]
+    )
+    assert result.returncode != 0
+    assert "The builder had not ended after 1 s, so it was stopped and dist is as it was" in result.said
+    assert file_digest(build.dist / "whisper_small_xeon" / "manifest.json") == before
+
+
 def test_a_patch_that_needs_another_is_the_first_that_the_report_names(build):
     result = build.run(check=False, whisper_patches=["0002-attn"])
     assert result.returncode != 0
