@@ -41,7 +41,7 @@ _LOGITS_FILTER = ctypes.CFUNCTYPE(
 class Engine:
     """One loaded model with one state, and the calls of whisper.h that the service itself has no use for."""
 
-    def __init__(self, package: Package, threads: int, variant: str | None = None):
+    def __init__(self, package: Package, threads: int, variant: str | None = None, language: str | None = None):
         self.threads = threads
         fields = package.manifest["abi"]["whisper_full_params"]["fields"]
         self._filter_offset = fields["logits_filter_callback"]["offset"]
@@ -64,7 +64,7 @@ class Engine:
         self._state = self._context and lib.whisper_init_state(self._context)
         if not self._state:
             raise SystemExit(f"library: {package.directory} cannot be loaded: {lib.last_message()}")
-        self._language = package.manifest["selftest"]["language"].encode()
+        self._language = (language or package.manifest["selftest"]["language"]).encode()
         self._samples = _samples(package.selftest_audio)
 
     def transcribe(self) -> tuple[float, float]:
@@ -118,12 +118,12 @@ def _samples(clip: Path) -> ctypes.Array:
     return (ctypes.c_float * len(data))(*(value / 32768 for value in data))
 
 
-def rounds(package: Package, threads: int, variant: str | None) -> Iterator[dict[str, Any]]:
+def rounds(package: Package, threads: int, variant: str | None, language: str | None) -> Iterator[dict[str, Any]]:
     """Yield `encode` (s), `decode` (ms), `token` (ms) and `clip` (s) of one round after the other, and the variant.
 
     What touches weights and memory for the first time comes before the first of them.
     """
-    engine = Engine(package, threads, variant)
+    engine = Engine(package, threads, variant, language)
     engine.transcribe()
     while True:
         encode, decode, (clip, token) = engine.encode(), engine.decode(), engine.transcribe()
@@ -144,12 +144,13 @@ def main() -> None:
     parser.add_argument(
         "--variant", help="CPU library to take, such as baseline (default: the best for this processor)"
     )
+    parser.add_argument("--language", help="of the clip; auto detects it (default: the self-test's)")
     parser.add_argument("--rounds", type=int, default=5, help="default: 5")
     parser.add_argument(
         "--on-demand", action="store_true", help="measure a round for each line of standard input; print it as JSON"
     )
     arguments = parser.parse_args()
-    measured = rounds(Package(arguments.package), arguments.threads, arguments.variant)
+    measured = rounds(Package(arguments.package), arguments.threads, arguments.variant, arguments.language)
     if arguments.on_demand:
         for _ in sys.stdin:
             print(json.dumps(next(measured)), flush=True)

@@ -43,13 +43,18 @@ def fixture(model: str, upstream: bool = False) -> Path:
     return _build(f"fixture-{model}", upstream, {"artifact_build_models": [model]})
 
 
-def true_size(model: str, upstream: bool = False) -> Path:
-    """Return the folder that holds `whisper_<model>_xeon/` with random weights of the real model's dimensions."""
+def true_size(model: str, upstream: bool = False, patches: list[str] | None = None) -> Path:
+    """Return the folder that holds `whisper_<model>_xeon/` with random weights of the real model's dimensions.
+
+    `patches` are those to build with, the last of them names the folder; without, all of them.
+    """
     weights, clip = weights_file(model), FOLDER / "selftest.wav"
     clip.write_bytes(speech(CLIP_SECONDS))
     selftest = {"audio": str(clip), "language": "en", "text": synthetic_model.TEXT}
     override = {"path": str(weights), "selftest": selftest}
     variables = {"artifact_build_models": [model], "artifact_build_model_overrides": {model: override}}
+    if patches:
+        return _build(f"true-{model}-{patches[-1]}", False, {**variables, "artifact_build_patches": patches})
     return _build(f"true-{model}", upstream, variables)
 
 
