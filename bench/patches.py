@@ -1,6 +1,6 @@
 """`python bench/patches.py`: what each patch of docker/builder/patches gains, beside those before it alone.
 
-Builds the package of true `small` dimensions without patches and with one more each time (an hour where Docker's cache
+Builds the package of true `small` dimensions without patches and with one more each time (about 20 minutes where Docker's cache
 has none of them), then lets all of them take turns on two threads, for each CPU library that this processor runs of
 baseline, VNNI and its own. A gain is the median of the ratios to the row above within each round. Patches that touch
 whisper.cpp alone change none of these figures, but `0007-encode-once` the clip whose language is detected: its row has

@@ -18,6 +18,8 @@ import yaml
 from playbook import ROOT, one_at_a_time, run_playbook
 
 IMAGE = "whisper-xeon-test-builder"
+UNPACK = "xz -dc /fixtures/models/ggml-fixture-small.bin.xz >/f16.bin"
+QUANTIZE = "/built/whisper-quantize /f16.bin /model.bin"
 
 # name: options of ggml for it (none: this one), CPU flags that it takes to run
 PROCESSORS = {
@@ -105,13 +107,19 @@ def test_kernels_are_clean_under_a_sanitizer(builder, sanitizer, threads, proces
     assert cases(builder(f"{compiled}; /build/check {threads}")) > 40
 
 
+@pytest.mark.parametrize("variant", ["baseline", "sapphirerapids"])
+def test_weights_stay_in_the_layout_that_the_kernels_take(builder, variants, variant):
+    require(variants[variant]["cpu_flags"])
+    folder = Path("/built", variants[variant]["path"]).parent
+    hear = f"LD_LIBRARY_PATH={folder}:/built /built/whisper-cli -m /model.bin -f /fixtures/recordings/en-00.wav"
+    output = builder(f"{UNPACK}; for type in q4_0 q5_0 q5_1 q8_0; do {QUANTIZE} $type; {hear}; done")
+    assert re.findall(r"(\S+) total size =", output) == ["CPU"] * 4
+
+
 def test_a_used_state_says_what_a_new_one_says_and_both_are_clean_under_sanitizers(builder):
     compiled = "/kernels/sanitize.sh /patched /build ADDRESS states"
-    weights = (
-        "xz -dc /fixtures/models/ggml-fixture-small.bin.xz >/f16.bin; /built/whisper-quantize /f16.bin /model.bin q5_1"
-    )
     recordings = "/fixtures/recordings/en-00.wav /fixtures/recordings/noise.wav"
-    output = builder(f"{compiled}; {weights} >/dev/null; /build/states /model.bin {recordings}")
+    output = builder(f"{compiled}; {UNPACK}; {QUANTIZE} q5_1 >/dev/null; /build/states /model.bin {recordings}")
     assert "FAILED" not in output
     assert len(re.findall(": ok$", output, re.MULTILINE)) == 13
 
