@@ -1,8 +1,8 @@
 """`python bench/patches.py`: what each patch of docker/builder/patches gains, beside those before it alone.
 
-Builds the package of true `small` dimensions without patches and with one more each time (about 20 minutes where Docker's cache
-has none of them), then lets all of them take turns on two threads, for each CPU library that this processor runs of
-baseline, VNNI and its own. A gain is the median of the ratios to the row above within each round. Patches that touch
+Builds the package of true `small` dimensions without patches and with one more each time (about 20 minutes where
+Docker's cache has none of them), then lets all of them take turns on two threads, for each CPU library that this
+processor runs of baseline, VNNI and its own. A gain is the median of the ratios to the row above within each round. Patches that touch
 whisper.cpp alone change none of these figures, but `0007-encode-once` the clip whose language is detected: its row has
 that one. Prints Markdown; run it on a machine that does nothing else.
 """
@@ -52,7 +52,9 @@ def measure(built: dict[str, Package], rounds: int, *options: str) -> Measured:
             for name, package in built.items()
         }
         for name in turns(list(programs), rounds):
-            for figure, value in programs[name].measure().items():
+            figures = programs[name].measure()
+            del figures["variant"]
+            for figure, value in figures.items():
                 found.setdefault(name, {}).setdefault(figure, []).append(value)
     return found
 

@@ -207,7 +207,7 @@ def lines(results: Results) -> Iterator[str]:
         begun, took = section.get("run", ""), duration(section["seconds"]) if "seconds" in section else ""
         yield f"| {name} | {section['commit']} | {begun} | {took} | {section['origin']} |"
     runs = {section.get("run") for section in results.sections.values()}
-    if len(runs) == 1 and None not in runs:
+    if len(runs) == 1 and None not in runs and len(results.sections) > 1:
         whole = sum(section["seconds"] for section in results.sections.values())
         yield f"| all in one run | | {runs.pop()} | {duration(whole)} | |"
 

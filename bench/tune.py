@@ -52,7 +52,9 @@ def refusal(output: Path) -> str | None:
     if output.is_dir():
         return f"--output {output}: this is a folder; name a file in it"
     folder = output.parent.absolute()
-    for file in (folder.with_name(f"{folder.name}{suffix}") for suffix in (".yml", ".yaml")):
+    if folder.name in ("host_vars", "group_vars") and output.with_suffix("").is_dir():
+        return f"--output {output}: Ansible reads the folder {output.with_suffix('')} instead; name a file in it"
+    for file in (folder.with_name(f"{folder.name}{suffix}") for suffix in (".yml", ".yaml", ".json")):
         if folder.parent.name in ("host_vars", "group_vars") and file.exists():
             return (
                 f"--output {output}: Ansible reads the folder {folder} instead of {file}; move that file in there first"

@@ -30,6 +30,7 @@ os.environ["DOCKER_BUILDKIT"] = "1"
 
 # Modules whose tests share what this machine has one of: the two hosts, or the names and ports of service_container.py.
 SHARED = {
+    "test_demo_ports": "hosts",
     "test_deploy_": "hosts",
     "test_end_to_end": "hosts",
     "test_container_": "service",

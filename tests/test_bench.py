@@ -164,6 +164,12 @@ def test_tune_makes_no_folder_hide_the_variables_of_a_host(tmp_path):
     assert said.count("\n") == 1
 
 
+def test_tune_writes_no_file_that_a_folder_hides(tmp_path):
+    (tmp_path / "host_vars" / "xeon").mkdir(parents=True)
+    said = refused("bench/tune.py", tmp_path, "--output", tmp_path / "host_vars" / "xeon.yml")
+    assert f"Ansible reads the folder {tmp_path}/host_vars/xeon instead; name a file in it" in said
+
+
 def test_a_model_of_true_dimensions_is_made_quantized_and_run(build_context, tmp_path):
     options = ["tiny.en", "--context", build_context, "--output", tmp_path / "models"]
     output = run("bench/models.py", *options)

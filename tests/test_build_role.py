@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from playbook import ROOT, Play, run_playbook
+from playbook import ROOT, Play, one_at_a_time, run_playbook
 from recordings import RECORDINGS
 from whisper_build.claim import claim
 from whisper_xeon.engine.model_file import check_model_file
@@ -40,7 +40,8 @@ class Build:
         own = {"artifact_build_dist_dir": str(self.dist), "artifact_build_context_dir": str(self.context)}
         self.variables_file.write_text(json.dumps({**own, **variables}), encoding="utf-8")
         extra = f"@{self.variables_file}"
-        return run_playbook("build.yml", "--skip-tags", "publish", "-e", extra, *arguments, check=check, env=env)
+        with one_at_a_time():
+            return run_playbook("build.yml", "--skip-tags", "publish", "-e", extra, *arguments, check=check, env=env)
 
 
 @pytest.fixture(scope="module")

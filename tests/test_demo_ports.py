@@ -39,7 +39,8 @@ def test_every_taken_port_is_told_by_what_chooses_it(free):
         found = look({**free, **taken})
     assert found.returncode == 2
     for name, port in taken.items():
-        assert f"Port {port} of 127.0.0.1 is taken, not by the demo" in found.said
+        container = f"whisper-xeon-test-demo-ports-{name.lower()}"
+        assert f"Port {port} of 127.0.0.1 is taken, not by {container}" in found.said
         assert f"`export WHISPER_XEON_DEMO_{name}_PORT=` another one" in found.said
 
 
@@ -52,4 +53,4 @@ def test_what_is_no_port_of_its_own_is_refused(free, port):
 
 def test_ports_of_the_demo_itself_are_its_own(free, small):
     assert look({**free, "SMALL": str(small.port)}, project="test").returncode == 0
-    assert look({**free, "SMALL": str(small.port)}).returncode == 2
+    assert look({**free, "MEDIUM": str(small.port)}, project="test").returncode == 2
