@@ -2,9 +2,9 @@
 
 Builds the package of true `small` dimensions without patches and with one more each time (about 20 minutes where
 Docker's cache has none of them), then lets all of them take turns on two threads, for each CPU library that this
-processor runs of baseline, VNNI and its own. A gain is the median of the ratios to the row above within each round. Patches that touch
-whisper.cpp alone change none of these figures, but `0007-encode-once` the clip whose language is detected: its row has
-that one. Prints Markdown; run it on a machine that does nothing else.
+processor runs of baseline, VNNI and its own. A gain is the median of the ratios to the row above within each round.
+Patches that touch whisper.cpp alone change none of these figures; `0007-encode-once` is shown by a clip whose language
+is detected. Prints Markdown; run it on a machine that does nothing else.
 """
 
 from __future__ import annotations
