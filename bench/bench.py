@@ -64,7 +64,7 @@ class Places:
     @classmethod
     def of(cls, model: str, size: Callable[..., Path]) -> Places:
         """Build what is missing; `size` is `packages.fixture` or `packages.true_size`."""
-        ours, upstream = size(model), size(model, upstream=True)
+        ours, upstream = size(model), size(model, patches=[])
         package = Package.find(upstream, model)
         best, vnni = variants(package)
         server = rivals.whisper_server(package, upstream.parent / "context", best)

@@ -1,7 +1,7 @@
 """Packages to measure with: the fixtures' by the real build playbook, others laid out around what it compiled.
 
-Each lies in a folder of its own below .build/bench; what has been built is not built again. `upstream` is whisper.cpp
-as it comes, without this project's patches.
+Each lies in a folder of its own below .build/bench; what has been built is not built again. `patches` are those that
+whisper.cpp gets: all by default, none makes what this project calls upstream.
 """
 
 from __future__ import annotations
@@ -38,24 +38,19 @@ ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ
 CLIP_SECONDS = 11  # as long as the clip that whisper.cpp itself is usually measured with
 
 
-def fixture(model: str, upstream: bool = False) -> Path:
+def fixture(model: str, patches: list[str] | None = None) -> Path:
     """Return the folder that holds `whisper_<model>_xeon/` with the fixture's tiny network in it."""
-    return _build(f"fixture-{model}", upstream, {"artifact_build_models": [model]})
+    return _build(f"fixture-{model}", patches, {"artifact_build_models": [model]})
 
 
-def true_size(model: str, upstream: bool = False, patches: list[str] | None = None) -> Path:
-    """Return the folder that holds `whisper_<model>_xeon/` with random weights of the real model's dimensions.
-
-    `patches` are those to build with, the last of them names the folder; without, all of them.
-    """
+def true_size(model: str, patches: list[str] | None = None) -> Path:
+    """Return the folder that holds `whisper_<model>_xeon/` with random weights of the real model's dimensions."""
     weights, clip = weights_file(model), FOLDER / "selftest.wav"
     clip.write_bytes(speech(CLIP_SECONDS))
     selftest = {"audio": str(clip), "language": "en", "text": synthetic_model.TEXT}
     override = {"path": str(weights), "selftest": selftest}
     variables = {"artifact_build_models": [model], "artifact_build_model_overrides": {model: override}}
-    if patches:
-        return _build(f"true-{model}-{patches[-1]}", False, {**variables, "artifact_build_patches": patches})
-    return _build(f"true-{model}", upstream, variables)
+    return _build(f"true-{model}", patches, variables)
 
 
 def weights_file(model: str) -> Path:
@@ -141,11 +136,13 @@ def workshop(context: Path | None = None) -> Iterator[Workshop]:
         yield Workshop(context, Path(built))
 
 
-def _build(name: str, upstream: bool, variables: dict[str, Any]) -> Path:
-    folder = FOLDER / (f"{name}-upstream" if upstream else name)
-    own = {"artifact_build_dist_dir": str(folder / "dist"), "artifact_build_context_dir": str(folder / "context")}
-    if upstream:
-        own["artifact_build_patches"] = []
+def _build(name: str, patches: list[str] | None, variables: dict[str, Any]) -> Path:
+    own: dict[str, Any] = {}
+    if patches is not None:
+        name = f"{name}-{patches[-1] if patches else 'upstream'}"
+        own["artifact_build_patches"] = patches
+    folder = FOLDER / name
+    own["artifact_build_dist_dir"], own["artifact_build_context_dir"] = str(folder / "dist"), str(folder / "context")
     command = ["ansible-playbook", "-i", "inventory/demo", "playbooks/build.yml", "--skip-tags", "publish"]
     # What it prints belongs to the build, not to the measurement.
     subprocess.run(

@@ -33,7 +33,7 @@ Measured = dict[str, dict[str, list[float]]]  # name of the last patch -> figure
 def series() -> dict[str, Package]:
     """Build what is missing; return the packages by the name of their last patch, in the order of the patches."""
     names = [file.stem for file in sorted(PATCHES.glob("*.patch"))]
-    built = {UPSTREAM: packages.true_size(MODEL, upstream=True)}
+    built = {UPSTREAM: packages.true_size(MODEL, patches=[])}
     for count, name in enumerate(names, start=1):
         if name == DETECTING or "b/ggml/" in (PATCHES / f"{name}.patch").read_text(encoding="utf-8"):
             built[name] = packages.true_size(MODEL, patches=names[:count])

@@ -3,8 +3,9 @@
 //   check MAX_THREADS [STEP]
 //
 // Each case runs with 1 to MAX_THREADS threads, above 4 with every STEP-th number only: all have to give the same bits. A result
-// has to be the reference's within the order of additions, or at least as close to float64 as the reference is; attention with AMX rounds to bfloat16 and may
-// be 2.5e-3 off, relative to the result's size. Exit status 1 and lines with FAILED name the cases that failed.
+// has to be the reference's within the order of additions, or at least as close to float64 as the reference is; attention with
+// AMX rounds to bfloat16 and may be 2.5e-3 off, relative to the result's size. Exit status 1 and lines with FAILED name the cases
+// that failed.
 
 #include "ggml-cpu.h"
 #include "ggml.h"
