@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from playbook import ROOT, one_at_a_time, run_playbook
+from playbook import ROOT, one_at_a_time, run_build
 
 IMAGE = "whisper-xeon-test-builder"
 UNPACK = "xz -dc /fixtures/models/ggml-fixture-small.bin.xz >/f16.bin"
@@ -38,13 +38,9 @@ def builder(tmp_path_factory):
     tests/fixtures. What one command compiles, the next one finds: most of ggml is the same for every processor.
     """
     folder = tmp_path_factory.mktemp("kernels")
-    variables = {
-        "artifact_build_dist_dir": str(folder / "dist"),
-        "artifact_build_context_dir": str(folder / "work" / "context"),
-    }
+    run_build(folder)
     build = ["docker", "build", "--target=builder", f"--tag={IMAGE}", "."]
     with one_at_a_time():
-        run_playbook("build.yml", "--skip-tags", "publish", "-e", json.dumps(variables))
         subprocess.run(build, cwd=folder / "work" / "context", check=True, capture_output=True)
 
     def run(command: str) -> str:
