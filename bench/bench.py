@@ -24,16 +24,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import packages
 import report
 import rivals
 import synthetic_model
 from library import Engine
 from results import Results
-
-import packages
 from service import HttpProcess, PeakMemory, Service, duration
-from whisper_xeon.engine.variant import choose_variant, cpu_flags
-from whisper_xeon.package import Package
+
+from whisper_package.package import Package
+from whisper_package.variants import choose_variant, cpu_flags
 
 HERE = Path(__file__).resolve().parent
 THREADS = 2

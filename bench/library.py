@@ -22,9 +22,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "app"))
 
+from whisper_package.package import Package
 from whisper_xeon.engine import library
 from whisper_xeon.engine.cores import available_cores
-from whisper_xeon.package import Package
 
 PROMPT_TOKENS = 3  # start, language, task
 DECODED_TOKENS = 32  # one at a time after the prompt: what is said in about 11 s

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import memory
-import synthetic_model
-
 import packages
+import synthetic_model
 from service import Service, origin
-from whisper_xeon.package import MODEL_CONFIGS, QUANTIZATIONS, Package
+
+from whisper_package.models import MODEL_CONFIGS, QUANTIZATIONS
+from whisper_package.package import Package
 
 QUANTIZATION = QUANTIZATIONS[0]
 

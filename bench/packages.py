@@ -25,7 +25,7 @@ import synthetic_model
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "app"))
 
-from whisper_xeon.package import file_digest
+from whisper_package.digests import file_digest
 
 ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = ROOT / "tests" / "fixtures" / "models"

@@ -15,11 +15,11 @@ import statistics
 import sys
 from pathlib import Path
 
-from bench import THREADS, OnDemand, turns, variants
-
 import packages
+from bench import THREADS, OnDemand, turns, variants
 from service import origin
-from whisper_xeon.package import Package
+
+from whisper_package.package import Package
 
 PATCHES = packages.ROOT / "docker" / "builder" / "patches"
 MODEL = "small"

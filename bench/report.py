@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from results import Results
-
 import packages
+from results import Results
 from service import duration
 
 OURS = "ours"

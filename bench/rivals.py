@@ -14,7 +14,8 @@ from pathlib import Path
 
 import packages
 from service import HttpProcess, form
-from whisper_xeon.package import Package
+
+from whisper_package.package import Package
 
 VENV = packages.FOLDER / "venv"
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")

@@ -17,12 +17,12 @@ import sys
 import time
 from pathlib import Path
 
-from bench import Contestant, clips_a_minute
-
 import packages
+from bench import Contestant, clips_a_minute
 from service import origin
+
+from whisper_package.package import Package
 from whisper_xeon.engine.cores import available_cores
-from whisper_xeon.package import Package
 
 REQUESTS = 5
 MAX_ENGINES = 64  # that WHISPER_ENGINES takes

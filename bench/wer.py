@@ -20,13 +20,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import jiwer
-
 import packages
 from service import duration, origin
+
+from whisper_package.models import QUANTIZATIONS
+from whisper_package.package import Package
 from whisper_xeon.audio.decode import decode
 from whisper_xeon.engine.cores import available_cores
 from whisper_xeon.engine.pool import EnginePool
-from whisper_xeon.package import QUANTIZATIONS, Package
 from whisper_xeon.transcript import DecodeOptions
 
 MODELS = ("small", "medium")

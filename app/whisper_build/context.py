@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from whisper_build.downloads import SourceError
-from whisper_xeon.package import file_digest
+from whisper_package.digests import file_digest
 
 _MARK = "build.json"
 # Bigger files are hard links where the file system allows: a model is not worth a second copy.

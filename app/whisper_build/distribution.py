@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from whisper_xeon.package import Package, PackageError, model_config
+from whisper_package.errors import PackageError
+from whisper_package.models import model_config
+from whisper_package.package import Package
 
 _STAMP = ".build.json"
 

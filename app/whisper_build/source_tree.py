@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from whisper_build.downloads import SourceError
-from whisper_xeon.package import file_digest
+from whisper_package.digests import file_digest
 
 # What CMake needs to configure, compile whisper, whisper-cli and whisper-quantize, and the public-domain clip that is
 # the default self-test. The example folders beside cli and quantize are only configured: examples/CMakeLists.txt adds

@@ -29,7 +29,7 @@ from typing import Any
 
 from whisper_build import source_tree
 from whisper_build.downloads import DigestMismatch, Report, SourceError, SourceUnavailable, download
-from whisper_xeon.package import file_digest
+from whisper_package.digests import file_digest
 
 _COMMAND_SECONDS = 900
 _PIP_BACKEND = Path(__file__).resolve().parent / "pip_backend"

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from whisper_xeon.package import MODEL_CONFIGS
+from whisper_package.models import MODEL_CONFIGS
 
 from . import catalog
 from .download import download

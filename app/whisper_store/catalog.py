@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
-from whisper_xeon.package import MANIFEST_NAME, MODEL_CONFIGS
+from whisper_package.manifest import MANIFEST_NAME
+from whisper_package.models import MODEL_CONFIGS
 
 from .bucket import Entry
 from .errors import ConditionFailed, NoSuchRelease, ObjectMissing, StoreError

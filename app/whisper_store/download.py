@@ -26,16 +26,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from whisper_xeon.package import (
-    MANIFEST_NAME,
-    QUANTIZATIONS,
-    Package,
-    PackageError,
-    file_digest,
-    model_config,
-    parse_manifest,
-    weights_file,
-)
+from whisper_package.digests import file_digest
+from whisper_package.errors import PackageError
+from whisper_package.manifest import MANIFEST_NAME, listed_files, parse_manifest
+from whisper_package.models import QUANTIZATIONS, model_config, weights_file
+from whisper_package.package import Package
 
 from .bucket import Entry
 from .errors import DigestMismatch, NoSuchRelease, ObjectMissing, StoreError
@@ -190,12 +185,10 @@ def _download_flat_with_manifest(
     )
     if _is_whole(target, manifest["release_id"]):
         return Downloaded(target, manifest["release_id"], fetched=False)
-    digest = hashlib.sha256(data).hexdigest()
     files = [
         _File(entry["path"], f"{target.name}/{entry['path']}", entry["size"], entry["executable"], entry["sha256"])
-        for entry in manifest["files"]
+        for entry in listed_files(manifest, data)
     ]
-    files.append(_File(MANIFEST_NAME, key, len(data), False, digest))
     _fetch_folder(store, target, manifest["release_id"], files, output)
     return Downloaded(target, manifest["release_id"], fetched=True)
 

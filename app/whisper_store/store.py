@@ -19,14 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from whisper_xeon.package import (
-    MANIFEST_NAME,
-    MODEL_CONFIGS,
-    Package,
-    PackageError,
-    model_config,
-    parse_manifest,
-)
+from whisper_package.errors import PackageError
+from whisper_package.manifest import MANIFEST_NAME, listed_files, parse_manifest
+from whisper_package.models import MODEL_CONFIGS, model_config
+from whisper_package.package import Package
 
 from .bucket import PART_SIZE, Bucket
 from .errors import ConditionFailed, ConditionsIgnored, DigestMismatch, NoSuchRelease, ObjectMissing, StoreError
@@ -64,13 +60,7 @@ class Release:
     @property
     def files(self) -> list[dict[str, Any]]:
         """Every file of the package, `manifest.json` included: path, size in bytes, sha256, executable."""
-        manifest = {
-            "path": MANIFEST_NAME,
-            "size": len(self.manifest_bytes),
-            "sha256": self.manifest_sha256,
-            "executable": False,
-        }
-        return [*self.manifest["files"], manifest]
+        return listed_files(self.manifest, self.manifest_bytes)
 
 
 @dataclass(frozen=True)
@@ -197,13 +187,9 @@ class Store:
             "package": package.name,
             "manifest_sha256": package.manifest_digest,
         }
-        manifest_entry = {
-            "path": MANIFEST_NAME,
-            "size": package.path(MANIFEST_NAME).stat().st_size,
-            "sha256": package.manifest_digest,
-        }
+        *_, manifest = files = package.files
         uploaded = []
-        for file in [*package.manifest["files"], manifest_entry]:
+        for file in files:
             if self._stands(package, file):
                 continue
             uploaded.append(file)
@@ -214,7 +200,7 @@ class Store:
         if not dry_run and (uploaded or before.models != after.models):
             self._prove_conditions(package)
             after = self.point(before, {package.model: entry})
-            if not self._stands(package, manifest_entry):
+            if not self._stands(package, manifest):
                 raise StoreError(f"release {package.release_id} was pruned while it was published: publish it again")
             self._log(f"{key_of_channel}: {package.model} is {package.release_id}")
         return Publication(

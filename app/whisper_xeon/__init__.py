@@ -12,7 +12,7 @@ __all__ = ["MODEL_CONFIGS", *_ENGINE_NAMES]
 
 def __getattr__(name):
     if name == "MODEL_CONFIGS":
-        from whisper_xeon.package import MODEL_CONFIGS
+        from whisper_package.models import MODEL_CONFIGS
 
         return MODEL_CONFIGS
     if name in _ENGINE_NAMES:

@@ -20,16 +20,17 @@ import time
 from typing import Callable
 
 import whisper_xeon
+from whisper_package.errors import PackageError, VariantError
+from whisper_package.model_file import check_model_file
+from whisper_package.package import Package
+from whisper_package.selftest import same_words
+from whisper_package.variants import choose_variant, cpu_flags
 from whisper_xeon import logs
 from whisper_xeon.audio.decode import AudioError, decode, require_tools
 from whisper_xeon.engine import process
-from whisper_xeon.engine.errors import LibraryLoadError, WhisperLibraryError
-from whisper_xeon.engine.model_file import check_model_file
+from whisper_xeon.engine.errors import WhisperLibraryError
 from whisper_xeon.engine.pool import EngineError, EnginePool
-from whisper_xeon.engine.variant import choose_variant, cpu_flags
 from whisper_xeon.languages import known_to
-from whisper_xeon.package import Package, PackageError
-from whisper_xeon.selftest import same_words
 from whisper_xeon.settings import SETTINGS, Settings, SettingsError, describe_settings, load_settings, read_api_keys
 from whisper_xeon.systemd import Notifier, SocketActivationError, inherited_socket
 from whisper_xeon.transcript import DecodeOptions
@@ -106,7 +107,7 @@ def _pool(settings: Settings, package: Package) -> EnginePool:
     if settings.cpu_variant:
         try:
             choose_variant(package, cpu_flags(), settings.cpu_variant)
-        except LibraryLoadError as error:
+        except VariantError as error:
             raise SettingsError(f"WHISPER_CPU_VARIANT={settings.cpu_variant!r} is not allowed: {error}") from None
     return EnginePool(
         package,

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
 
+from whisper_package.models import MODEL_CONFIGS
 from whisper_xeon.audio.fetch import AllowList
 from whisper_xeon.engine.cores import MAX_THREADS, available_cores
 from whisper_xeon.languages import LANGUAGES
-from whisper_xeon.package import MODEL_CONFIGS
 
 PREFIX = "WHISPER_"
 TOOLING_PREFIX = "WHISPER_XEON_"  # cache folder, test artifacts: not the service's business

@@ -19,19 +19,13 @@ from typing import Any
 
 from instructions import foreign_instructions
 from origin import PROVENANCE_NAME, SBOM_NAME, encode, provenance, sbom
-from whisper_xeon.engine.errors import ModelInitError
-from whisper_xeon.engine.model_file import check_model_file
-from whisper_xeon.package import (
-    MANIFEST_NAME,
-    SCHEMA_VERSION,
-    Package,
-    PackageError,
-    encode_manifest,
-    file_digest,
-    model_config,
-    weights_file,
-)
-from whisper_xeon.selftest import same_words
+from whisper_package.digests import file_digest
+from whisper_package.errors import ModelFileError, PackageError
+from whisper_package.manifest import MANIFEST_NAME, SCHEMA_VERSION, encode_manifest
+from whisper_package.model_file import check_model_file
+from whisper_package.models import model_config, weights_file
+from whisper_package.package import Package
+from whisper_package.selftest import same_words
 
 LIBRARIES = ("libwhisper.so", "libwhisper.so.1", "libggml.so.0", "libggml-base.so.0", "libggml-cpu.so.0")
 BLAS_LIBRARY = "libggml-blas.so.0"
@@ -189,7 +183,7 @@ def _check_weights(weights: Path, model: str, quantization: str) -> None:
     """A file of another type than was asked for would make its name and the manifest say what is not so."""
     try:
         found = check_model_file(weights).quantization
-    except ModelInitError as error:
+    except ModelFileError as error:
         raise BuildError(f"the weights of {model} cannot be used: {error}") from None
     if found != quantization:
         raise BuildError(

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import sys
 
-from whisper_xeon.package import Package, PackageError
+from whisper_package.errors import PackageError
+from whisper_package.package import Package
 
 
 def main(artifacts_dir: str, model: str) -> int:

@@ -39,8 +39,7 @@ class WhisperLibraryAdapter(WhisperAdapter):
     def _open(self) -> None:
         self._lock = threading.Lock()
         self._reusable = set(self.package.patches) >= _REUSE_PATCHES
-        self._library = library.load(self.package, self._cpu_variant)
-        self.variant = self._library.variant
+        self._library = library.load(self.package, self.variant)
         self._context = self._load()
         # Special tokens begin at the end-of-text token; language tokens follow its successor.
         self._text_end = self._library.whisper_token_eot(self._context)

@@ -6,13 +6,13 @@ import math
 import os
 from typing import Any
 
+from whisper_package.model_file import check_model_file
+from whisper_package.package import Package
+from whisper_package.variants import Variant, choose_variant, cpu_flags
 from whisper_xeon.audio.decode import SAMPLE_RATE, decode, map_samples
 from whisper_xeon.engine.cores import MAX_THREADS, available_cores
-from whisper_xeon.engine.errors import LibraryLoadError, UnsupportedOptionError
-from whisper_xeon.engine.model_file import check_model_file
-from whisper_xeon.engine.variant import Variant
+from whisper_xeon.engine.errors import UnsupportedOptionError, adapter_errors
 from whisper_xeon.languages import known_to
-from whisper_xeon.package import Package, PackageError
 from whisper_xeon.transcript import DecodeOptions, Transcript
 
 # whisper.cpp answers anything shorter than 100 ms with nothing, and reads out of bounds below 201 samples: such a clip
@@ -55,16 +55,16 @@ class WhisperAdapter:
         runs). Raises `LibraryLoadError` when the package or its libraries cannot be used here, `ModelInitError` when
         the model cannot.
         """
-        if package is None:
-            try:
-                package = Package.find(artifacts_dir or os.environ.get("WHISPER_ARTIFACTS_DIR") or ".", model_size)
-            except PackageError as error:
-                raise LibraryLoadError(str(error)) from None
-        self.package = package
+        with adapter_errors():
+            self.package = package or Package.find(
+                artifacts_dir or os.environ.get("WHISPER_ARTIFACTS_DIR") or ".", model_size
+            )
+            self._parameters = check_model_file(self.package.model_file)
+            self.variant = choose_variant(
+                self.package, cpu_flags(), cpu_variant or os.environ.get("WHISPER_CPU_VARIANT")
+            )
         self._shorten = audio_ctx == "auto"
-        self._cpu_variant = cpu_variant or os.environ.get("WHISPER_CPU_VARIANT")
         self.threads = threads or min(available_cores(), MAX_THREADS)
-        self._parameters = check_model_file(package.model_file)
         self._languages = known_to(self._parameters.n_vocab)
         self._open()
 

@@ -32,7 +32,6 @@ from whisper_xeon.engine import process
 from whisper_xeon.engine.base import TEMPERATURE_STEP, WhisperAdapter, prompt_bytes
 from whisper_xeon.engine.errors import LibraryLoadError, WhisperLibraryError
 from whisper_xeon.engine.segments import Reported, Token, build_transcript
-from whisper_xeon.engine.variant import choose_variant, cpu_flags
 from whisper_xeon.transcript import DecodeOptions, Transcript
 
 _PROGRAM = "whisper-cli"
@@ -51,7 +50,6 @@ class WhisperCliAdapter(WhisperAdapter):
     """Runs whisper-cli for every transcription; between them it holds no model."""
 
     def _open(self) -> None:
-        self.variant = choose_variant(self.package, cpu_flags(), self._cpu_variant)
         program = self.package.path(_PROGRAM).absolute()
         if not os.access(program, os.X_OK):
             raise LibraryLoadError(f"{program} is missing or must not be executed: fetch the package again")

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
+from whisper_package.errors import ModelFileError, PackageError
+
 
 class WhisperLibraryError(Exception):
     """libwhisper, or the package around it, cannot do what was asked; base of the errors below."""
@@ -17,3 +22,14 @@ class ModelInitError(WhisperLibraryError):
 
 class UnsupportedOptionError(WhisperLibraryError):
     """This model cannot do what the request asks for, for example decode a language it was not trained on."""
+
+
+@contextlib.contextmanager
+def adapter_errors() -> Iterator[None]:
+    """Raise what the package's reader says as the adapter's errors: about the model file, or about all else in it."""
+    try:
+        yield
+    except ModelFileError as error:
+        raise ModelInitError(str(error)) from None
+    except PackageError as error:
+        raise LibraryLoadError(str(error)) from None

@@ -13,10 +13,10 @@ import os
 import threading
 from pathlib import Path
 
+from whisper_package.package import Package
+from whisper_package.variants import Variant
 from whisper_xeon.engine import abi
 from whisper_xeon.engine.errors import LibraryLoadError
-from whisper_xeon.engine.variant import Variant, choose_variant, cpu_flags
-from whisper_xeon.package import Package
 
 # void (*ggml_log_callback)(enum ggml_log_level level, const char * text, void * user_data)
 _LOG_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
@@ -159,15 +159,12 @@ class Library:
         function("whisper_full_get_token_text_from_state", c_char_p, context, state, c_int, c_int)
 
 
-def load(package: Package, cpu_variant: str | None = None) -> Library:
+def load(package: Package, variant: Variant) -> Library:
     """Load the package's libraries, or return those already loaded from files of the same content.
-
-    `cpu_variant` names the CPU library; None or `auto` takes the best that this processor runs.
 
     A process holds one build: the objects' SONAMEs are the same in every build, and a second one would get half of
     its symbols from the first. Raises `LibraryLoadError`.
     """
-    variant = choose_variant(package, cpu_flags(), cpu_variant)
     libraries = [(entry["path"], entry["sha256"]) for entry in package.manifest["files"] if ".so" in entry["path"]]
     build = json.dumps([libraries, package.manifest["abi"], variant.path], sort_keys=True)
     with _lock:

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
 
+from whisper_package.package import Package
 from whisper_xeon.audio.decode import PcmAudio
 from whisper_xeon.engine.channel import receive_message, send_message
-from whisper_xeon.package import Package
 from whisper_xeon.transcript import DecodeOptions, Transcript
 
 _ATTEMPTS = 2  # one crash may be the worker's own; two in a row are the request's

@@ -21,6 +21,7 @@ from typing import Any, Callable
 from urllib.parse import parse_qsl
 
 import whisper_xeon
+from whisper_package.package import Package
 from whisper_xeon import metrics
 from whisper_xeon.audio.decode import (
     AudioError,
@@ -55,7 +56,6 @@ from whisper_xeon.engine.pool import (
 )
 from whisper_xeon.formats import FORMATS, GRANULARITIES, encode_json, render
 from whisper_xeon.languages import LANGUAGES
-from whisper_xeon.package import Package
 from whisper_xeon.settings import Settings
 from whisper_xeon.transcript import DecodeOptions
 from whisper_xeon.web.errors import ClientGone, HttpError

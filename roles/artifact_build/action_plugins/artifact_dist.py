@@ -19,7 +19,7 @@ from ansible.plugins.action import ActionBase
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "app"))
 
 from whisper_build.distribution import Distribution
-from whisper_xeon.package import PackageError
+from whisper_package.errors import PackageError
 
 
 class ActionModule(ActionBase):

@@ -16,15 +16,10 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from whisper_xeon.package import (
-    MANIFEST_NAME,
-    MODEL_CONFIGS,
-    Package,
-    PackageError,
-    memory_mb,
-    model_config,
-    weights_bytes,
-)
+from whisper_package.errors import PackageError
+from whisper_package.manifest import MANIFEST_NAME, memory_mb, weights_bytes
+from whisper_package.models import MODEL_CONFIGS, model_config
+from whisper_package.package import Package
 from whisper_xeon.settings import settings_problems
 
 DOCUMENTATION = r"""
@@ -34,7 +29,7 @@ options:
   model: {type: str, required: true, description: Model that the package must hold.}
   artifact_dir: {type: path, description: Package folder, or a folder that holds package folders.}
   manifest: {type: dict, description: "Checked content of manifest.json, when the package is not on the control node."}
-  manifest_file: {type: dict, description: "Size and sha256 of that manifest.json."}
+  files: {type: list, elements: dict, description: "Every file of that package: path, size, sha256, executable."}
   url: {type: str, required: true, description: Where the host itself reaches the service; goes into the record.}
   app_dir: {type: path, required: true, description: Folder that holds the application package whisper_xeon.}
   texts: {type: dict, required: true, description: "Path in the deployment -> content: settings and units."}
@@ -55,6 +50,9 @@ minimum: {description: "glibc and glibcxx that the libraries need", type: dict}
 variants: {description: CPU variants with the flags each needs, type: list}
 """
 
+# What of app/ a host runs.
+APP_PACKAGES = ("whisper_package", "whisper_xeon")
+
 
 def package_in(artifact_dir: Path, model: str) -> Package:
     """Return the package of `model` that `artifact_dir` is or holds. Raises `PackageError`."""
@@ -73,7 +71,8 @@ def app_files(app_dir: Path) -> dict[str, bytes]:
     """Return path in the deployment -> content of the application's files, without Python's caches."""
     found = {
         f"app/{path.relative_to(app_dir).as_posix()}": path.read_bytes()
-        for path in sorted((app_dir / "whisper_xeon").rglob("*"))
+        for name in APP_PACKAGES
+        for path in sorted((app_dir / name).rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts
     }
     if "app/whisper_xeon/__main__.py" not in found:
@@ -97,7 +96,7 @@ def plan(
     model: str,
     artifact_dir: str | None,
     manifest: dict | None,
-    manifest_file: dict | None,
+    files: list[dict] | None,
     url: str,
     app_dir: str,
     texts: dict[str, str],
@@ -107,21 +106,14 @@ def plan(
     if manifest is None:
         package = package_in(Path(artifact_dir), model)
         manifest = package.manifest
-        manifest_file = {"size": package.path(MANIFEST_NAME).stat().st_size, "sha256": package.manifest_digest}
-        names = [MANIFEST_NAME, *(entry["path"] for entry in manifest["files"])]
-        sources = {f"package/{package.name}/{name}": str(package.path(name)) for name in names}
+        files = package.files
+        sources = {f"package/{package.name}/{entry['path']}": str(package.path(entry["path"])) for entry in files}
     elif manifest["model"]["name"] != model:
         raise PackageError(f"the store offers model {manifest['model']['name']!r} as {model!r}: publish it again")
     folder = f"package/{manifest['package']}"
-    listed = {
-        "path": MANIFEST_NAME,
-        "size": manifest_file["size"],
-        "sha256": manifest_file["sha256"],
-        "executable": False,
-    }
     small = app_files(Path(app_dir))
     small.update({path: text.encode("utf-8") for path, text in texts.items()})
-    files = [dict(entry, path=f"{folder}/{entry['path']}") for entry in [*manifest["files"], listed]] + [
+    recorded = [dict(entry, path=f"{folder}/{entry['path']}") for entry in files] + [
         {"path": path, "size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "executable": False}
         for path, data in small.items()
     ]
@@ -131,7 +123,7 @@ def plan(
         "url": url,
         "package": manifest["package"],
         "release_id": manifest["release_id"],
-        "files": sorted(files, key=lambda entry: entry["path"]),
+        "files": sorted(recorded, key=lambda entry: entry["path"]),
     }
     text = json.dumps(record, sort_keys=True, indent=1) + "\n"
     return {
@@ -171,7 +163,7 @@ def main() -> None:
             "model": {"type": "str", "required": True, "choices": list(MODEL_CONFIGS)},
             "artifact_dir": {"type": "path"},
             "manifest": {"type": "dict"},
-            "manifest_file": {"type": "dict"},
+            "files": {"type": "list", "elements": "dict"},
             "url": {"type": "str", "required": True},
             "app_dir": {"type": "path", "required": True},
             "texts": {"type": "dict", "required": True},
@@ -179,7 +171,7 @@ def main() -> None:
         },
         required_one_of=[("artifact_dir", "manifest")],
         mutually_exclusive=[("artifact_dir", "manifest")],
-        required_together=[("manifest", "manifest_file")],
+        required_together=[("manifest", "files")],
         supports_check_mode=True,
     )
     settings = module.params.pop("settings")

@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from whisper_xeon.engine.errors import LibraryLoadError
-from whisper_xeon.package import Package
+from whisper_package.errors import VariantError
+from whisper_package.package import Package
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,7 @@ def cpu_flags(cpuinfo: str = "/proc/cpuinfo") -> frozenset[str]:
     try:
         text = Path(cpuinfo).read_text(encoding="utf-8", errors="replace")
     except OSError as error:
-        raise LibraryLoadError(
-            f"{cpuinfo} cannot be read ({error.strerror}): it tells what the processor can"
-        ) from None
+        raise VariantError(f"{cpuinfo} cannot be read ({error.strerror}): it tells what the processor can") from None
     found = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
     return frozenset(found.group(1).split() if found else ())
 
@@ -37,7 +35,7 @@ def cpu_flags(cpuinfo: str = "/proc/cpuinfo") -> frozenset[str]:
 def choose_variant(package: Package, flags: frozenset[str], wanted: str | None = None) -> Variant:
     """Return the first of the manifest's variants, which stand in the order of preference, that `flags` suffice for.
 
-    `wanted` names another one; None and `auto` do not. Raises `LibraryLoadError`, which says what is missing.
+    `wanted` names another one; None and `auto` do not. Raises `VariantError`, which says what is missing.
     """
     variants = package.manifest["variants"]
     lacking = {variant["name"]: sorted(set(variant["cpu_flags"]) - flags) for variant in variants}
@@ -45,17 +43,17 @@ def choose_variant(package: Package, flags: frozenset[str], wanted: str | None =
     able = [name for name in lacking if not lacking[name]]
     if wanted and wanted != "auto":
         if wanted not in lacking:
-            raise LibraryLoadError(f"{package.name} has no CPU variant {wanted!r}; it has {', '.join(lacking)}")
+            raise VariantError(f"{package.name} has no CPU variant {wanted!r}; it has {', '.join(lacking)}")
         if wanted not in able:
-            raise LibraryLoadError(
+            raise VariantError(
                 f"this host's processor lacks {', '.join(lacking[wanted])} for CPU variant {wanted!r}; "
                 f"it runs {', '.join(able) or 'none of the package'}"
             )
         return Variant(wanted, paths[wanted], "asked for")
     if not variants:
-        raise LibraryLoadError(f"{package.directory} lists no CPU variant: fetch or build the package again")
+        raise VariantError(f"{package.directory} lists no CPU variant: fetch or build the package again")
     if not able:
-        raise LibraryLoadError(
+        raise VariantError(
             f"this host's processor lacks {', '.join(min(lacking.values(), key=len))}: {package.name} needs AVX2 "
             "(Intel Haswell or newer); use another host"
         )

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from whisper_xeon.engine.errors import ModelInitError
+from whisper_package.errors import ModelFileError
 
 _MAGIC = 0x67676D6C  # "ggml"
 _QUANTIZATION_VERSION = 2
@@ -86,15 +86,15 @@ _BOUNDS = {
 
 
 def check_model_file(path: os.PathLike | str) -> HyperParameters:
-    """Return the file's hyper-parameters if the library can load it safely; `ModelInitError` says why if not."""
+    """Return the file's hyper-parameters if the library can load it safely; `ModelFileError` says why if not."""
     path = Path(path)
     try:
         with path.open("rb", buffering=1 << 16) as stream:
             return _Checker(path, stream, os.fstat(stream.fileno()).st_size).check()
     except FileNotFoundError:
-        raise ModelInitError(f"{path} does not exist: fetch the package again") from None
+        raise ModelFileError(f"{path} does not exist: fetch the package again") from None
     except OSError as error:
-        raise ModelInitError(f"{path} cannot be read: {error.strerror}") from None
+        raise ModelFileError(f"{path} cannot be read: {error.strerror}") from None
 
 
 class _Checker:
@@ -190,8 +190,8 @@ class _Checker:
             raise self._error(f"it ends after {self._size} bytes, in the middle of a field")
         self._stream.seek(length, os.SEEK_CUR)
 
-    def _error(self, detail: str) -> ModelInitError:
-        return ModelInitError(f"{self._path} is damaged or no Whisper model: {detail}; fetch or build it again")
+    def _error(self, detail: str) -> ModelFileError:
+        return ModelFileError(f"{self._path} is damaged or no Whisper model: {detail}; fetch or build it again")
 
 
 def _tensors(p: HyperParameters, matrix: _Type) -> Iterator[tuple[str, tuple[tuple[int, ...], _Type]]]:

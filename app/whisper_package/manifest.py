@@ -1,0 +1,148 @@
+"""`manifest.json`: what a package consists of, checked before anything in it is believed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any
+
+from whisper_package.errors import PackageError
+from whisper_package.models import model_config
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+SIGNATURE_NAME = "manifest.json.sig"
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*(/[A-Za-z0-9_][A-Za-z0-9._+-]*)*")
+
+
+def release_id(manifest: dict[str, Any]) -> str:
+    """Return the release id of a manifest: the SHA-256, in hex, of everything in it but the id itself."""
+    content = {key: value for key, value in manifest.items() if key != "release_id"}
+    return hashlib.sha256(
+        json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    ).hexdigest()
+
+
+def encode_manifest(manifest: dict[str, Any]) -> bytes:
+    """Return the bytes of `manifest.json`, with the release id filled in; the same content gives the same bytes."""
+    complete = dict(manifest, release_id=release_id(manifest))
+    return (json.dumps(complete, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
+
+
+def parse_manifest(data: bytes, source: str) -> dict[str, Any]:
+    """Return the checked content of a `manifest.json`; `source` names it in messages. Raises `PackageError`."""
+    try:
+        manifest = json.loads(data.decode("utf-8"), object_pairs_hook=_unique_keys)
+    except (ValueError, RecursionError) as error:
+        raise PackageError(f"{source} is not valid JSON ({error}): fetch or build the package again") from None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("schema_version"), int):
+        raise PackageError(f"{source} has no schema_version: it is not the manifest of a whisper-xeon package")
+    if manifest["schema_version"] > SCHEMA_VERSION:
+        raise PackageError(
+            f"{source} has schema_version {manifest['schema_version']}, this reader knows up to {SCHEMA_VERSION}: "
+            "update whisper-xeon before using this package"
+        )
+    _check_fields(manifest, source)
+    actual = release_id(manifest)
+    if manifest["release_id"] != actual:
+        raise PackageError(
+            f"{source} was altered: it names release {manifest['release_id']}, its content is {actual}; "
+            "fetch or build the package again"
+        )
+    return manifest
+
+
+def _unique_keys(pairs):
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a key stands twice")
+    return result
+
+
+def _check_fields(manifest: dict[str, Any], source: str) -> None:
+    expected = {
+        "release_id": str,
+        "package": str,
+        "model": dict,
+        "whisper_cpp": dict,
+        "cmake_flags": list,
+        "variants": list,
+        "minimum": dict,
+        "abi": dict,
+        "selftest": dict,
+        "files": list,
+    }
+    for name, kind in expected.items():
+        if not isinstance(manifest.get(name), kind):
+            raise PackageError(f"{source} has no valid {name!r}: fetch or build the package again")
+    for owner, names in (
+        ("model", ("name", "file", "quantization")),
+        ("whisper_cpp", ("version", "source_sha256")),
+        ("minimum", ("glibc", "glibcxx")),
+        ("selftest", ("audio", "text")),
+    ):
+        for name in names:
+            if not isinstance(manifest[owner].get(name), str):
+                raise PackageError(f"{source} has no valid '{owner}.{name}': fetch or build the package again")
+    seen = set()
+    for entry in manifest["files"]:
+        path = entry.get("path") if isinstance(entry, dict) else None
+        if (
+            not isinstance(path, str)
+            or not _PATH.fullmatch(path)
+            or path in seen
+            or path in (MANIFEST_NAME, SIGNATURE_NAME)
+            or type(entry.get("size")) is not int
+            or entry["size"] < 0
+            or not isinstance(entry.get("sha256"), str)
+            or not _DIGEST.fullmatch(entry["sha256"])
+            or not isinstance(entry.get("executable"), bool)
+        ):
+            raise PackageError(f"{source} lists an invalid file entry {entry!r}: fetch or build the package again")
+        seen.add(path)
+    # A folder's name becomes part of paths on hosts: only the one that the model's package has is taken.
+    folder = model_config(manifest["model"]["name"])["dir"]
+    if manifest["package"] != folder:
+        raise PackageError(f"{source} names its package {manifest['package']!r} instead of {folder}: it is not ours")
+    for variant in manifest["variants"]:
+        if (
+            not isinstance(variant, dict)
+            or not isinstance(variant.get("name"), str)
+            or not isinstance(variant.get("path"), str)
+            or not isinstance(variant.get("cpu_flags"), list)
+            or not all(isinstance(flag, str) for flag in variant["cpu_flags"])
+        ):
+            raise PackageError(f"{source} lists an invalid variant {variant!r}: fetch or build the package again")
+    patches = manifest["whisper_cpp"].get("patches", [])  # the first packages had none and do not say so
+    if not isinstance(patches, list) or not all(
+        isinstance(patch, dict) and isinstance(patch.get("name"), str) for patch in patches
+    ):
+        raise PackageError(f"{source} has no valid 'whisper_cpp.patches': fetch or build the package again")
+    libraries = [variant["path"] for variant in manifest["variants"]]
+    for path in (manifest["model"]["file"], manifest["selftest"]["audio"], *libraries):
+        if path not in seen:
+            raise PackageError(f"{source} names {path} but does not list it: fetch or build the package again")
+
+
+def listed_files(manifest: dict[str, Any], data: bytes) -> list[dict[str, Any]]:
+    """Return every file of a package: those in the manifest, and `manifest.json` itself, whose bytes are `data`.
+
+    An entry has `path`, `size` (bytes), `sha256` (hex) and `executable`.
+    """
+    digest = hashlib.sha256(data).hexdigest()
+    return [*manifest["files"], {"path": MANIFEST_NAME, "size": len(data), "sha256": digest, "executable": False}]
+
+
+def weights_bytes(manifest: dict[str, Any]) -> int:
+    """Return the size of the model file that a manifest names."""
+    (size,) = (entry["size"] for entry in manifest["files"] if entry["path"] == manifest["model"]["file"])
+    return size
+
+
+def memory_mb(manifest: dict[str, Any]) -> int:
+    """Return what a host with one engine needs for the package of a manifest: more where its weights are bigger."""
+    config = model_config(manifest["model"]["name"])
+    return config["ram_mb"] + max(0, weights_bytes(manifest) // 1_000_000 - config["size_mb"])

@@ -1,0 +1,133 @@
+"""The only reader of a package directory.
+
+A package holds regular files only: no link is ever followed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from whisper_package.digests import file_digest
+from whisper_package.errors import PackageError
+from whisper_package.manifest import MANIFEST_NAME, SIGNATURE_NAME, listed_files, parse_manifest
+from whisper_package.models import model_config
+
+
+class Package:
+    """One package folder, opened through its manifest.
+
+    Opening reads the manifest only; `verify` reads every byte.
+    """
+
+    def __init__(self, directory: os.PathLike | str):
+        """Open the package in `directory`. Raises `PackageError` when there is none or its manifest is invalid."""
+        self.directory = Path(directory)
+        manifest_path = self.directory / MANIFEST_NAME
+        try:
+            data = manifest_path.read_bytes()
+        except FileNotFoundError:
+            what = "has no manifest.json" if self.directory.is_dir() else "does not exist"
+            raise PackageError(
+                f"{self.directory} {what}: name the folder that holds the package (WHISPER_ARTIFACTS_DIR of the "
+                "service, artifact_dir of deploy.yml), or fetch the package"
+            ) from None
+        except OSError as error:
+            raise PackageError(f"{manifest_path} cannot be read: {error.strerror}") from None
+        self.manifest = parse_manifest(data, str(manifest_path))
+        self.manifest_digest = hashlib.sha256(data).hexdigest()
+        self._manifest_bytes = data
+
+    @classmethod
+    def find(cls, artifacts_dir: os.PathLike | str, model: str) -> Package:
+        """Open the package of `model` below `artifacts_dir` and check that it holds that model."""
+        config = model_config(model)
+        package = cls(Path(artifacts_dir) / config["dir"])
+        if package.model != model:
+            raise PackageError(f"{package.directory} holds model {package.model!r}, not {model!r}")
+        return package
+
+    @property
+    def name(self) -> str:
+        """Folder name of the package, for example `whisper_small_xeon`."""
+        return self.manifest["package"]
+
+    @property
+    def release_id(self) -> str:
+        """The release id: 64 hex digits."""
+        return self.manifest["release_id"]
+
+    @property
+    def model(self) -> str:
+        """The model's name, for example `small`."""
+        return self.manifest["model"]["name"]
+
+    @property
+    def quantization(self) -> str:
+        """The weights' type, for example `q5_1`."""
+        return self.manifest["model"]["quantization"]
+
+    @property
+    def patches(self) -> tuple[str, ...]:
+        """Names of the changes with which its whisper.cpp was built, for example `0007-encode-once`."""
+        return tuple(patch["name"] for patch in self.manifest["whisper_cpp"].get("patches", ()))
+
+    @property
+    def files(self) -> list[dict[str, Any]]:
+        """Every file of the package, `manifest.json` included: path, size in bytes, sha256, executable."""
+        return listed_files(self.manifest, self._manifest_bytes)
+
+    @property
+    def model_file(self) -> Path:
+        """Path of the weights."""
+        return self.path(self.manifest["model"]["file"])
+
+    @property
+    def selftest_audio(self) -> Path:
+        """Path of the clip whose words `selftest_text` gives."""
+        return self.path(self.manifest["selftest"]["audio"])
+
+    @property
+    def selftest_text(self) -> str:
+        """What this model transcribes from the self-test clip."""
+        return self.manifest["selftest"]["text"]
+
+    def path(self, relative: str) -> Path:
+        """The one place that builds the path of a file in a package."""
+        return self.directory / relative
+
+    def verify(self) -> None:
+        """Compare every file with the manifest: size, SHA-256, regular file, nothing extra. Raises `PackageError`."""
+        problems: list[str] = []
+        listed = {entry["path"]: entry for entry in self.manifest["files"]}
+        for relative, entry in sorted(listed.items()):
+            path = self.path(relative)
+            try:
+                status = path.lstat()
+            except OSError:
+                problems.append(f"{relative} is missing")
+                continue
+            if not stat.S_ISREG(status.st_mode):
+                problems.append(f"{relative} is not a regular file")
+            elif status.st_size != entry["size"]:
+                problems.append(f"{relative} has {status.st_size} bytes instead of {entry['size']}")
+            elif file_digest(path) != entry["sha256"]:
+                problems.append(f"{relative} has another SHA-256 than its manifest says")
+        problems += [
+            f"{relative} is not in the manifest"
+            for relative in self._present()
+            if relative not in listed and relative not in (MANIFEST_NAME, SIGNATURE_NAME)
+        ]
+        if problems:
+            raise PackageError(
+                f"{self.directory} does not match its manifest: {'; '.join(problems)}; fetch the package again"
+            )
+
+    def _present(self) -> Iterator[str]:
+        for folder, _, names in os.walk(self.directory):
+            for name in sorted(names):
+                yield (Path(folder) / name).relative_to(self.directory).as_posix()
