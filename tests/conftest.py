@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from playbook import ROOT, one_at_a_time, run_playbook
-from recordings import RECORDINGS
-from whisper_xeon.package import Package
+from paths import RECORDINGS, ROOT
+from playbook import one_at_a_time, run_playbook
+from whisper_package.package import Package
 
 pytest_plugins = ["host_container", "minio_server", "service_container"]
 

@@ -14,8 +14,8 @@ import pytest
 from host_container import Host, Hosts
 from minio_server import CONTAINER as MINIO_CONTAINER
 from minio_server import MinioServer
+from paths import RECORDINGS
 from playbook import Play, one_at_a_time, run_playbook
-from recordings import RECORDINGS
 
 
 @dataclass(frozen=True)

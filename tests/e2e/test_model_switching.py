@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from service import EXACT
+from running_service import EXACT
 from service_container import PORT, PROJECT, Compose, inspect, request, transcribe
-from whisper_xeon.package import MODEL_CONFIGS
+from whisper_package.models import MODEL_CONFIGS
 
 BUILT = ("small", "medium")
 

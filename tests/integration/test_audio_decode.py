@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import RECORDINGS
+from paths import RECORDINGS
 from whisper_xeon.audio.decode import (
     SAMPLE_RATE,
     AudioTooLong,

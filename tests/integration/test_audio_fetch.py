@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from service import EXACT, RECORDINGS, running_service, submit_json, wait_for
+from paths import RECORDINGS
+from running_service import EXACT, running_service, submit_json, wait_for
 from whisper_xeon.audio.fetch import (
     AllowList,
     FetchCancelled,

@@ -10,7 +10,7 @@ import sys
 import pytest
 import yaml
 
-from conftest import ROOT
+from paths import ROOT
 
 
 def run(*command) -> str:

@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import RECORDINGS, ROOT
 from minio_server import CONTAINER
+from paths import RECORDINGS, ROOT
 from whisper_build.sources import Cache, default_cache
+from whisper_package.digests import file_digest
+from whisper_package.models import MODEL_CONFIGS
+from whisper_package.package import Package
+from whisper_package.selftest import same_words
 from whisper_store.settings import StoreSettings
 from whisper_store.store import Store
-from whisper_xeon.package import MODEL_CONFIGS, Package, file_digest
-from whisper_xeon.selftest import same_words
 
 LIBRARIES = ["libggml-base.so.0", "libggml-cpu.so.0", "libggml.so.0", "libwhisper.so", "libwhisper.so.1"]
 VARIANTS = [

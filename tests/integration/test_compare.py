@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from conftest import ROOT
+from paths import ROOT
 
 
 def test_compare_counts_one_model_load_for_the_library_and_one_a_request_for_whisper_cli(artifacts_dir, tmp_path):

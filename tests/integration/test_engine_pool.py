@@ -17,8 +17,9 @@ from typing import Callable
 
 import pytest
 
-import whisper_xeon
-from conftest import RECORDINGS
+from paths import APP, RECORDINGS
+from whisper_package.package import Package
+from whisper_package.variants import choose_variant, cpu_flags
 from whisper_xeon.audio.decode import PcmAudio, decode
 from whisper_xeon.engine.pool import (
     Cancelled,
@@ -29,11 +30,8 @@ from whisper_xeon.engine.pool import (
     EngineUnavailable,
     QueueFull,
 )
-from whisper_xeon.engine.variant import choose_variant, cpu_flags
-from whisper_xeon.package import Package
 from whisper_xeon.transcript import DecodeOptions
 
-APP = Path(whisper_xeon.__file__).resolve().parent.parent
 PATIENCE = 120  # seconds; nothing here takes as long unless it is broken
 ENGLISH = DecodeOptions(language="en")
 TEXTS = {
@@ -472,7 +470,7 @@ def test_a_killed_front_leaves_no_process_behind(small_package):
     code = (
         "import json, sys, time\n"
         "from whisper_xeon.engine.pool import EnginePool\n"
-        "from whisper_xeon.package import Package\n"
+        "from whisper_package.package import Package\n"
         "pool = EnginePool(Package(sys.argv[1]), engines=2, threads=1, queue=1)\n"
         "pool.start()\n"
         "while len(pool.worker_pids()) < 2: time.sleep(0.01)\n"

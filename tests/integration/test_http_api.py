@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from service import ADAPTERS, EXACT, RECORDINGS, encode_form, running_service, wait_for
-from whisper_xeon.engine.variant import choose_variant, cpu_flags
+from paths import RECORDINGS
+from running_service import ADAPTERS, EXACT, encode_form, running_service, wait_for
+from whisper_package.variants import choose_variant, cpu_flags
 
 OPENAI = "/v1/audio/transcriptions"
 CLIP = "en-00.wav"

@@ -20,10 +20,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from service import (
+from paths import RECORDINGS
+from running_service import (
     ADAPTERS,
     EXACT,
-    RECORDINGS,
     Service,
     end,
     environment,

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from playbook import ROOT, one_at_a_time, run_build
+from paths import ROOT
+from playbook import one_at_a_time, run_build
 
 IMAGE = "whisper-xeon-test-builder"
 UNPACK = "xz -dc /fixtures/models/ggml-fixture-small.bin.xz >/f16.bin"

@@ -2,7 +2,7 @@
 
 import subprocess
 
-from conftest import ROOT
+from paths import ROOT
 
 
 def test_every_linter_is_clean():

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 
-from conftest import ROOT
+from paths import ROOT
 
 MB = r"\d+\.\d MB"
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from service import ADAPTERS, EXACT, RECORDINGS, Service, running_service, submit, wait_for
+from paths import RECORDINGS
+from running_service import ADAPTERS, EXACT, Service, running_service, submit, wait_for
 from whisper_xeon.metrics import Memory, Metrics
 
 OPENAI = "/v1/audio/transcriptions"

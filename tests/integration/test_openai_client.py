@@ -5,7 +5,8 @@ from __future__ import annotations
 import openai
 import pytest
 
-from service import ADAPTERS, EXACT, RECORDINGS, running_service
+from paths import RECORDINGS
+from running_service import ADAPTERS, EXACT, running_service
 
 CLIP = "en-00.wav"
 TEXT = EXACT[CLIP]["small"]

@@ -10,7 +10,8 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from whisper_xeon.package import Package, file_digest
+from whisper_package.digests import file_digest
+from whisper_package.package import Package
 
 # The Debian packages whose versions decide the bytes.
 COMPILERS = {

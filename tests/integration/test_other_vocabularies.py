@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from other_vocabularies import ModelFile, english_only, large_v3
-from packages import variant
 from recordings import samples
-from service import EXACT, run_cli, running_service
+from running_service import EXACT, run_cli, running_service
+from sealed_packages import variant
+from whisper_package.model_file import check_model_file
 from whisper_xeon.engine.adapter import WhisperLibraryAdapter
 from whisper_xeon.engine.cli import WhisperCliAdapter
 from whisper_xeon.engine.errors import UnsupportedOptionError
-from whisper_xeon.engine.model_file import check_model_file
 from whisper_xeon.transcript import DecodeOptions
 
 ADAPTERS = {"library": WhisperLibraryAdapter, "cli": WhisperCliAdapter}

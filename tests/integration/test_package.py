@@ -6,19 +6,12 @@ import shutil
 
 import pytest
 
-from packages import rewrite
-from whisper_xeon.package import (
-    MANIFEST_NAME,
-    MODEL_CONFIGS,
-    Package,
-    PackageError,
-    encode_manifest,
-    file_digest,
-    memory_mb,
-    model_config,
-    parse_manifest,
-    release_id,
-)
+from sealed_packages import rewrite
+from whisper_package.digests import file_digest
+from whisper_package.errors import PackageError
+from whisper_package.manifest import MANIFEST_NAME, encode_manifest, memory_mb, parse_manifest, release_id
+from whisper_package.models import MODEL_CONFIGS, model_config
+from whisper_package.package import Package
 
 
 @pytest.fixture

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from playbook import ROOT, run_build
-from recordings import RECORDINGS
-from service import EXACT, running_service
-from whisper_xeon.engine.model_file import check_model_file
-from whisper_xeon.package import QUANTIZATIONS, Package
+from paths import RECORDINGS, ROOT
+from playbook import run_build
+from running_service import EXACT, running_service
+from whisper_package.model_file import check_model_file
+from whisper_package.models import QUANTIZATIONS
+from whisper_package.package import Package
 
 FIXTURE = ROOT / "tests" / "fixtures" / "models" / "ggml-fixture-small.bin.xz"
 CLIP = "en-00.wav"

@@ -7,7 +7,8 @@ import uuid
 
 import pytest
 
-from playbook import ROOT, one_at_a_time, run_build
+from paths import ROOT
+from playbook import one_at_a_time, run_build
 
 
 @pytest.fixture(scope="module")

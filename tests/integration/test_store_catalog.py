@@ -9,19 +9,17 @@ import subprocess
 import sys
 import threading
 import uuid
-from pathlib import Path
 
 import pytest
 
-from packages import variant
+from paths import APP
+from sealed_packages import variant
+from whisper_package.manifest import MANIFEST_NAME
 from whisper_store import catalog
 from whisper_store.client import s3_client
 from whisper_store.errors import ConditionsIgnored, StoreError
 from whisper_store.settings import StoreSettings
 from whisper_store.store import Store, release_key
-from whisper_xeon.package import MANIFEST_NAME
-
-APP = Path(__file__).resolve().parent.parent / "app"
 
 
 @pytest.fixture

@@ -14,14 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from packages import variant
+from paths import ROOT
+from sealed_packages import variant
 from tcp_proxy import TcpProxy
+from whisper_package.manifest import MANIFEST_NAME
+from whisper_package.package import Package
 from whisper_store.client import s3_client
 from whisper_store.download import PARALLEL, RANGE_SIZE
 from whisper_store.store import Store, release_key
-from whisper_xeon.package import MANIFEST_NAME, Package
 
-ROOT = Path(__file__).resolve().parent.parent
 COMMAND = [sys.executable, str(ROOT / "scripts" / "download_whisper_artifacts.py")]
 LARGE = 40 * RANGE_SIZE
 

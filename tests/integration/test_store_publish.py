@@ -13,12 +13,12 @@ import pytest
 from botocore.exceptions import ClientError
 
 from minio_server import PORT
-from packages import variant
+from sealed_packages import variant
+from whisper_package.manifest import MANIFEST_NAME
 from whisper_store.bucket import PART_SIZE, Bucket
 from whisper_store.client import s3_client
 from whisper_store.errors import AccessDenied, DigestMismatch, NoSuchBucket, NoSuchRelease, StoreError, StoreUnreachable
 from whisper_store.store import Store, release_key
-from whisper_xeon.package import MANIFEST_NAME
 
 
 @pytest.fixture

@@ -17,20 +17,18 @@ from pathlib import Path
 
 import pytest
 
-import whisper_xeon
-from packages import rewrite
-from recordings import RECORDINGS, samples
+from paths import APP, RECORDINGS
+from recordings import samples
+from sealed_packages import rewrite
+from whisper_package.package import Package
+from whisper_package.selftest import same_words
+from whisper_package.variants import choose_variant, cpu_flags
 from whisper_xeon import LibraryLoadError, ModelInitError, WhisperLibraryAdapter, WhisperLibraryError
 from whisper_xeon.audio.decode import SAMPLE_RATE, AudioError
 from whisper_xeon.engine import UnsupportedOptionError
 from whisper_xeon.engine.cores import available_cores
-from whisper_xeon.engine.variant import choose_variant, cpu_flags
 from whisper_xeon.languages import LANGUAGES
-from whisper_xeon.package import Package
-from whisper_xeon.selftest import same_words
 from whisper_xeon.transcript import DecodeOptions, Transcript
-
-APP = Path(whisper_xeon.__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module", params=["small", "medium"])

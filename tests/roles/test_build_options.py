@@ -12,9 +12,9 @@ import pytest
 
 from organize import HOST_LIBRARIES
 from playbook import run_build
-from service import running_service
-from whisper_xeon.package import Package
-from whisper_xeon.selftest import same_words
+from running_service import running_service
+from whisper_package.package import Package
+from whisper_package.selftest import same_words
 
 BLAS = "libggml-blas.so.0"
 

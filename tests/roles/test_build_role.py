@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from playbook import ROOT, Play, one_at_a_time, run_playbook
-from recordings import RECORDINGS
+from paths import RECORDINGS, ROOT
+from playbook import Play, one_at_a_time, run_playbook
 from whisper_build.claim import claim
-from whisper_xeon.engine.model_file import check_model_file
-from whisper_xeon.package import Package, file_digest
+from whisper_package.digests import file_digest
+from whisper_package.model_file import check_model_file
+from whisper_package.package import Package
 
 FIXTURES = ROOT / "tests" / "fixtures" / "models"
 FIXTURE_SELFTEST = {

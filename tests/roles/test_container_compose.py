@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from service import EXACT
+from running_service import EXACT
 from service_container import (
     IMAGE,
     PACKAGES,

@@ -7,8 +7,9 @@ import tarfile
 
 import pytest
 
-from conftest import run_playbook
-from service_container import BUILD, ROOT, docker, inspect
+from paths import ROOT
+from playbook import run_playbook
+from service_container import BUILD, docker, inspect
 
 SECOND = 1_000_000_000
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from minio_server import NETWORK
-from service import EXACT, wait_for
+from running_service import EXACT, wait_for
 from service_container import PACKAGES, PORT, docker, inspect, transcribe
+from whisper_package.models import MODEL_CONFIGS
 from whisper_store.store import Store
-from whisper_xeon.package import MODEL_CONFIGS
 
 LIBRARY = f"{PACKAGES}/whisper_small_xeon/libwhisper.so.1"
 WEIGHTS = f"{PACKAGES}/whisper_small_xeon/ggml-small-q5_1.bin"

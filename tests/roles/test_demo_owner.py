@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from playbook import ROOT, Play, run_playbook
+from paths import ROOT
+from playbook import Play, run_playbook
 from service_container import docker
 
 PROJECT = "test-demo-owner"

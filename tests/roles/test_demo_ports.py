@@ -7,7 +7,8 @@ import socket
 
 import pytest
 
-from playbook import ROOT, Play, run_playbook
+from paths import ROOT
+from playbook import Play, run_playbook
 
 NAMES = ("MINIO", "CONSOLE", "SMALL", "MEDIUM", "SMALL_SSH", "MEDIUM_SSH")
 

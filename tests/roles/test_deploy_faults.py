@@ -23,13 +23,13 @@ import pytest
 
 from host_container import LOCK, Host, Hosts
 from minio_server import gateway
-from packages import rewrite, variant
 from playbook import Play, playbook_process
+from sealed_packages import rewrite, variant
 from tcp_proxy import TcpProxy
+from whisper_package.package import Package
+from whisper_package.variants import cpu_flags
 from whisper_store.client import s3_client
 from whisper_store.store import Store
-from whisper_xeon.engine.variant import cpu_flags
-from whisper_xeon.package import Package
 
 MEDIUM = ("-e", "model=medium")
 SERVICE = "/opt/whisper-xeon"

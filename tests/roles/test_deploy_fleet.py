@@ -13,9 +13,9 @@ import pytest
 
 from host_container import LOCK, Host, Hosts
 from minio_server import gateway
-from packages import variant
-from playbook import ROOT, run_playbook
-from recordings import RECORDINGS
+from paths import RECORDINGS, ROOT
+from playbook import run_playbook
+from sealed_packages import variant
 from whisper_store.store import Store
 
 MEDIUM = ("-e", "model=medium")

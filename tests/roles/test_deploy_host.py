@@ -13,8 +13,8 @@ import uuid
 
 import pytest
 
-from packages import rewrite, variant
-from playbook import ROOT
+from paths import ROOT
+from sealed_packages import rewrite, variant
 from whisper_store.client import s3_client
 from whisper_store.store import Store
 

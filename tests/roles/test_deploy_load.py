@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from host_container import Host
-from playbook import ROOT
+from paths import ROOT
 
 CLIENTS = 8
 PAUSE_S = 1.0

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from playbook import ROOT, run_playbook
-from whisper_xeon.package import MODEL_CONFIGS
+from paths import ROOT
+from playbook import run_playbook
+from whisper_package.models import MODEL_CONFIGS
 from whisper_xeon.settings import load_settings
 
 EXAMPLE = ROOT / "inventory" / "example"

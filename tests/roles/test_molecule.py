@@ -3,7 +3,7 @@
 import os
 import subprocess
 
-from playbook import ROOT
+from paths import ROOT
 from service_container import docker
 
 

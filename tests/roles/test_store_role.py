@@ -8,7 +8,7 @@ import uuid
 import pytest
 
 from minio_server import PORT
-from packages import variant
+from sealed_packages import variant
 from whisper_store.store import Store
 
 STORE = {

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from playbook import ROOT, run_playbook
+from paths import ROOT
+from playbook import run_playbook
 
 ROLE = ROOT / "roles" / "whisper_service"
 NAMES = ("whisper-xeon.service", "whisper-xeon.socket")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from whisper_xeon.engine.model_file import HyperParameters
+from whisper_package.model_file import HyperParameters
 
 HEADER = struct.Struct(f"<I{len(HyperParameters._fields)}i")
 FFT_BINS = 201

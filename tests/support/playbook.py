@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from paths import ROOT
+
 INVENTORY = ROOT / "tests" / "inventory"
 BUILD = ROOT / ".build" / "test"
 

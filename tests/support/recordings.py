@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import array
-from pathlib import Path
 
+from paths import RECORDINGS
 from whisper_xeon.audio.decode import decode, map_samples
-
-RECORDINGS = Path(__file__).resolve().parent / "fixtures" / "recordings"
 
 
 def samples(name: str) -> array.array:

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import ansible.module_utils
 
-from playbook import ROOT
+from paths import ROOT
 
 ROLE = ROOT / "roles" / "whisper_service"
 # Where Ansible would find what the modules have in common.

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-RECORDINGS = ROOT / "tests" / "fixtures" / "recordings"
+from paths import RECORDINGS, ROOT
+
 EXACT = {
     entry["file"]: entry
     for entry in json.loads((RECORDINGS / "refs.json").read_text(encoding="utf-8"))["recordings"]

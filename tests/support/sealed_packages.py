@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from whisper_xeon.package import MANIFEST_NAME, Package, encode_manifest, file_digest
+from whisper_package.digests import file_digest
+from whisper_package.manifest import MANIFEST_NAME, encode_manifest
+from whisper_package.package import Package
 
 
 def rewrite(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from playbook import ROOT, one_at_a_time, run_playbook
-from service import RECORDINGS, encode_form, wait_for
+from paths import RECORDINGS, ROOT
+from playbook import one_at_a_time, run_playbook
+from running_service import encode_form, wait_for
 
 IMAGE = "whisper-xeon/service:test"
 NAME = "whisper-xeon-test-service"

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import ROOT
+from paths import ROOT
 from whisper_build import source_tree
 from whisper_build.downloads import DigestMismatch, SourceError, SourceUnavailable, download
 from whisper_build.sources import Cache, default_cache
-from whisper_xeon.package import file_digest
+from whisper_package.digests import file_digest
 
 CONTENT = bytes(range(256)) * 4096
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -13,10 +13,9 @@ from pathlib import Path
 import jiwer
 import pytest
 
-from conftest import RECORDINGS
+from paths import FIXTURES, RECORDINGS
 from vocabulary import translate
 
-FIXTURES = Path(__file__).resolve().parent / "fixtures"
 CARD = (FIXTURES / "README.md").read_text("utf-8")
 REFERENCES = json.loads((RECORDINGS / "refs.json").read_text("utf-8"))
 LONG = json.loads((RECORDINGS / "long.json").read_text("utf-8"))

@@ -14,6 +14,7 @@ import pytest
 
 from corpus import SAMPLE_RATE, Corpus, CorpusError, write_corpus
 from generate import LONGEST_PHRASE, resample, speak
+from paths import FIXTURES
 from stock_model import StockModelError, read_stock_model
 from utterances import Phrase, draw_utterance
 from vocabulary import (
@@ -35,7 +36,6 @@ from vocabulary import (
 from whisper_xeon.languages import LANGUAGES
 from windows import IGNORED, SAMPLES_PER_POSITION, WindowSampler
 
-FIXTURES = Path(__file__).resolve().parent / "fixtures"
 LOUD = 16000
 FULL_CONTEXT = 1500
 

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from service import encode_form
+from running_service import encode_form
 from whisper_xeon.web.errors import HttpError
 from whisper_xeon.web.multipart import read_form
 

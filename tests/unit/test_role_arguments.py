@@ -7,8 +7,8 @@ import re
 import pytest
 import yaml
 
-from conftest import ROOT
-from whisper_xeon.package import MODEL_CONFIGS
+from paths import ROOT
+from whisper_package.models import MODEL_CONFIGS
 
 ROLES = sorted(path.parent.parent for path in ROOT.glob("roles/*/meta/argument_specs.yml"))
 ALL_ROLES = sorted(path.parent for path in ROOT.glob("roles/*/tasks"))

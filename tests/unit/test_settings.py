@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from service import run_cli
+from running_service import run_cli
 from whisper_xeon.engine.cores import available_cores
 from whisper_xeon.settings import (
     SETTINGS,
