@@ -49,13 +49,13 @@ def publish(package: Path) -> None:
         {
             "hosts": "whisper_builder",
             "gather_facts": False,
-            "roles": [{"role": "artifact_publish"}],
+            "roles": [{"role": "whisper.xeon.artifact_store"}],
             "vars": {
-                "artifact_publish_packages": [str(package)],
-                "artifact_publish_channel": CHANNEL,
-                "artifact_publish_endpoint": "{{ whisper_store_endpoint }}",
-                "artifact_publish_access_key": "{{ whisper_store_access_key }}",
-                "artifact_publish_secret_key": "{{ whisper_store_secret_key }}",
+                "artifact_store_packages": [str(package)],
+                "artifact_store_channel": CHANNEL,
+                "artifact_store_endpoint": "{{ whisper_store_endpoint }}",
+                "artifact_store_access_key": "{{ whisper_store_access_key }}",
+                "artifact_store_secret_key": "{{ whisper_store_secret_key }}",
             },
         }
     ]

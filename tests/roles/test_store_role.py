@@ -1,4 +1,4 @@
-"""Role `artifact_publish` against the real store: changed, check mode, diff, messages, and no secret anywhere."""
+"""Role `artifact_store` against the real store: changed, check mode, diff, messages, and no secret anywhere."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sealed_packages import variant
 from whisper_store.store import Store
 
 STORE = {
-    "artifact_publish_endpoint": "{{ whisper_store_endpoint }}",
-    "artifact_publish_access_key": "{{ whisper_store_access_key }}",
-    "artifact_publish_secret_key": "{{ whisper_store_secret_key }}",
+    "artifact_store_endpoint": "{{ whisper_store_endpoint }}",
+    "artifact_store_access_key": "{{ whisper_store_access_key }}",
+    "artifact_store_secret_key": "{{ whisper_store_secret_key }}",
 }
 
 
@@ -35,7 +35,7 @@ def play_role(minio, tmp_path):
     """Run the role, or another of its entry points, with variables; returns how it ended."""
 
     def play(*arguments, tasks_from="main", tasks_after=(), check=True, **variables):
-        include = {"name": "artifact_publish", "tasks_from": tasks_from}
+        include = {"name": "whisper.xeon.artifact_store", "tasks_from": tasks_from}
         role = {"name": "Include the role", "ansible.builtin.include_role": include, "vars": {**STORE, **variables}}
         playbook = tmp_path / "playbook.yml"
         playbook.write_text(
@@ -49,8 +49,8 @@ def play_role(minio, tmp_path):
 
 def test_first_run_changes_and_second_does_not(play_role, channel, fresh_package):
     variables = {
-        "artifact_publish_packages": [str(fresh_package.directory)],
-        "artifact_publish_channel": channel,
+        "artifact_store_packages": [str(fresh_package.directory)],
+        "artifact_store_channel": channel,
     }
     assert play_role(**variables).changed == 1
     assert play_role(**variables).changed == 0
@@ -60,8 +60,8 @@ def test_check_mode_shows_the_change_and_makes_none(minio, play_role, channel, f
     result = play_role(
         "--check",
         "--diff",
-        artifact_publish_packages=[str(fresh_package.directory)],
-        artifact_publish_channel=channel,
+        artifact_store_packages=[str(fresh_package.directory)],
+        artifact_store_channel=channel,
     )
     assert result.changed == 1
     assert fresh_package.release_id in result.output
@@ -69,45 +69,41 @@ def test_check_mode_shows_the_change_and_makes_none(minio, play_role, channel, f
 
 
 def test_check_mode_before_the_first_build_only_announces(play_role, channel, tmp_path):
-    result = play_role(
-        "--check", artifact_publish_packages=[str(tmp_path / "absent")], artifact_publish_channel=channel
-    )
+    result = play_role("--check", artifact_store_packages=[str(tmp_path / "absent")], artifact_store_channel=channel)
     assert result.changed == 1
 
 
 def test_diff_shows_the_channel_before_and_after(play_role, channel, small_package, fresh_package):
-    play_role(artifact_publish_packages=[str(small_package.directory)], artifact_publish_channel=channel)
-    result = play_role(
-        "--diff", artifact_publish_packages=[str(fresh_package.directory)], artifact_publish_channel=channel
-    )
+    play_role(artifact_store_packages=[str(small_package.directory)], artifact_store_channel=channel)
+    result = play_role("--diff", artifact_store_packages=[str(fresh_package.directory)], artifact_store_channel=channel)
     assert f'-   "release_id": "{small_package.release_id}"' in result.output
     assert f'+   "release_id": "{fresh_package.release_id}"' in result.output
 
 
 def test_resolved_urls_are_good_for_a_machine_without_a_credential(play_role, channel, fresh_package, tmp_path):
-    play_role(artifact_publish_packages=[str(fresh_package.directory)], artifact_publish_channel=channel)
+    play_role(artifact_store_packages=[str(fresh_package.directory)], artifact_store_channel=channel)
     target = tmp_path / "downloaded"
     for file in fresh_package.manifest["files"]:
         (target / file["path"]).parent.mkdir(parents=True, exist_ok=True)
     download = {
         "name": "Download each file",
         "ansible.builtin.get_url": {
-            "url": "{{ artifact_publish_urls.small[item.path] }}",
+            "url": "{{ artifact_store_urls.small[item.path] }}",
             "dest": f"{target}/{{{{ item.path }}}}",
             "checksum": "sha256:{{ item.sha256 }}",
             "mode": "0644",
         },
-        "loop": "{{ artifact_publish_resolved.small.files }}",
+        "loop": "{{ artifact_store_resolved.small.files }}",
         "no_log": True,
     }
     play_role(
         tasks_from="resolve",
         tasks_after=[download],
-        artifact_publish_models=["small"],
-        artifact_publish_channel=channel,
-        artifact_publish_host_endpoint=f"http://localhost:{PORT}",
-        artifact_publish_access_key="{{ whisper_store_reader_access_key }}",
-        artifact_publish_secret_key="{{ whisper_store_reader_secret_key }}",
+        artifact_store_models=["small"],
+        artifact_store_channel=channel,
+        artifact_store_host_endpoint=f"http://localhost:{PORT}",
+        artifact_store_access_key="{{ whisper_store_reader_access_key }}",
+        artifact_store_secret_key="{{ whisper_store_reader_secret_key }}",
     )
     package = type(fresh_package)(target)
     package.verify()
@@ -116,13 +112,13 @@ def test_resolved_urls_are_good_for_a_machine_without_a_credential(play_role, ch
 
 def test_no_output_shows_a_secret_or_a_signature(minio, play_role, channel, fresh_package):
     published = play_role(
-        "-vvv", "--diff", artifact_publish_packages=[str(fresh_package.directory)], artifact_publish_channel=channel
+        "-vvv", "--diff", artifact_store_packages=[str(fresh_package.directory)], artifact_store_channel=channel
     )
     resolved = play_role(
         "-vvv",
         tasks_from="resolve",
-        artifact_publish_models=["small"],
-        artifact_publish_channel=channel,
+        artifact_store_models=["small"],
+        artifact_store_channel=channel,
     )
     output = published.output + resolved.output
     assert [secret for secret in minio.secrets if secret in output] == []
@@ -132,10 +128,10 @@ def test_no_output_shows_a_secret_or_a_signature(minio, play_role, channel, fres
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"artifact_publish_secret_key": "wrong-secret"}, "refuses the credentials"),
-        ({"artifact_publish_endpoint": "http://127.0.0.1:9"}, "http://127.0.0.1:9 does not answer"),
-        ({"artifact_publish_bucket": "absent-bucket"}, "absent-bucket"),
-        ({"artifact_publish_endpoint": "127.0.0.1:9000"}, "must be http://HOST:PORT"),
+        ({"artifact_store_secret_key": "wrong-secret"}, "refuses the credentials"),
+        ({"artifact_store_endpoint": "http://127.0.0.1:9"}, "http://127.0.0.1:9 does not answer"),
+        ({"artifact_store_bucket": "absent-bucket"}, "absent-bucket"),
+        ({"artifact_store_endpoint": "127.0.0.1:9000"}, "must be http://HOST:PORT"),
     ],
     ids=["wrong secret", "unreachable", "no bucket", "bad endpoint"],
 )
@@ -147,6 +143,6 @@ def test_unusable_store_is_told_in_one_message(play_role, variables, message):
 
 
 def test_unknown_model_names_the_known_ones(play_role):
-    result = play_role(tasks_from="resolve", check=False, artifact_publish_models=["huge"])
+    result = play_role(tasks_from="resolve", check=False, artifact_store_models=["huge"])
     assert result.returncode != 0
     assert "choose one of tiny, tiny.en, base" in result.said

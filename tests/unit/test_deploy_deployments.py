@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from role_module import load_module
+from collection_module import load_module
 
 PACKAGE_FILE = "package/whisper_small_xeon/model.bin"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from role_module import load_module
+from collection_module import load_module
 
 host_check = load_module("whisper_host_check")
 

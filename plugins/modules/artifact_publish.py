@@ -40,8 +40,8 @@ uploaded_bytes: {type: int, returned: success, description: Their size together.
 
 from pathlib import Path  # noqa: E402 - Ansible wants the documentation first
 
-from ansible.module_utils.artifact_store import STORE_ARGUMENTS, store_errors, store_of  # noqa: E402
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible_collections.whisper.xeon.plugins.module_utils.artifact_store import STORE_ARGUMENTS, store_errors, store_of  # noqa: E402
 
 
 def main():

@@ -16,7 +16,12 @@ import urllib.request
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.whisper_host import LOCK, direct_opener, store_of, wait_for_others
+from ansible_collections.whisper.xeon.plugins.module_utils.whisper_host import (
+    LOCK,
+    direct_opener,
+    store_of,
+    wait_for_others,
+)
 
 DOCUMENTATION = r"""
 module: whisper_fetch

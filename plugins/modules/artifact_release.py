@@ -48,8 +48,8 @@ found:
 urls: {type: dict, returned: with a url_endpoint, description: "For each model: path -> URL."}
 """
 
-from ansible.module_utils.artifact_store import STORE_ARGUMENTS, store_errors, store_of  # noqa: E402
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402 - Ansible wants the documentation first
+from ansible_collections.whisper.xeon.plugins.module_utils.artifact_store import STORE_ARGUMENTS, store_errors, store_of  # noqa: E402
 
 
 def main():

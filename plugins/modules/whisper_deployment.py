@@ -23,7 +23,7 @@ import tarfile
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.whisper_host import wait_for_others
+from ansible_collections.whisper.xeon.plugins.module_utils.whisper_host import wait_for_others
 
 DOCUMENTATION = r"""
 module: whisper_deployment

@@ -10,7 +10,7 @@ import urllib.error
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.whisper_host import direct_opener, show_unit
+from ansible_collections.whisper.xeon.plugins.module_utils.whisper_host import direct_opener, show_unit
 
 DOCUMENTATION = r"""
 module: whisper_status

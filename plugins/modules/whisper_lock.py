@@ -14,7 +14,7 @@ import time
 from typing import TextIO
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.whisper_host import LOCK
+from ansible_collections.whisper.xeon.plugins.module_utils.whisper_host import LOCK
 
 DOCUMENTATION = r"""
 module: whisper_lock

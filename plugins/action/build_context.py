@@ -19,7 +19,7 @@ from pathlib import Path
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "app"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "app"))
 
 from whisper_build.claim import claim
 from whisper_build.context import BuildContext
