@@ -21,20 +21,22 @@ demo: setup ## build, publish and deploy to two systemd containers, then transcr
 test: setup ## run everything: lint, units, Docker build, MinIO, molecule, end to end
 	@pytest -n 2 $(PYTEST_ARGS)
 
-bench: setup ## measure all there is beside whisper-server and faster-whisper; writes bench/RESULTS.md (40 minutes)
-	@python bench/wer.py && python bench/bench.py $(BENCH_ARGS)
+bench tune compare memory bench-models: export PYTHONPATH := $(CURDIR)/app:$(CURDIR)/bench
+
+bench: setup ## measure everything beside whisper-server and faster-whisper; writes bench/RESULTS.md (40 minutes)
+	@python -m whisper_bench.wer && python -m whisper_bench $(BENCH_ARGS)
 
 tune: setup ## find this machine's best number of engines and threads, as variables for Ansible
-	@python bench/tune.py $(TUNE_ARGS)
+	@python -m whisper_bench.tune $(TUNE_ARGS)
 
 compare: setup ## time and memory of the library adapter and of whisper-cli, side by side
-	@python bench/compare.py
+	@python -m whisper_bench.compare
 
 memory: setup ## memory of small and medium at true dimensions, and after hundreds of requests
-	@python bench/memory.py
+	@python -m whisper_bench.memory
 
 bench-models: setup ## every model, large ones too, at its true dimensions: sizes, memory, load time
-	@python bench/models.py
+	@python -m whisper_bench.models
 
 lint: setup ## ansible-lint, yamllint, ruff, shellcheck, hadolint
 	@scripts/lint.sh

@@ -1,20 +1,17 @@
-"""bench/memory.py: its mix of requests is answered as it must be, and `make memory` prints what was left behind."""
+"""whisper_bench.memory: its mix of requests is answered as it must be, and `make memory` prints what is left behind."""
 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 
-from paths import ROOT
+from bench_command import run_bench
 
 MB = r"\d+\.\d MB"
 
 
 def test_memory_after_the_tenth_and_the_last_request_is_compared(artifacts_dir, tmp_path):
     options = ["--fixture", artifacts_dir, "--drift-only", "--requests", "11", "--output", tmp_path / "table.md"]
-    command = [sys.executable, "bench/memory.py", *options]
-    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True).stdout
+    output = run_bench("whisper_bench.memory", *options).stdout
     assert output == (tmp_path / "table.md").read_text("utf-8")
     head, line, row = output.splitlines()[:3]
     assert head == "|  | after request 10 | after request 11 | drift | goal |"

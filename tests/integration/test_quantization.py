@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import lzma
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from bench_command import run_bench
 from paths import RECORDINGS, ROOT
 from playbook import run_build
 from running_service import EXACT, running_service
@@ -40,10 +39,10 @@ def f16_package(folder) -> Package:
 
 @pytest.fixture(scope="module", params=["baseline", "auto"])
 def heard(request, build_context, tmp_path_factory) -> list[dict]:
-    """What each type heard in a forked engine with a CPU library, as bench/wer.py tells it."""
+    """What each type heard in a forked engine with a CPU library, as whisper_bench.wer reports it."""
     output = tmp_path_factory.mktemp("wer") / "wer"
     options = ["--context", build_context, "--output", output, "--variant", request.param]
-    subprocess.run([sys.executable, "bench/wer.py", *options], cwd=ROOT, check=True, capture_output=True)
+    run_bench("whisper_bench.wer", *options)
     return json.loads(output.with_suffix(".json").read_text("utf-8"))
 
 

@@ -1,7 +1,7 @@
-"""Packages to measure with: the fixtures' by the real build playbook, others laid out around what it compiled.
+"""Packages to measure: those of the fixtures from the real build playbook, others assembled from what it compiled.
 
-Each lies in a folder of its own below .build/bench; what has been built is not built again. `patches` are those that
-whisper.cpp gets: all by default, none makes what this project calls upstream.
+Each lies in a directory of its own in .build/bench; what is there is not built again. `patches` are those that
+whisper.cpp gets: all by default; with none it is what this project calls upstream.
 """
 
 from __future__ import annotations
@@ -21,16 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import synthetic_model
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "app"))
-
+from whisper_bench import synthetic_model
+from whisper_bench.locations import RECORDINGS, ROOT, WORK_DIR
 from whisper_package.digests import file_digest
-
-ROOT = Path(__file__).resolve().parent.parent
-FIXTURES = ROOT / "tests" / "fixtures" / "models"
-RECORDINGS = ROOT / "tests" / "fixtures" / "recordings"
-FOLDER = ROOT / ".build" / "bench"
 
 # As in the Makefile: the venv's tools come first, and a Docker client before 23 builds with BuildKit only when told so.
 ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DOCKER_BUILDKIT": "1"}
@@ -39,13 +32,13 @@ CLIP_SECONDS = 11  # as long as the clip that whisper.cpp itself is usually meas
 
 
 def fixture(model: str, patches: list[str] | None = None) -> Path:
-    """Return the folder that holds `whisper_<model>_xeon/` with the fixture's tiny network in it."""
+    """Return the directory that holds `whisper_<model>_xeon/` with the fixture's tiny network in it."""
     return _build(f"fixture-{model}", patches, {"artifact_build_models": [model]})
 
 
 def true_size(model: str, patches: list[str] | None = None) -> Path:
-    """Return the folder that holds `whisper_<model>_xeon/` with random weights of the real model's dimensions."""
-    weights, clip = weights_file(model), FOLDER / "selftest.wav"
+    """Return the directory that holds `whisper_<model>_xeon/` with random weights of the real model's dimensions."""
+    weights, clip = weights_file(model), WORK_DIR / "selftest.wav"
     clip.write_bytes(speech(CLIP_SECONDS))
     selftest = {"audio": str(clip), "language": "en", "text": synthetic_model.TEXT}
     override = {"path": str(weights), "selftest": selftest}
@@ -54,12 +47,12 @@ def true_size(model: str, patches: list[str] | None = None) -> Path:
 
 
 def weights_file(model: str) -> Path:
-    """Return the f16 file of `model` with random weights; one that another synthetic_model.py wrote is another file."""
+    """Return the f16 file of `model` with random weights; it is written again when synthetic_model.py has changed."""
     recipe = hashlib.sha256(Path(synthetic_model.__file__).read_bytes()).hexdigest()
-    weights = FOLDER / f"weights-{model}-{recipe[:8]}.bin"
+    weights = WORK_DIR / f"weights-{model}-{recipe[:8]}.bin"
     if not weights.exists():
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        for old in FOLDER.glob(f"weights-{model}-*.bin"):
+        WORK_DIR.mkdir(parents=True, exist_ok=True)
+        for old in WORK_DIR.glob(f"weights-{model}-*.bin"):
             old.unlink()
         part = weights.with_suffix(".part")
         synthetic_model.write_model(model, part)
@@ -68,7 +61,7 @@ def weights_file(model: str) -> Path:
 
 
 def speech(seconds: float) -> bytes:
-    """Return a WAV file with so much speech: the longest recording, repeated where that is not enough."""
+    """Return a WAV file of this length: the longest recording, cut, or repeated if it is too short."""
     target = io.BytesIO()
     with wave.open(str(RECORDINGS / "long.wav"), "rb") as source, wave.open(target, "wb") as writer:
         writer.setparams(source.getparams())
@@ -86,7 +79,7 @@ class Workshop:
     built: Path  # what build.sh made: libraries, whisper-cli, whisper-quantize
 
     def quantize(self, weights: Path, target: Path, quantization: str) -> None:
-        """Write an f16 model file in another type to `target`."""
+        """Write an f16 model file to `target` in another type."""
         if quantization == "f16":
             target.hardlink_to(weights)
             return
@@ -95,7 +88,7 @@ class Workshop:
         )
 
     def assemble(self, dist: Path, model: str, weights: Path, quantization: str, selftest: dict[str, str]) -> Path:
-        """Lay out `whisper_<model>_xeon/` in `dist` with f16 weights of any dimensions, and return `dist`.
+        """Assemble `whisper_<model>_xeon/` in `dist` from f16 weights of any dimensions, and return `dist`.
 
         `selftest` has audio, language and text, as in versions.yml.
         """
@@ -105,8 +98,8 @@ class Workshop:
             model: {"source_sha256": file_digest(weights), "notice": "For measuring only.", "selftest": selftest}
         }
         dist.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=dist) as folder:
-            scratch = Path(folder)
+        with tempfile.TemporaryDirectory(dir=dist) as directory:
+            scratch = Path(directory)
             (scratch / "build.json").write_text(json.dumps(settings), encoding="utf-8")
             self.quantize(weights, scratch / f"{model}.bin", quantization)
             shutil.copyfile(selftest["audio"], scratch / f"{model}.wav")
@@ -120,12 +113,12 @@ class Workshop:
 
 @contextlib.contextmanager
 def workshop(context: Path | None = None) -> Iterator[Workshop]:
-    """Get what was compiled for a staged context out of Docker's cache; without one, the fixture is built first."""
+    """Get what was compiled for a staged context from Docker's cache; without a context, build the fixture first."""
     if context is None:
         fixture("small")
-        context = FOLDER / "fixture-small" / "context"
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=FOLDER) as built:
+        context = WORK_DIR / "fixture-small" / "context"
+    WORK_DIR.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=WORK_DIR) as built:
         subprocess.run(
             ["docker", "build", "--quiet", "--target=built", f"--output=type=local,dest={built}", "."],
             cwd=context,
@@ -141,10 +134,13 @@ def _build(name: str, patches: list[str] | None, variables: dict[str, Any]) -> P
     if patches is not None:
         name = f"{name}-{patches[-1] if patches else 'upstream'}"
         own["artifact_build_patches"] = patches
-    folder = FOLDER / name
-    own["artifact_build_dist_dir"], own["artifact_build_context_dir"] = str(folder / "dist"), str(folder / "context")
+    directory = WORK_DIR / name
+    own["artifact_build_dist_dir"], own["artifact_build_context_dir"] = (
+        str(directory / "dist"),
+        str(directory / "context"),
+    )
     command = ["ansible-playbook", "-i", "inventory/demo", "playbooks/build.yml", "--skip-tags", "publish"]
-    # What it prints belongs to the build, not to the measurement.
+    # To standard error: what it prints belongs to the build, not to the measurement.
     subprocess.run(
         [*command, "--extra-vars", json.dumps({**variables, **own})],
         cwd=ROOT,
@@ -152,4 +148,4 @@ def _build(name: str, patches: list[str] | None, variables: dict[str, Any]) -> P
         stdout=sys.stderr,
         check=True,
     )
-    return folder / "dist"
+    return directory / "dist"

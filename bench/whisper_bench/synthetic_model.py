@@ -1,18 +1,17 @@
 """Write a ggml Whisper model of true dimensions with random weights: for measuring, never for transcribing.
 
-The real models cannot always be had where one measures. Time and memory of the encoder, and time of a
-decoded token, depend on dimensions and types only, so random weights give true figures for them. How well a model
-hears cannot be measured this way.
+The real models are not available everywhere. Time and memory of the encoder, and the time per decoded token, depend on
+dimensions and types only, so random weights give real figures for them. How well a model transcribes cannot be measured
+this way.
 
-Plain random weights would say another number of tokens with each rounding. So the decoder's positional embeddings are
-the embeddings of what shall come next, large enough to drown everything else: whatever this model hears, it says
-`TEXT` as one segment and stops, surely enough that nothing is decoded a second time. It is about what people say in
-11 s.
+Plain random weights would produce a different number of tokens with each rounding. So the decoder's positional
+embeddings are the embeddings of the tokens that must come next, large enough to drown everything else: for any audio
+this model produces `TEXT` as one segment and stops, reliably enough that nothing is decoded a second time. It is about
+as much as people say in 11 s.
 
 The words of the vocabulary come from a fixture model of this repository, the mel filters from librosa's formula (which
-gives the 80 that Whisper has, and the 128 of large-v3); the tensors are those that whisper.cpp 1.8
-asks for (`whisper_model_load` in src/whisper.cpp), float16 matrices and float32 vectors, as upstream's converter
-writes them.
+gives Whisper's 80, and the 128 of large-v3). The tensors are those that whisper.cpp 1.8 expects (`whisper_model_load`
+in src/whisper.cpp), float16 matrices and float32 vectors, as upstream's converter writes them.
 """
 
 from __future__ import annotations
@@ -25,7 +24,9 @@ from pathlib import Path
 
 import numpy as np
 
-FIXTURE = Path(__file__).resolve().parent.parent / "tests" / "fixtures" / "models" / "ggml-fixture-small.bin.xz"
+from whisper_bench.locations import FIXTURE_MODELS
+
+FIXTURE = FIXTURE_MODELS / "ggml-fixture-small.bin.xz"
 
 # model: width, heads, encoder layers, decoder layers (openai/whisper, model dimensions)
 DIMENSIONS = {
@@ -40,7 +41,7 @@ DIMENSIONS = {
 DIMENSIONS.update({f"{model}.en": DIMENSIONS[model] for model in ("tiny", "base", "small", "medium")})
 AUDIO_CONTEXT = 1500
 TEXT_CONTEXT = 448
-MULTILINGUAL = 51865  # tokens; one ordinary token less in the English models, one language more since large-v3
+MULTILINGUAL = 51865  # tokens; English models have one ordinary token fewer, large-v3 and later one language more
 HYPER_PARAMETERS = struct.Struct("<11i")
 MAGIC = 0x67676D6C
 FLOAT16 = 1
@@ -57,7 +58,7 @@ TEXT_TOKENS = (
 # fmt: on
 END_OF_TEXT = 50257
 LOUDNESS = 1000.0  # of the positional embeddings, against about 1 of all that the layers add
-SEGMENT_END = 10.98  # s; of a shorter clip the segment ends with the clip
+SEGMENT_END = 10.98  # s; with a shorter clip the segment ends where the clip does
 
 
 def vocabulary_size(model: str) -> int:
@@ -66,7 +67,7 @@ def vocabulary_size(model: str) -> int:
 
 
 def mel_bins(model: str) -> int:
-    """Return the number of frequency bands that `model` hears."""
+    """Return the number of frequency bands of the input of `model`."""
     return 128 if model.startswith("large-v3") else 80
 
 
@@ -87,12 +88,12 @@ def mel_filters(bins: int) -> np.ndarray:
 
 
 def front_matter(model: str) -> bytes:
-    """Return what stands between the hyper-parameters and the first tensor: mel filters and vocabulary."""
+    """Return the bytes between the hyper-parameters and the first tensor: mel filters and vocabulary."""
     bins = mel_bins(model)
     _, middle = filters_and_vocabulary()
     words = middle[8 + 4 * 80 * 201 :]
     if model.endswith(".en"):
-        # The last of them is the empty one that the English models do not have.
+        # The last one is the empty word, which the English models do not have.
         words = struct.pack("<i", struct.unpack_from("<i", words)[0] - 1) + words[4:-4]
     return struct.pack("<2i", bins, 201) + mel_filters(bins).tobytes() + words
 
@@ -149,16 +150,16 @@ def tensor_shapes(model: str, n_vocab: int):
         yield from block(f"encoder.blocks.{layer}", cross=False)
     yield from norm("encoder.ln_post")
     yield "decoder.token_embedding.weight", (n_vocab, width)
-    yield "decoder.positional_embedding", (TEXT_CONTEXT, width)  # made from the one before
+    yield "decoder.positional_embedding", (TEXT_CONTEXT, width)  # made from token_embedding
     for layer in range(decoder_layers):
         yield from block(f"decoder.blocks.{layer}", cross=True)
     yield from norm("decoder.ln")
 
 
-def bytes_a_token(model: str, bits: float) -> float:
+def bytes_per_token(model: str, bits: float) -> float:
     """Return the bytes of weights that the decoder reads for one token.
 
-    Its matrices, but not those that only a window's first token needs (keys and values of what was encoded).
+    Its matrices, except those that only a window's first token needs (keys and values of the encoder's output).
     """
     width, _, _, layers = DIMENSIONS[model]
     return (layers * 14 * width * width + vocabulary_size(model) * width) * bits / 8
@@ -171,7 +172,7 @@ def script(n_vocab: int) -> np.ndarray:
     languages = 99 + max(0, n_vocab - MULTILINGUAL)
     first_timestamp = english + languages + 6
     last_timestamp = first_timestamp + round(SEGMENT_END / 0.02)
-    # The prompt is start, language, task, or start alone; its last token is answered with the segment's begin.
+    # The prompt is start, language and task, or start alone; the segment's first timestamp follows its last token.
     prompt = [english, end] if n_vocab >= MULTILINGUAL else []
     spoken = [*prompt, first_timestamp, *TEXT_TOKENS, last_timestamp]
     return np.array(spoken + [end] * (TEXT_CONTEXT - len(spoken)))
@@ -185,7 +186,7 @@ def end_of_text(n_vocab: int) -> int:
 def tensors(model: str, n_vocab: int, seed: int = 0) -> Iterator[tuple[str, np.ndarray]]:
     """Yield name and values of every tensor of `model`, outermost dimension first; the same seed gives the same ones.
 
-    Only matrices are float16; whisper.cpp asks for float32 vectors and positional embeddings.
+    Only matrices are float16; whisper.cpp expects float32 vectors and positional embeddings.
     """
     random = np.random.default_rng(seed)
     for name, shape in tensor_shapes(model, n_vocab):
@@ -197,7 +198,7 @@ def tensors(model: str, n_vocab: int, seed: int = 0) -> Iterator[tuple[str, np.n
         if name == "decoder.token_embedding.weight":
             token_embedding = values
         if name == "decoder.positional_embedding":
-            # Where the token is not allowed (a timestamp, when none are wanted), the end is the next best.
+            # If the token is not allowed (a timestamp, when none are requested), the end is the next best.
             values = LOUDNESS * (token_embedding[script(n_vocab)] + 0.5 * token_embedding[end_of_text(n_vocab)])
         yield name, values.astype(np.float16 if half else np.float32)
 

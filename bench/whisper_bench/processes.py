@@ -1,13 +1,12 @@
-"""What the measurements share: the real service as a process, its memory, the machine's name."""
+"""Servers as processes: this project's service and what the baselines have in common, requests, and memory."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
-import platform
 import re
-import shlex
 import socket
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import time
 from http.client import HTTPMessage
 from pathlib import Path
 
-import packages
+from whisper_bench.locations import APP_DIR
 
 START_SECONDS = 300
 REQUEST_SECONDS = 1800
@@ -25,15 +24,15 @@ SETTLED_MB = 0.1
 
 
 class HttpProcess:
-    """A server on a free port of the loopback, until the block ends."""
+    """A server on a free port of the loopback interface, until the block ends."""
 
     name = "server"
     ready_path = "/health"
     engines = 1
-    talkative = False  # writes more to standard error than what went wrong
+    verbose = False  # writes more to standard error than what went wrong
 
     def __init__(self, command: list[str | Path], environment: dict[str, str] | None = None):
-        """Start `command`; where an argument or a variable is `PORT` the port is put."""
+        """Start `command`; an argument or the value of a variable that is `PORT` is replaced by the port."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -43,7 +42,7 @@ class HttpProcess:
             [port.get(str(part), str(part)) for part in command],
             env={"PATH": os.environ["PATH"], **variables},
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL if self.talkative else None,
+            stderr=subprocess.DEVNULL if self.verbose else None,
         )
         self.pid = self._process.pid
 
@@ -58,7 +57,7 @@ class HttpProcess:
             self.kill()
 
     def kill(self) -> None:
-        """End it now, whatever it is doing: a server that is asked to end answers first what waits."""
+        """End it at once, whatever it is doing: a server that is terminated first answers the requests that wait."""
         self._process.kill()
         self._process.wait()
 
@@ -70,10 +69,10 @@ class HttpProcess:
                 if self.request("GET", self.ready_path)[0] == 200:
                     return
             time.sleep(0.02)
-        raise SystemExit(f"the {self.name} did not get ready (exit status {self._process.poll()})")
+        raise SystemExit(f"bench: {self.name} did not become ready (exit status {self._process.poll()})")
 
     def settled_memory(self, *kinds: str) -> float:
-        """Return the summed PSS in MB when every engine is there and nothing moves any more; see `summed_pss`."""
+        """Return the summed PSS in MB once every engine is up and nothing changes any more; see `summed_pss`."""
         before = 0.0
         for _ in range(START_SECONDS):
             time.sleep(1)
@@ -81,7 +80,7 @@ class HttpProcess:
             if abs(now - before) <= SETTLED_MB and self._complete():
                 return now
             before = now
-        raise SystemExit(f"the {self.name}'s memory does not come to rest")
+        raise SystemExit(f"bench: the memory of {self.name} still changes after {START_SECONDS} s")
 
     def request(
         self, method: str, path: str, body: bytes | None = None, headers: dict | None = None
@@ -93,6 +92,16 @@ class HttpProcess:
             answer = connection.getresponse()
             return answer.status, answer.read(), answer.headers
 
+    def text(self, audio: bytes) -> str:
+        """Return the transcript of a WAV file in English; a failed request ends the measurement."""
+        status, answer = self._transcribe_english(audio)
+        if status != 200:
+            raise SystemExit(f"bench: {self.name} answered {status}: {answer.decode(errors='replace')}")
+        return json.loads(answer)["text"]
+
+    def _transcribe_english(self, audio: bytes) -> tuple[int, bytes]:
+        raise NotImplementedError
+
     def _complete(self) -> bool:
         return True
 
@@ -100,11 +109,11 @@ class HttpProcess:
 class Service(HttpProcess):
     """This project's service."""
 
-    name = "service"
+    name = "the service"
     ready_path = "/readyz"
 
     def __init__(self, artifacts_dir: Path, model: str, **settings: str):
-        """`settings` are `WHISPER_*` variables; without any, one engine with as many threads as is usual."""
+        """`settings` are `WHISPER_*` variables; by default one engine with the service's own number of threads."""
         values = {
             "WHISPER_ARTIFACTS_DIR": str(artifacts_dir),
             "WHISPER_MODEL_SIZE": model,
@@ -115,7 +124,7 @@ class Service(HttpProcess):
             **settings,
         }
         self.engines = int(values["WHISPER_ENGINES"])
-        super().__init__([sys.executable, "-m", "whisper_xeon"], {"PYTHONPATH": str(packages.ROOT / "app"), **values})
+        super().__init__([sys.executable, "-m", "whisper_xeon"], {"PYTHONPATH": str(APP_DIR), **values})
 
     def transcribe(
         self, audio: bytes, query: str = "", content_type: str = "audio/wav", path: str = "/transcribe"
@@ -123,8 +132,11 @@ class Service(HttpProcess):
         """Return status and body of the answer."""
         return self.request("POST", f"{path}?{query}" if query else path, audio, {"Content-Type": content_type})[:2]
 
+    def _transcribe_english(self, audio: bytes) -> tuple[int, bytes]:
+        return self.transcribe(audio, "language=en")
+
     def _complete(self) -> bool:
-        # It is ready as soon as it has one engine, and an engine tidies up after its answer.
+        # It is ready as soon as one engine is up, and an engine cleans up after its answer.
         return len(descendants(self.pid)) == 1 + self.engines
 
 
@@ -137,7 +149,7 @@ def form(audio: bytes, **fields: str) -> tuple[bytes, str]:
 
 
 class PeakMemory(threading.Thread):
-    """Samples the summed PSS of a process and all below it while the block runs; `mb` is the highest sum."""
+    """Samples the summed PSS of a process and its descendants until the block ends; `mb` is the highest sum."""
 
     def __init__(self, pid: int):
         super().__init__(daemon=True)
@@ -161,9 +173,9 @@ class PeakMemory(threading.Thread):
 
 
 def summed_pss(pid: int, *kinds: str) -> float:
-    """Return the proportional set size of a process and its descendants in MB: pages that n share count 1/n each.
+    """Return the proportional set size of a process and its descendants in MB: pages shared by n count 1/n each.
 
-    `kinds` (`Anon`, `File`, `Shmem`) restrict it to such pages.
+    `kinds` (`Anon`, `File`, `Shmem`) restrict it to pages of these kinds.
     """
     names = "|".join(f"Pss_{kind}" for kind in kinds) or "Pss"
     total = 0
@@ -186,16 +198,3 @@ def descendants(pid: int) -> list[int]:
         level = [child for child, parent in parents.items() if parent in level]
         found += level
     return found
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as minutes and seconds, in words."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s"
-
-
-def origin() -> str:
-    """Return the machine and the command behind the figures, in words."""
-    found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    name = found.group(1) if found else platform.processor()
-    return f"{name}, {len(os.sched_getaffinity(0))} cores; made with `python {shlex.join(sys.argv)}`."

@@ -1,8 +1,8 @@
 """How long a host takes to get a package from the store: the role's own step, and `mc cp` of the same files.
 
-Both are tasks of one playbook (bench/transfer.yml) and taken in turn, so both carry what Ansible adds to a task. Needs
-the demo (`make demo`): its store and its small host, in containers on this machine. The package is one of true
-dimensions with random weights.
+Both are tasks of one playbook (bench/transfer.yml), interleaved, and both include what Ansible adds to a task. Needs
+the demo (`make demo`): its store and its small host, in containers on this machine. The package has true dimensions and
+random weights.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-import packages
-from service import origin
+from whisper_bench import builds
+from whisper_bench.locations import ROOT
+from whisper_bench.provenance import origin
 
 HOST = "whisper-xeon-demo-small"
 STORE = "whisper-xeon-demo-minio"
@@ -27,11 +28,11 @@ TASKS = {"role": "Fetch the files from the store", "mc cp": "Fetch the files wit
 
 
 def run(*command: str, **environment: str) -> str:
-    """Return what a command printed; a failed one ends the measurement with it."""
+    """Return what a command printed; if it fails, the measurement ends with its output."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     result = subprocess.run(
         command,
-        cwd=packages.ROOT,
+        cwd=ROOT,
         env={**os.environ, "PATH": path, "ANSIBLE_NOCOLOR": "1", **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -44,7 +45,7 @@ def run(*command: str, **environment: str) -> str:
 
 
 def publish(package: Path) -> None:
-    """Put the package into the demo's store under a channel of its own."""
+    """Publish the package to the demo's store under a channel of its own."""
     play = [
         {
             "hosts": "whisper_builder",
@@ -71,11 +72,11 @@ def main() -> None:
     parser.add_argument("--model", default="medium", choices=["small", "medium"])
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    package = packages.true_size(arguments.model) / f"whisper_{arguments.model}_xeon"
+    package = builds.true_size(arguments.model) / f"whisper_{arguments.model}_xeon"
     publish(package)
-    with tempfile.TemporaryDirectory() as folder:
-        run("docker", "cp", f"{STORE}:/bin/mc", f"{folder}/mc")
-        run("docker", "cp", f"{folder}/mc", f"{HOST}:/root/mc")
+    with tempfile.TemporaryDirectory() as directory:
+        run("docker", "cp", f"{STORE}:/bin/mc", f"{directory}/mc")
+        run("docker", "cp", f"{directory}/mc", f"{HOST}:/root/mc")
     seconds: dict[str, list[float]] = {name: [] for name in TASKS}
     for number in range(arguments.rounds):
         print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr, flush=True)

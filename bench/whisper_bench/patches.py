@@ -1,4 +1,4 @@
-"""`python bench/patches.py`: what each patch of docker/builder/patches gains, beside those before it alone.
+"""`python -m whisper_bench.patches`: what each patch of docker/builder/patches gains, beside those before it alone.
 
 Builds the package of true `small` dimensions without patches and with one more each time (about 20 minutes where
 Docker's cache has none of them), then lets all of them take turns on two threads, for each CPU library that this
@@ -13,15 +13,15 @@ import argparse
 import contextlib
 import statistics
 import sys
-from pathlib import Path
 
-import packages
-from bench import THREADS, OnDemand, turns, variants
-from service import origin
-
+from whisper_bench import builds
+from whisper_bench.interleaved import OnDemand, interleaved
+from whisper_bench.locations import ROOT
+from whisper_bench.provenance import origin
+from whisper_bench.systems import THREADS, variants
 from whisper_package.package import Package
 
-PATCHES = packages.ROOT / "docker" / "builder" / "patches"
+PATCHES = ROOT / "docker" / "builder" / "patches"
 MODEL = "small"
 UPSTREAM = "upstream"
 FIGURES = (("encode", "s", 2), ("token", "ms", 1))
@@ -33,16 +33,16 @@ Measured = dict[str, dict[str, list[float]]]  # name of the last patch -> figure
 def series() -> dict[str, Package]:
     """Build what is missing; return the packages by the name of their last patch, in the order of the patches."""
     names = [file.stem for file in sorted(PATCHES.glob("*.patch"))]
-    built = {UPSTREAM: packages.true_size(MODEL, patches=[])}
+    built = {UPSTREAM: builds.true_size(MODEL, patches=[])}
     for count, name in enumerate(names, start=1):
         if name == DETECTING or "b/ggml/" in (PATCHES / f"{name}.patch").read_text(encoding="utf-8"):
-            built[name] = packages.true_size(MODEL, patches=names[:count])
+            built[name] = builds.true_size(MODEL, patches=names[:count])
     return {name: Package.find(folder, MODEL) for name, folder in built.items()}
 
 
 def measure(built: dict[str, Package], rounds: int, *options: str) -> Measured:
     """Return every figure of these packages, which take turns."""
-    script = [sys.executable, Path(__file__).parent / "library.py"]
+    script = [sys.executable, "-m", "whisper_bench.library"]
     found: Measured = {}
     with contextlib.ExitStack() as stack:
         programs = {
@@ -51,7 +51,7 @@ def measure(built: dict[str, Package], rounds: int, *options: str) -> Measured:
             )
             for name, package in built.items()
         }
-        for name in turns(list(programs), rounds):
+        for name in interleaved(list(programs), rounds):
             figures = programs[name].measure()
             del figures["variant"]
             for figure, value in figures.items():

@@ -1,9 +1,9 @@
 """`make bench-models`: every model at its true dimensions, with random weights: quantized, loaded, and run once.
 
-For each: the size of its file as f16 and as q5_1; seconds until the service with one engine is ready, and for one
-request with a 30 s window; memory of all its processes at rest and at the peak of such a request (summed PSS), and what
-a second engine adds to the peak. The package's own self-test, which whisper-cli has to pass, proves that the model was
-computed through. Times are those of one round. One model lies on the disk at a time, 6 GB for the largest.
+For each: the size of its file as f16 and as q5_1; seconds until the service with one engine is ready, and of one
+request with a 30 s window; memory of all its processes at rest and at the peak of such a request (summed PSS), and how
+much a second engine adds to the peak. The package's own self-test, which whisper-cli must pass, proves that the model
+computes from end to end. Times are those of one round. One model at a time is on the disk, 6 GB for the largest.
 """
 
 from __future__ import annotations
@@ -16,28 +16,27 @@ import time
 from pathlib import Path
 from typing import Any
 
-import memory
-import packages
-import synthetic_model
-from service import Service, origin
-
+from whisper_bench import builds, memory, synthetic_model
+from whisper_bench.locations import WORK_DIR
+from whisper_bench.processes import Service
+from whisper_bench.provenance import origin
 from whisper_package.models import MODEL_CONFIGS, QUANTIZATIONS
 from whisper_package.package import Package
 
 QUANTIZATION = QUANTIZATIONS[0]
 
 
-def measure(workshop: packages.Workshop, model: str, folder: Path) -> dict[str, Any]:
-    """Return the figures of one model; what is made on the way goes into `folder`."""
-    weights, clip = folder / "weights.bin", folder / "clip.wav"
+def measure(workshop: builds.Workshop, model: str, directory: Path) -> dict[str, Any]:
+    """Return the figures of one model; intermediate files go to `directory`."""
+    weights, clip = directory / "weights.bin", directory / "clip.wav"
     synthetic_model.write_model(model, weights)
     f16 = weights.stat().st_size
-    clip.write_bytes(packages.speech(packages.CLIP_SECONDS))
+    clip.write_bytes(builds.speech(builds.CLIP_SECONDS))
     selftest = {"audio": str(clip), "language": "en", "text": synthetic_model.TEXT}
-    dist = workshop.assemble(folder, model, weights, QUANTIZATION, selftest)
+    dist = workshop.assemble(directory, model, weights, QUANTIZATION, selftest)
     weights.unlink()
     package = Package.find(dist, model)
-    window = memory.Request(packages.speech(30), query="language=en")
+    window = memory.Request(builds.speech(30), query="language=en")
     start = time.monotonic()
     with Service(dist, model) as service:
         service.wait_ready()
@@ -53,21 +52,21 @@ def measure(workshop: packages.Workshop, model: str, folder: Path) -> dict[str, 
         "window_s": answered,
         "rest_mb": rest,
         "peak_mb": peak,
-        "engine_more_mb": both - peak,
+        "further_engine_mb": both - peak,
     }
 
 
 def table(found: dict[str, dict[str, Any]]) -> str:
     """Return the figures as a Markdown table."""
     lines = [
-        f"| model | f16 file | {QUANTIZATION} file | ready after | a window | at rest | peak | each engine more |",
+        f"| model | f16 file | {QUANTIZATION} file | ready after | one window | at rest | peak | each further engine |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for model, figures in found.items():
         cells = [f"`{model}`"]
         cells += [f"{figures[name]:.0f} MB" for name in ("f16_mb", "quantized_mb")]
         cells += [f"{figures[name]:.1f} s" for name in ("ready_s", "window_s")]
-        cells += [f"{figures[name]:.0f} MB" for name in ("rest_mb", "peak_mb", "engine_more_mb")]
+        cells += [f"{figures[name]:.0f} MB" for name in ("rest_mb", "peak_mb", "further_engine_mb")]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -75,21 +74,23 @@ def table(found: dict[str, dict[str, Any]]) -> str:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="*", metavar="MODEL", help="default: all; what was measured before is kept")
-    output = packages.FOLDER / "models"
-    parser.add_argument("--output", type=Path, default=output, metavar="PATH", help="writes PATH.md and PATH.json")
-    parser.add_argument("--context", type=Path, metavar="DIR", help="context of a finished build, instead of a build")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="default: all; results of other models are kept")
+    output = WORK_DIR / "models"
+    parser.add_argument("--output", type=Path, default=output, metavar="PATH", help="write PATH.md and PATH.json")
+    parser.add_argument(
+        "--context", type=Path, metavar="DIR", help="build context of a finished build, instead of a build"
+    )
     arguments = parser.parse_args()
     unknown = set(arguments.models) - set(MODEL_CONFIGS)
     if unknown:
-        parser.error(f"unknown model {', '.join(sorted(unknown))}: choose of {', '.join(MODEL_CONFIGS)}")
+        parser.error(f"unknown model {', '.join(sorted(unknown))}: choose from {', '.join(MODEL_CONFIGS)}")
     kept = arguments.output.with_suffix(".json")
     measured = json.loads(kept.read_text(encoding="utf-8")) if arguments.models and kept.exists() else {}
-    with packages.workshop(arguments.context) as workshop:
+    with builds.workshop(arguments.context) as workshop:
         for model in arguments.models or MODEL_CONFIGS:
-            print(f"{model}: making, quantizing and running it", file=sys.stderr, flush=True)
-            with tempfile.TemporaryDirectory(dir=packages.FOLDER) as folder:
-                measured[model] = measure(workshop, model, Path(folder))
+            print(f"{model}: generating, quantizing and running it", file=sys.stderr, flush=True)
+            with tempfile.TemporaryDirectory(dir=WORK_DIR) as directory:
+                measured[model] = measure(workshop, model, Path(directory))
             measured = {model: measured[model] for model in MODEL_CONFIGS if model in measured}
             kept.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
     text = table(measured)

@@ -1,8 +1,8 @@
-"""What this machine can do at best, in the venv of requirements.txt: the floor under every figure of `make bench`.
+"""The roofline of `make bench`: what this machine can do at best; runs in the venv of bench/requirements.txt.
 
-Prints JSON: seconds of the matrix products of one window (all layers, attention's and the convolutions' included) in
-float32 (OpenBLAS, through numpy) and, of those with weights, in int8 (ONNX Runtime's MatMulInteger); with `--read`
-GB/s of reading memory. OPENBLAS_NUM_THREADS is the number of threads of the former.
+Prints JSON: seconds of the matrix products of one window (all layers, including attention and the convolutions) in
+float32 (OpenBLAS, through numpy), and in int8 of those with weights (ONNX Runtime's MatMulInteger); with `--read`, the
+memory bandwidth in GB/s. OPENBLAS_NUM_THREADS is the number of threads of OpenBLAS.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from typing import Callable
 
 import numpy as np
 import onnxruntime
-import synthetic_model
 from onnx import TensorProto, helper, numpy_helper
+
+from whisper_bench import synthetic_model
 
 REPEATS = 3
 READ_BYTES = 1 << 30
 
 
 def weight_products(model: str) -> list[tuple[int, int, int, int]]:
-    """Return (how often, rows, inner, columns) of the encoder's products with weights."""
+    """Return (count, rows, inner, columns) of the encoder's products with weights."""
     width, _, layers, _ = synthetic_model.DIMENSIONS[model]
     context = synthetic_model.AUDIO_CONTEXT
     return [
@@ -36,14 +37,14 @@ def weight_products(model: str) -> list[tuple[int, int, int, int]]:
 
 
 def attention_products(model: str) -> list[tuple[int, int, int, int]]:
-    """Return the same of its attention."""
+    """Return (count, rows, inner, columns) of the products within its attention."""
     width, heads, layers, _ = synthetic_model.DIMENSIONS[model]
     context = synthetic_model.AUDIO_CONTEXT
     return [(layers * heads, context, width // heads, context), (layers * heads, context, context, width // heads)]
 
 
 def best(call: Callable[[], object]) -> float:
-    """Return the seconds of the fastest of some calls."""
+    """Return the seconds of the fastest of `REPEATS` calls."""
     call()
     seconds = []
     for _ in range(REPEATS):
@@ -66,7 +67,7 @@ def float32_seconds(products: list[tuple[int, int, int, int]]) -> float:
 
 
 def int8_seconds(products: list[tuple[int, int, int, int]], threads: int) -> float:
-    """Return the seconds of all these products, the second factor known beforehand as weights are."""
+    """Return the seconds of all these products, whose second factor is known in advance, as weights are."""
     random = np.random.default_rng(0)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -88,7 +89,7 @@ def int8_seconds(products: list[tuple[int, int, int, int]], threads: int) -> flo
 
 
 def bandwidth(threads: int) -> float:
-    """Return the GB/s that this many threads read together."""
+    """Return the GB/s that this many threads read in total."""
     values = np.ones(READ_BYTES // 4, np.float32)
     parts = np.array_split(values, threads)
 
@@ -105,7 +106,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", choices=synthetic_model.DIMENSIONS)
     parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--read", action="store_true", help="measure reading instead; wants OPENBLAS_NUM_THREADS=1")
+    parser.add_argument(
+        "--read", action="store_true", help="measure reading instead; set OPENBLAS_NUM_THREADS=1 for it"
+    )
     arguments = parser.parse_args()
     if arguments.read:
         print(json.dumps({"gigabytes_per_second": bandwidth(arguments.threads)}))

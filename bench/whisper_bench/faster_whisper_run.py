@@ -1,9 +1,9 @@
-"""faster-whisper with int8 weights, measured as bench/library.py and the service are, in the venv of requirements.txt.
+"""faster-whisper with int8 weights, measured as library.py and the service are; runs in the baselines' venv.
 
-    faster_whisper_run.py rounds FOLDER CLIP --threads N    one JSON line of figures for each line of standard input
-    faster_whisper_run.py serve FOLDER --port P             the model behind Python's http.server: POST a WAV file
+    rounds DIRECTORY CLIP --threads N                one JSON line of figures for each line of standard input
+    serve DIRECTORY --port P --threads N             the model behind Python's http.server: POST a WAV file
 
-It has no server of its own; this one is the least that can be put before it.
+faster-whisper has no server of its own; this one is the least that can be put in front of it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from faster_whisper import WhisperModel
 from faster_whisper.audio import pad_or_trim
 
 PROMPT = [50258, 50259, 50359]  # start, English, transcribe
-SHORT, LONG = 2, 34  # tokens: their difference is what bench/library.py decodes
+SHORT, LONG = 2, 34  # tokens: their difference is the number that library.py decodes
 
 
 def samples(data: bytes) -> np.ndarray:
@@ -40,20 +40,20 @@ def text(model: WhisperModel, audio: np.ndarray) -> str:
 
 
 def generate(model: WhisperModel, encoded: ctranslate2.StorageView, tokens: int) -> float:
-    """Decode so many tokens, none of which may be the end; return seconds."""
+    """Decode this many tokens, none of which may end the text; return seconds."""
     start = time.perf_counter()
-    # It says at most half of `max_length`, as Whisper has it with its 448.
+    # It generates at most half of `max_length`, as Whisper does with its 448.
     result = model.model.generate(
         encoded, [PROMPT], beam_size=1, max_length=2 * tokens, suppress_tokens=[50257], suppress_blank=False
     )
     seconds = time.perf_counter() - start
     if len(result[0].sequences_ids[0]) != tokens:
-        raise SystemExit(f"faster_whisper_run: {len(result[0].sequences_ids[0])} tokens instead of {tokens}")
+        raise SystemExit(f"faster_whisper_run: decoded {len(result[0].sequences_ids[0])} tokens instead of {tokens}")
     return seconds
 
 
 def rounds(model: WhisperModel, audio: np.ndarray) -> Iterator[dict[str, float]]:
-    """Yield the figures of bench/library.py; CTranslate2 chooses each token where it decodes, so both are one."""
+    """Yield the figures of library.py; CTranslate2 decodes and chooses in one, so `decode` and `token` are equal."""
     window = np.ascontiguousarray(pad_or_trim(model.feature_extractor(audio)))
     encoded = model.encode(window)
     text(model, audio)
@@ -61,7 +61,7 @@ def rounds(model: WhisperModel, audio: np.ndarray) -> Iterator[dict[str, float]]
         start = time.perf_counter()
         model.encode(window)
         encode = time.perf_counter() - start
-        # The encoder's keys and values of all layers are computed with the first token.
+        # The difference leaves out what comes with the first token: the encoder's keys and values in all layers.
         token = (generate(model, encoded, LONG) - generate(model, encoded, SHORT)) / (LONG - SHORT) * 1e3
         start = time.perf_counter()
         text(model, audio)
@@ -72,8 +72,8 @@ def rounds(model: WhisperModel, audio: np.ndarray) -> Iterator[dict[str, float]]
 def serve(model: WhisperModel, port: int, workers: int) -> None:
     """Answer until the process is ended.
 
-    As many requests are computed at once as the model has workers: with all at once, each thread's share of the
-    spectrograms would keep the others from their turn.
+    Only as many requests are computed at once as the model has workers: if all were, their spectrograms would compete
+    with each other for the cores.
     """
     free = threading.BoundedSemaphore(workers)
 
@@ -86,8 +86,8 @@ def serve(model: WhisperModel, port: int, workers: int) -> None:
         def do_POST(self):
             body = self.rfile.read(int(self.headers["Content-Length"]))
             with free:
-                heard = text(model, samples(body))
-            self._answer(json.dumps({"text": heard}).encode())
+                transcript = text(model, samples(body))
+            self._answer(json.dumps({"text": transcript}).encode())
 
         def _answer(self, body: bytes):
             self.send_response(200)
@@ -110,14 +110,14 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("rounds", "serve"):
         command = commands.add_parser(name)
-        command.add_argument("folder")
+        command.add_argument("directory")
         command.add_argument("--threads", type=int, required=True)
         command.add_argument("--workers", type=int, default=1)
     commands.choices["rounds"].add_argument("clip")
     commands.choices["serve"].add_argument("--port", type=int, required=True)
     arguments = parser.parse_args()
     model = WhisperModel(
-        arguments.folder,
+        arguments.directory,
         device="cpu",
         compute_type="int8",
         cpu_threads=arguments.threads,

@@ -1,4 +1,4 @@
-"""`python bench/faster_whisper_model.py MODEL FOLDER`: the synthetic model once more, as faster-whisper takes it.
+"""Write the synthetic model in faster-whisper's format: `python -m whisper_bench.faster_whisper_model MODEL DIRECTORY`.
 
 The same weights as those of `synthetic_model`, through CTranslate2's own specification and its own quantization to
 int8, and a tokenizer.json with the same words. Runs in the venv of bench/requirements.txt; needs no torch.
@@ -10,16 +10,13 @@ import argparse
 import itertools
 import json
 import struct
-import sys
 from pathlib import Path
 
 import numpy as np
-import synthetic_model
 from ctranslate2.converters.utils import fuse_linear
 from ctranslate2.specs import common_spec, whisper_spec
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "app"))
-
+from whisper_bench import synthetic_model
 from whisper_xeon.languages import LANGUAGES
 
 # Names of the tokens around the languages, as OpenAI's vocabulary has them.
@@ -32,11 +29,11 @@ SPECIAL_AFTER = (
     "<|nospeech|>",
     "<|notimestamps|>",
 )
-UNKNOWN = ""  # the last of the text; CTranslate2 knows a multilingual model by it
+UNKNOWN = ""  # last of the text tokens; CTranslate2 recognises a multilingual model by it
 
 
-def write(model: str, folder: Path) -> None:
-    """Write the model's folder."""
+def write(model: str, directory: Path) -> None:
+    """Write the model's directory."""
     n_vocab, middle = synthetic_model.filters_and_vocabulary()
     names = vocabulary(middle, n_vocab)
     spec = specification(model, dict(synthetic_model.tensors(model, n_vocab)))
@@ -49,11 +46,11 @@ def write(model: str, folder: Path) -> None:
     spec.config.alignment_heads = list(itertools.product(range(layers // 2, layers), range(heads)))
     spec.validate()
     spec.optimize(quantization="int8")
-    folder.mkdir(parents=True, exist_ok=True)
-    spec.save(str(folder))
+    directory.mkdir(parents=True, exist_ok=True)
+    spec.save(str(directory))
     words = {"type": "WordLevel", "vocab": {name: number for number, name in enumerate(names)}, "unk_token": UNKNOWN}
     tokenizer = {"version": "1.0", "added_tokens": [], "model": words, "decoder": {"type": "Fuse"}}
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    (directory / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
 
 
 def vocabulary(middle: bytes, n_vocab: int) -> list[str]:
@@ -67,7 +64,7 @@ def vocabulary(middle: bytes, n_vocab: int) -> list[str]:
         (length,) = struct.unpack_from("<I", middle, offset)
         name = middle[offset + 4 : offset + 4 + length].decode("utf-8", "replace")
         offset += 4 + length
-        # Parts of characters all look alike once they are text.
+        # Parts of characters are all the same once they are decoded.
         names[f"<{number}>" if name in names or not name else name] = None
     names.popitem()
     listed = [*names, UNKNOWN, *SPECIAL_BEFORE]
@@ -77,7 +74,7 @@ def vocabulary(middle: bytes, n_vocab: int) -> list[str]:
 
 
 def specification(model: str, tensors: dict[str, np.ndarray]) -> whisper_spec.WhisperSpec:
-    """Return CTranslate2's specification of the model with every weight in its place, as its own converter does it."""
+    """Return CTranslate2's specification of the model with every weight in its place, as its own converter does."""
     _, heads, encoder_layers, decoder_layers = synthetic_model.DIMENSIONS[model]
     spec = whisper_spec.WhisperSpec(encoder_layers, heads, decoder_layers, heads)
 
@@ -119,7 +116,7 @@ def specification(model: str, tensors: dict[str, np.ndarray]) -> whisper_spec.Wh
             feed_forward(layer.ffn, block)
     norm(spec.encoder.layer_norm, "encoder.ln_post")
     norm(spec.decoder.layer_norm, "decoder.ln")
-    # One matrix both ways, as in Whisper.
+    # One matrix for both, as in Whisper.
     spec.decoder.embeddings.weight = spec.decoder.projection.weight = tensor("decoder.token_embedding.weight")
     return spec
 
@@ -128,9 +125,9 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", choices=synthetic_model.DIMENSIONS)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("directory", type=Path)
     arguments = parser.parse_args()
-    write(arguments.model, arguments.folder)
+    write(arguments.model, arguments.directory)
 
 
 if __name__ == "__main__":

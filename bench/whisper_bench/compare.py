@@ -1,9 +1,9 @@
-"""`make compare`: the library adapter and whisper-cli side by side, in the service, as it really is.
+"""`make compare`: the library adapter and whisper-cli side by side, in the real service.
 
-Measured for each, with a fresh service a round and the adapters taking turns: seconds until it is ready, until the
-first answer and until later ones; memory of all its processes (summed PSS) when idle and at its peak; how often the
-model was loaded. On the fixture, and on one window with random weights of the true dimensions of `small`, whose times
-are true while its text means nothing. Run it on a machine that does nothing else.
+Measured for each, with a fresh service per round and the adapters interleaved: seconds until it is ready, of the first
+request and of later ones; memory of all its processes (summed PSS) when idle and at its peak; how often the model was
+loaded. On the fixture, and on one window with random weights of the true dimensions of `small`, whose times are real
+while its text means nothing. Run it on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import packages
-from service import PeakMemory, Service, origin
+from whisper_bench import builds
+from whisper_bench.interleaved import interleaved
+from whisper_bench.locations import RECORDINGS, WORK_DIR
+from whisper_bench.processes import PeakMemory, Service
+from whisper_bench.provenance import origin
 
 ADAPTERS = ("library", "cli")
 MODEL = "small"
@@ -47,7 +50,7 @@ class Case:
 
 @dataclass
 class Figures:
-    """What the rounds of one adapter gave; seconds and MB (10^6 bytes)."""
+    """What the rounds of one adapter measured, in seconds and MB (10^6 bytes)."""
 
     ready: list[float] = field(default_factory=list)
     first: list[float] = field(default_factory=list)
@@ -59,18 +62,18 @@ class Figures:
 
 
 class OpenCounter:
-    """Counts how often a file is opened, as the kernel tells it (inotify)."""
+    """Counts how often a file is opened, as the kernel reports it (inotify)."""
 
     def __init__(self, path: Path):
         libc = ctypes.CDLL(None, use_errno=True)
         # int inotify_init1(int flags); int inotify_add_watch(int fd, const char *pathname, uint32_t mask)
         self._fd = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-        # Equal events in a row are told once: closing comes between two openings.
+        # The kernel merges equal events in a row; with closing watched as well, there is one between two openings.
         if self._fd < 0 or libc.inotify_add_watch(self._fd, os.fsencode(path), IN_OPEN | IN_CLOSE_NOWRITE) < 0:
-            raise OSError(ctypes.get_errno(), "inotify cannot watch the model file")
+            raise OSError(ctypes.get_errno(), "cannot watch the model file with inotify")
 
     def close(self) -> int:
-        """Return the number of openings."""
+        """Stop watching and return how often the file was opened."""
         opened = 0
         with contextlib.suppress(BlockingIOError):
             while data := os.read(self._fd, 4096):
@@ -101,17 +104,17 @@ def measure(case: Case, artifacts_dir: Path, adapter: str, figures: Figures) -> 
 
 
 def compare(case: Case) -> Iterator[str]:
-    """Measure both adapters in turn and yield the table's rows."""
+    """Measure both adapters in interleaved rounds and yield the table's rows."""
     figures = {adapter: Figures() for adapter in ADAPTERS}
-    with tempfile.TemporaryDirectory(dir=packages.FOLDER) as folder:
+    with tempfile.TemporaryDirectory(dir=WORK_DIR) as directory:
         # A copy: nobody else opens its model file.
-        shutil.copytree(case.artifacts_dir / PACKAGE, Path(folder) / PACKAGE)
-        for number in range(case.rounds):
-            for adapter in ADAPTERS if number % 2 == 0 else reversed(ADAPTERS):
-                print(f"{case.title}: round {number + 1} of {case.rounds}, {adapter}", file=sys.stderr, flush=True)
-                measure(case, Path(folder), adapter, figures[adapter])
+        shutil.copytree(case.artifacts_dir / PACKAGE, Path(directory) / PACKAGE)
+        print(case.title, file=sys.stderr, flush=True)
+        for adapter in interleaved(list(ADAPTERS), case.rounds):
+            measure(case, Path(directory), adapter, figures[adapter])
     if figures["library"].texts != figures["cli"].texts:
-        raise SystemExit(f"compare: the adapters heard different texts: {[f.texts for f in figures.values()]}")
+        texts = {adapter: found.texts for adapter, found in figures.items()}
+        raise SystemExit(f"compare: the adapters transcribed different texts: {texts}")
     for adapter, found in figures.items():
         seconds = [f"{statistics.median(values):.2f} s" for values in (found.ready, found.first, found.later)]
         memory = [f"{statistics.median(values):.0f} MB" for values in (found.idle, found.peak)]
@@ -123,23 +126,25 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--fixture", type=Path, metavar="DIR", help="folder with whisper_small_xeon/, instead of a build"
+        "--fixture", type=Path, metavar="DIR", help="directory with whisper_small_xeon/, instead of a build"
     )
     parser.add_argument("--true-size", type=Path, metavar="DIR", help="the same, with weights of true dimensions")
     parser.add_argument("--rounds", type=int, default=5, help="rounds on the fixture (default: 5)")
-    parser.add_argument("--true-rounds", type=int, default=3, help="rounds at true dimensions; 0: none (default: 3)")
-    parser.add_argument("--output", type=Path, default=packages.FOLDER / "compare.md", help="file for the table, too")
+    parser.add_argument("--true-rounds", type=int, default=3, help="rounds at true dimensions, may be 0 (default: 3)")
+    parser.add_argument(
+        "--output", type=Path, default=WORK_DIR / "compare.md", help="file that the table is also written to"
+    )
     arguments = parser.parse_args()
-    packages.FOLDER.mkdir(parents=True, exist_ok=True)
-    fixture = arguments.fixture or packages.fixture(MODEL)
-    clip = (packages.RECORDINGS / "en-00.wav").read_bytes()
+    WORK_DIR.mkdir(parents=True, exist_ok=True)
+    fixture = arguments.fixture or builds.fixture(MODEL)
+    clip = (RECORDINGS / "en-00.wav").read_bytes()
     cases = [Case("fixture, 3 s of speech", fixture, clip, arguments.rounds, later=4)]
     if arguments.true_rounds:
-        true_size = arguments.true_size or packages.true_size(MODEL)
+        true_size = arguments.true_size or builds.true_size(MODEL)
         title = f"{MODEL}, one window of 30 s"
-        cases.append(Case(title, true_size, packages.speech(30), arguments.true_rounds, later=1, query="language=en"))
+        cases.append(Case(title, true_size, builds.speech(30), arguments.true_rounds, later=1, query="language=en"))
     lines = [
-        "| | adapter | ready after | first request | later requests | memory idle | memory peak | model loads |",
+        "| | adapter | ready after | first request | later requests | idle memory | peak memory | model loads |",
         "|---|---|---|---|---|---|---|---|",
         *(row for case in cases for row in compare(case)),
         "",

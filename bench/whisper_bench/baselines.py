@@ -1,25 +1,23 @@
-"""What the service is compared with: whisper-server of the same source without patches, and faster-whisper.
+"""What this project is compared with: whisper-server of the same source without patches, and faster-whisper.
 
-Made below .build/bench when they are first needed, and kept.
+Made in .build/bench when first needed, and kept.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
 import venv
 from pathlib import Path
 
-import packages
-from service import HttpProcess, form
-
+from whisper_bench import builds
+from whisper_bench.locations import BENCH_DIR, WORK_DIR
+from whisper_bench.processes import HttpProcess, form
 from whisper_package.package import Package
 
-VENV = packages.FOLDER / "venv"
-REQUIREMENTS = Path(__file__).with_name("requirements.txt")
-HERE = Path(__file__).resolve().parent
+VENV = WORK_DIR / "venv"
+REQUIREMENTS = BENCH_DIR / "requirements.txt"
 BUILDER_IMAGE = "whisper-xeon-bench-builder"
 # As its CMakeLists.txt and the baseline of docker/builder/build.sh do it, against the libraries built there.
 SERVER_SOURCES = (
@@ -34,7 +32,7 @@ COMPILE_SERVER = (
 
 
 def python() -> Path:
-    """Return the interpreter of the venv with the rivals in it."""
+    """Return the interpreter of the baselines' venv, which is made again when its requirements have changed."""
     stamp = VENV / ".made-from"
     wanted = REQUIREMENTS.read_text(encoding="utf-8")
     if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
@@ -46,65 +44,61 @@ def python() -> Path:
 
 
 def faster_whisper_model(model: str) -> Path:
-    """Return the folder with the weights of `packages.true_size(model)` as faster-whisper takes them."""
-    recipe = packages.weights_file(model).stem
-    folder = packages.FOLDER / f"faster-whisper-{recipe}"
-    if not folder.exists():
-        for old in packages.FOLDER.glob(f"faster-whisper-weights-{model}-*"):
+    """Return the directory with the weights of `builds.true_size(model)` in faster-whisper's format."""
+    weights = builds.weights_file(model)
+    directory = WORK_DIR / f"faster-whisper-{weights.stem}"
+    if not directory.exists():
+        for old in WORK_DIR.glob(f"faster-whisper-weights-{model}-*"):
             shutil.rmtree(old)
-        part = folder.with_suffix(".part")
-        subprocess.run([python(), HERE / "faster_whisper_model.py", model, part], check=True)
-        part.rename(folder)
-    return folder
+        part = directory.with_suffix(".part")
+        subprocess.run([python(), "-m", "whisper_bench.faster_whisper_model", model, part], check=True)
+        part.rename(directory)
+    return directory
 
 
 def whisper_server(package: Package, context: Path, variant: str) -> Path:
-    """Return whisper-server in a folder with the libraries of an unpatched `package`, the CPU library `variant` first.
+    """Return whisper-server, in a directory with the libraries of an unpatched `package` and its CPU library `variant`.
 
     `context` is the build context of that package.
     """
-    folder = packages.FOLDER / "whisper-server" / variant
-    program = folder.parent / f"whisper-server-{package.manifest['whisper_cpp']['source_sha256'][:8]}"
+    directory = WORK_DIR / "whisper-server" / variant
+    program = directory.parent / f"whisper-server-{package.manifest['whisper_cpp']['source_sha256'][:8]}"
     if not program.exists():
         build = ["docker", "build", "--quiet", "--target=builder", f"--tag={BUILDER_IMAGE}", "."]
-        subprocess.run(build, cwd=context, env=packages.ENVIRONMENT, stdout=sys.stderr, check=True)
+        subprocess.run(build, cwd=context, env=builds.ENVIRONMENT, stdout=sys.stderr, check=True)
         program.parent.mkdir(exist_ok=True)
         mount = f"--volume={program.parent}:/out"
         subprocess.run(
             ["docker", "run", "--rm", mount, BUILDER_IMAGE, "sh", "-ec", COMPILE_SERVER + program.name],
-            env=packages.ENVIRONMENT,
+            env=builds.ENVIRONMENT,
             stdout=sys.stderr,
             check=True,
         )
         remove = ["docker", "image", "rm", BUILDER_IMAGE]
-        subprocess.run(remove, env=packages.ENVIRONMENT, stdout=subprocess.DEVNULL, check=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+        subprocess.run(remove, env=builds.ENVIRONMENT, stdout=subprocess.DEVNULL, check=True)
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
     for library in ("libwhisper.so.1", "libggml.so.0", "libggml-base.so.0"):
-        shutil.copy(package.path(library), folder)
+        shutil.copy(package.path(library), directory)
     path = next(entry["path"] for entry in package.manifest["variants"] if entry["name"] == variant)
-    shutil.copy(package.path(path), folder / "libggml-cpu.so.0")
-    return Path(shutil.copy(program, folder / "whisper-server"))
+    shutil.copy(package.path(path), directory / "libggml-cpu.so.0")
+    return Path(shutil.copy(program, directory / "whisper-server"))
 
 
 class WhisperServer(HttpProcess):
     """whisper.cpp's own server; it transcribes one request at a time."""
 
     name = "whisper-server"
-    talkative = True
+    verbose = True
 
     def __init__(self, program: Path, model_file: Path, threads: int):
         command = [program, "--model", model_file, "--host", "127.0.0.1", "--port", "PORT", "--threads", str(threads)]
-        # One text for all: English, greedy, no text of the window before.
+        # As the other systems: English, greedy, no text of the previous window.
         super().__init__([*command, "--language", "en", "--best-of", "1", "--max-context", "0"])
 
-    def text(self, audio: bytes) -> str:
-        """Return what it hears."""
+    def _transcribe_english(self, audio: bytes) -> tuple[int, bytes]:
         body, content_type = form(audio, response_format="json")
-        status, answer, _ = self.request("POST", "/inference", body, {"Content-Type": content_type})
-        if status != 200:
-            raise SystemExit(f"whisper-server answered {status}: {answer.decode(errors='replace')}")
-        return json.loads(answer)["text"]
+        return self.request("POST", "/inference", body, {"Content-Type": content_type})[:2]
 
 
 class FasterWhisper(HttpProcess):
@@ -112,14 +106,12 @@ class FasterWhisper(HttpProcess):
 
     name = "faster-whisper"
 
-    def __init__(self, folder: Path, threads: int, workers: int = 1):
-        command = [python(), HERE / "faster_whisper_run.py", "serve", folder, "--port", "PORT"]
-        super().__init__([*command, "--threads", str(threads), "--workers", str(workers)])
+    def __init__(self, directory: Path, threads: int, workers: int = 1):
+        command = [python(), "-m", "whisper_bench.faster_whisper_run", "serve", directory, "--port", "PORT"]
+        super().__init__(
+            [*command, "--threads", str(threads), "--workers", str(workers)], {"PYTHONPATH": str(BENCH_DIR)}
+        )
         self.engines = workers
 
-    def text(self, audio: bytes) -> str:
-        """Return what it hears."""
-        status, answer, _ = self.request("POST", "/", audio)
-        if status != 200:
-            raise SystemExit(f"faster-whisper answered {status}: {answer.decode(errors='replace')}")
-        return json.loads(answer)["text"]
+    def _transcribe_english(self, audio: bytes) -> tuple[int, bytes]:
+        return self.request("POST", "/", audio)[:2]

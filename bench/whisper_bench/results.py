@@ -1,38 +1,22 @@
-"""The figures of `make bench` as they are kept: every round's value, by section, with what they were measured on."""
+"""The figures of `make bench` as they are kept: the value of every round, by section, with where they come from."""
 
 from __future__ import annotations
 
 import json
 import statistics
-import subprocess
 import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-import packages
-from service import origin
-
-# Written by every run, which is not what makes a commit another one.
-WRITTEN = ("bench/RESULTS.md", "bench/results.json", "bench/plots")
-
-
-def commit() -> str:
-    """Return the commit that is measured, with `-dirty` where files that matter differ from it."""
-    described = _git("describe", "--always", "--abbrev=8").stdout.strip()
-    changed = _git("diff", "--quiet", "HEAD", "--", ".", *(f":!{path}" for path in WRITTEN)).returncode == 1
-    return f"{described}-dirty" if changed else described
-
-
-def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["git", *arguments], cwd=packages.ROOT, capture_output=True, text=True, check=False)
+from whisper_bench.provenance import commit, origin
 
 
 class Results:
     """results.json: sections, each measured as a whole; one that is not measured again stays as it was."""
 
     def __init__(self, path: Path, sections: Collection[str]):
-        """`sections` are all there are: what the file has of others is dropped."""
+        """`sections` are the names of all sections: any other in the file is dropped."""
         self._path = path
         self._commit = commit()
         self._run = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
@@ -42,7 +26,7 @@ class Results:
             self.sections = {name: kept[name] for name in sections if name in kept}
 
     def begin(self, section: str) -> None:
-        """Start a section anew."""
+        """Start a section again from nothing."""
         self._begun = time.monotonic()
         self._section = self.sections[section] = {
             "origin": origin(),
@@ -53,34 +37,34 @@ class Results:
             "figures": {},
         }
 
-    def add(self, figure: str, contestant: str, value: float) -> None:
+    def add(self, figure: str, system: str, value: float) -> None:
         """Add the value of one round."""
-        self._section["figures"].setdefault(figure, {}).setdefault(contestant, []).append(round(value, 4))
+        self._section["figures"].setdefault(figure, {}).setdefault(system, []).append(round(value, 4))
 
     def note(self, name: str, value: str) -> None:
-        """Keep something that is no figure."""
+        """Keep something that is not a figure."""
         self._section["notes"][name] = value
 
-    def heard(self, model: str, contestant: str, text: str) -> None:
-        """Keep what a contestant heard; all have to hear the same."""
+    def add_text(self, model: str, system: str, text: str) -> None:
+        """Keep what a system transcribed; the measurement ends if another system's text differs."""
         texts = self._section["texts"].setdefault(model, {})
-        texts[contestant] = " ".join(text.split())
+        texts[system] = " ".join(text.split())
         if len(set(texts.values())) > 1:
-            raise SystemExit(f"bench: the contestants heard different texts: {texts}")
+            raise SystemExit(f"bench: the systems transcribed different texts: {texts}")
 
     def save(self) -> None:
-        """Write the file: the section that was begun last is measured."""
+        """Write the file; the section that was begun last is complete."""
         self._section["seconds"] = round(time.monotonic() - self._begun)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.sections, indent=1, ensure_ascii=False, sort_keys=True)
         self._path.write_text(text + "\n", encoding="utf-8")
 
     def figures(self, figure: str) -> dict[str, list[float]]:
-        """Return the values of every contestant."""
+        """Return the values of every system."""
         return {
-            contestant: values
+            system: values
             for section in self.sections.values()
-            for contestant, values in section["figures"].get(figure, {}).items()
+            for system, values in section["figures"].get(figure, {}).items()
         }
 
     def notes(self) -> dict[str, str]:
@@ -88,9 +72,9 @@ class Results:
         return {name: value for section in self.sections.values() for name, value in section["notes"].items()}
 
     def ratio(self, figure: str, one: str, other: str) -> float | None:
-        """Return the median of one contestant's value over the other's in the same round; None without both.
+        """Return the median of one system's value over the other's in the same round; None without both.
 
-        Where they are not `paired` it is one's median over the other's.
+        If they are not `paired`, it is one's median over the other's.
         """
         found = self.figures(figure)
         if one not in found or other not in found:

@@ -1,9 +1,9 @@
-"""`python bench/library.py PACKAGE_DIR`: how fast a package's library computes, called as directly as can be.
+"""How fast a package's library computes, called as directly as possible.
 
-Seconds to encode one window of 30 s; milliseconds a token: `decode` is `whisper_decode` alone, `token` what passes from
-one token to the next inside `whisper_full`, where choosing it from the logits comes on top; seconds of a whole
-`whisper_full` on the package's self-test clip. Any package will do, with or without patches; weights of true dimensions
-(`packages.true_size`) give true figures and say the same words whatever they hear.
+Seconds to encode one window of 30 s; milliseconds per token: `decode` is `whisper_decode` alone, `token` the time from
+one token to the next inside `whisper_full`, which also chooses it from the logits; seconds of a whole `whisper_full` on
+the package's self-test clip. It measures any package, with or without patches; weights of true dimensions
+(`builds.true_size`) give real figures and produce the same words for any audio.
 """
 
 from __future__ import annotations
@@ -20,14 +20,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "app"))
-
 from whisper_package.package import Package
 from whisper_xeon.engine import library
 from whisper_xeon.engine.cores import available_cores
 
 PROMPT_TOKENS = 3  # start, language, task
-DECODED_TOKENS = 32  # one at a time after the prompt: what is said in about 11 s
+DECODED_TOKENS = 32  # one at a time after the prompt: about 11 s of speech
 UNITS = {"encode": "s", "decode": "ms", "token": "ms", "clip": "s"}
 
 # void (*whisper_logits_filter_callback)(
@@ -39,7 +37,7 @@ _LOGITS_FILTER = ctypes.CFUNCTYPE(
 
 
 class Engine:
-    """One loaded model with one state, and the calls of whisper.h that the service itself has no use for."""
+    """One loaded model with one state, and the functions of whisper.h that the service itself does not call."""
 
     def __init__(self, package: Package, threads: int, variant: str | None = None, language: str | None = None):
         self.threads = threads
@@ -63,7 +61,7 @@ class Engine:
         self._context = lib.whisper_init_from_file_with_params_no_state(str(package.model_file).encode(), params)
         self._state = self._context and lib.whisper_init_state(self._context)
         if not self._state:
-            raise SystemExit(f"library: {package.directory} cannot be loaded: {lib.last_message()}")
+            raise SystemExit(f"library: cannot load {package.directory}: {lib.last_message()}")
         self._language = (language or package.manifest["selftest"]["language"]).encode()
         self._samples = _samples(package.selftest_audio)
 
@@ -77,7 +75,7 @@ class Engine:
         params.n_max_text_ctx = 0
         params.temperature_inc = 0.0
         setattr(params, "greedy.best_of", 1)
-        # Called once a token, after its logits were computed; it filters nothing.
+        # Called once per token, after its logits are computed; it filters nothing.
         clock = _LOGITS_FILTER(lambda _c, _s, _t, tokens, _l, _u: moments.append((tokens, time.perf_counter())))
         pointer = ctypes.c_void_p.from_buffer(params, self._filter_offset)
         pointer.value = ctypes.cast(clock, ctypes.c_void_p).value
@@ -86,18 +84,18 @@ class Engine:
             self._library.whisper_full_with_state(self._context, self._state, params, self._samples, len(self._samples))
         )
         seconds = time.perf_counter() - start
-        # Where the count begins anew there is another window, and its encoder in between.
+        # A count that starts again belongs to the next window, with its encoder in between.
         steps = [after - before for (_, before), (count, after) in zip(moments, moments[1:]) if count]
         return seconds, statistics.mean(steps)
 
     def encode(self) -> float:
-        """Encode a window of 30 s (that of the last clip: shorter ones are filled up); return seconds."""
+        """Encode a window of 30 s, that of the last clip (a shorter one is padded); return seconds."""
         start = time.perf_counter()
         self._check(self._encode(self._context, self._state, 0, self.threads))
         return time.perf_counter() - start
 
     def decode(self) -> float:
-        """Decode one token after the other, each with its logits; return seconds a token."""
+        """Decode one token after the other, each with its logits; return seconds per token."""
         tokens = (ctypes.c_int32 * PROMPT_TOKENS)()
         self._check(self._decode(self._context, self._state, tokens, PROMPT_TOKENS, 0, self.threads))
         start = time.perf_counter()
@@ -108,7 +106,7 @@ class Engine:
     @staticmethod
     def _check(code: int) -> None:
         if code != 0:
-            raise SystemExit(f"library: a call of libwhisper failed with code {code}")
+            raise SystemExit(f"library: a call to libwhisper failed with code {code}")
 
 
 def _samples(clip: Path) -> ctypes.Array:
@@ -121,7 +119,7 @@ def _samples(clip: Path) -> ctypes.Array:
 def rounds(package: Package, threads: int, variant: str | None, language: str | None) -> Iterator[dict[str, Any]]:
     """Yield `encode` (s), `decode` (ms), `token` (ms) and `clip` (s) of one round after the other, and the variant.
 
-    What touches weights and memory for the first time comes before the first of them.
+    Weights and memory are touched for the first time before the first round.
     """
     engine = Engine(package, threads, variant, language)
     engine.transcribe()
@@ -139,15 +137,15 @@ def rounds(package: Package, threads: int, variant: str | None, language: str | 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("package", type=Path, help="folder of a package, such as dist/whisper_small_xeon")
-    parser.add_argument("--threads", type=int, default=available_cores(), help="default: the cores of this process")
-    parser.add_argument(
-        "--variant", help="CPU library to take, such as baseline (default: the best for this processor)"
-    )
-    parser.add_argument("--language", help="of the clip; auto detects it (default: the self-test's)")
+    parser.add_argument("package", type=Path, help="directory of a package, such as dist/whisper_small_xeon")
+    parser.add_argument("--threads", type=int, default=available_cores(), help="default: one per core of this process")
+    parser.add_argument("--variant", help="CPU library to use, such as baseline (default: the best for this processor)")
+    parser.add_argument("--language", help="language of the clip; auto detects it (default: the self-test's)")
     parser.add_argument("--rounds", type=int, default=5, help="default: 5")
     parser.add_argument(
-        "--on-demand", action="store_true", help="measure a round for each line of standard input; print it as JSON"
+        "--on-demand",
+        action="store_true",
+        help="measure one round for each line of standard input and print it as JSON",
     )
     arguments = parser.parse_args()
     measured = rounds(Package(arguments.package), arguments.threads, arguments.variant, arguments.language)
@@ -156,10 +154,8 @@ def main() -> None:
             print(json.dumps(next(measured)), flush=True)
         return
     found = list(itertools.islice(measured, arguments.rounds))
-    print(
-        f"{arguments.package}: variant {found[0]['variant']}, {arguments.threads} threads, "
-        f"medians of {arguments.rounds}"
-    )
+    threads = f"{arguments.threads} thread{'s' * (arguments.threads != 1)}"
+    print(f"{arguments.package}: variant {found[0]['variant']}, {threads}, medians of {arguments.rounds}")
     for name, unit in UNITS.items():
         values = [figures[name] for figures in found]
         print(f"{name}: {statistics.median(values):.3f} {unit} ({min(values):.3f}–{max(values):.3f})")
