@@ -44,5 +44,5 @@ lint: setup ## ansible-lint, yamllint, ruff, shellcheck, hadolint
 clean: ## remove what the project made here: containers, images, networks, its Docker daemon, build folders
 	@scripts/clean.sh
 
-requirements: ## pin requirements.txt anew from requirements.in
+requirements: ## pin requirements.txt again from requirements.in
 	@scripts/pin_requirements.sh

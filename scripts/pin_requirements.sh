@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-pin() { # pin FOLDER VENV
+pin() { # pin DIRECTORY VENV
   local scratch
   scratch=$(mktemp -d)
   python3 -m venv "$scratch"
