@@ -17,10 +17,8 @@ from pathlib import Path
 from whisper_bench import builds, report, sections
 from whisper_bench.locations import BENCH_DIR, WORK_DIR
 from whisper_bench.provenance import duration
-from whisper_bench.results import Results
+from whisper_bench.results import SECTIONS, Results
 from whisper_bench.systems import Systems
-
-SECTIONS = ("library", "medium", "requests", "behind", "memory", "overhead")
 
 
 def main() -> None:
@@ -46,7 +44,7 @@ def main() -> None:
     scale.rounds = arguments.rounds or scale.rounds
     chosen = [name for name in arguments.section or SECTIONS if name != "medium" or not arguments.quick]
     build = builds.fixture if arguments.quick else builds.true_size
-    results = Results(output / "results.json", SECTIONS)
+    results = Results(output / "results.json")
     print("building what is missing", file=sys.stderr, flush=True)
     if arguments.fixture:
         small = Systems.without_baselines(arguments.fixture, "small")

@@ -1,4 +1,7 @@
-"""Turns the figures of `make bench` into RESULTS.md and plots; measures nothing."""
+"""Turns the figures of `make bench` into RESULTS.md and plots; measures nothing.
+
+`python -m whisper_bench.report` writes those of bench/ again from results.json, for example after a change of a text.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,12 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from whisper_bench.locations import WORK_DIR
+from whisper_bench.locations import BENCH_DIR, WORK_DIR
 from whisper_bench.provenance import duration
 from whisper_bench.results import Results
 
 OURS = "ours"
+WORD_ERRORS = "## Word error rates of the quantizations and of `WHISPER_AUDIO_CTX=auto`, on the fixtures"
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Goal:
     at_least: bool = False
 
 
-SECTIONS = {
+TABLES = {
     "The library alone, `small`": [
         Row("small: encode", "encode a window of 30 s", "s", plot="encode"),
         Row("small: token", "one token, including the choice", "ms", 1, plot="token"),
@@ -154,15 +158,25 @@ def write(results: Results, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     plots = directory / "plots"
     plots.mkdir(exist_ok=True)
-    rows = [row for section in SECTIONS.values() for row in section]
+    rows = [row for section in TABLES.values() for row in section]
     for row in rows:
         if row.plot and figures(row, results):
             (plots / f"{row.plot}.svg").write_text(plot(row, results), encoding="utf-8")
-    (directory / "RESULTS.md").write_text("\n".join(lines(results)) + "\n", encoding="utf-8")
+    text = "\n".join(lines(results, word_errors(directory))) + "\n"
+    (directory / "RESULTS.md").write_text(text, encoding="utf-8")
 
 
-def lines(results: Results) -> Iterator[str]:
-    """Yield the lines of RESULTS.md."""
+def word_errors(directory: Path) -> str:
+    """Return what `whisper_bench.wer` measured here; if it did not, what RESULTS.md in `directory` has of it."""
+    measured, written = WORK_DIR / "wer.md", directory / "RESULTS.md"
+    if measured.exists():
+        return measured.read_text(encoding="utf-8").strip()
+    text = written.read_text(encoding="utf-8") if written.exists() else ""
+    return text.partition(f"{WORD_ERRORS}\n\n")[2].partition("\n## ")[0].strip()
+
+
+def lines(results: Results, words: str) -> Iterator[str]:
+    """Yield the lines of RESULTS.md; `words` is the text below `WORD_ERRORS`, which is left out if there is none."""
     yield "# How fast it is"
     yield ""
     yield "Written by `make bench`; every round's figures are in [results.json](results.json)."
@@ -170,7 +184,7 @@ def lines(results: Results) -> Iterator[str]:
     yield "| goal | limit | measured | |"
     yield "|---|---|---|---|"
     yield from (goal_line(goal, results) for goal in GOALS)
-    for title, rows in SECTIONS.items():
+    for title, rows in TABLES.items():
         measured = [row for row in rows if figures(row, results)]
         if not measured:
             continue
@@ -192,11 +206,10 @@ def lines(results: Results) -> Iterator[str]:
         yield f"| {name} | {meaning}{f' ({variant})' if variant else ''} |"
     yield ""
     yield NOTES
-    words = WORK_DIR / "wer.md"
-    if words.exists():
-        yield "## Word error rates of the quantizations and of `WHISPER_AUDIO_CTX=auto`, on the fixtures"
+    if words:
+        yield WORD_ERRORS
         yield ""
-        yield words.read_text(encoding="utf-8").strip()
+        yield words
         yield ""
     yield "## Provenance"
     yield ""
@@ -286,3 +299,7 @@ text {{ font: 14px system-ui, sans-serif; fill: #1f2328 }}
 {body}
 </svg>
 """
+
+
+if __name__ == "__main__":
+    write(Results(BENCH_DIR / "results.json"), BENCH_DIR)

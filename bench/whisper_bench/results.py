@@ -5,25 +5,26 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from whisper_bench.provenance import commit, origin
 
+SECTIONS = ("library", "medium", "requests", "behind", "memory", "overhead")
+
 
 class Results:
     """results.json: sections, each measured as a whole; one that is not measured again stays as it was."""
 
-    def __init__(self, path: Path, sections: Collection[str]):
-        """`sections` are the names of all sections: any other in the file is dropped."""
+    def __init__(self, path: Path):
+        """Read the file if it exists; sections that are not in `SECTIONS` any more are dropped."""
         self._path = path
         self._commit = commit()
         self._run = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
         self.sections: dict[str, dict[str, Any]] = {}
         if path.exists():
             kept = json.loads(path.read_text(encoding="utf-8"))
-            self.sections = {name: kept[name] for name in sections if name in kept}
+            self.sections = {name: kept[name] for name in SECTIONS if name in kept}
 
     def begin(self, section: str) -> None:
         """Start a section again from nothing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 
 import pytest
@@ -11,6 +12,7 @@ import yaml
 
 from bench_command import run_bench
 from whisper_bench import report, tune
+from whisper_bench.locations import BENCH_DIR
 from whisper_bench.provenance import commit
 from whisper_bench.results import Results
 from whisper_bench.sections import memory_per_thread
@@ -63,7 +65,7 @@ def results_of(directory, sections: dict[str, dict]) -> Results:
     every = {"origin": "a machine", "commit": "e7cf1912", "notes": {}, "texts": {}, "figures": {}}
     kept = {name: {**every, **section} for name, section in sections.items()}
     (directory / "results.json").write_text(json.dumps(kept), "utf-8")
-    return Results(directory / "results.json", list(sections))
+    return Results(directory / "results.json")
 
 
 def reported(directory, sections: dict[str, dict]) -> str:
@@ -88,12 +90,23 @@ def test_ours_comes_first_in_sections_that_are_kept_from_an_earlier_run(tmp_path
     assert re.findall(r'text-anchor="end">([^<]+)<', plot) == rows
 
 
+def test_the_committed_report_is_that_of_the_committed_figures(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "WORK_DIR", tmp_path)  # without what wer may have measured on this machine
+    for name in ("results.json", "RESULTS.md"):
+        shutil.copy(BENCH_DIR / name, tmp_path)
+    report.write(Results(tmp_path / "results.json"), tmp_path)
+    written = {path.relative_to(tmp_path): path.read_text("utf-8") for path in tmp_path.rglob("*.*")}
+    stale = [str(path) for path, text in written.items() if text != (BENCH_DIR / path).read_text("utf-8")]
+    assert stale == [], "write them again: PYTHONPATH=app:bench python -m whisper_bench.report"
+    assert {path.name for path in written} >= {"RESULTS.md", "encode.svg"}
+
+
 def test_memory_per_thread_is_measured_against_upstream(tmp_path):
     peaks = {
         "small: memory, 1": {"ours": [400, 401], "upstream": [380, 380]},
         "small: memory, 1, 8 threads": {"ours": [470, 471], "upstream": [387, 394]},
     }
-    results = Results(tmp_path / "results.json", ["memory"])
+    results = Results(tmp_path / "results.json")
     results.begin("memory")
     for figure, found in peaks.items():
         for name, values in found.items():
