@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # A Docker client before 23 builds with BuildKit only when told so.
 export DOCKER_BUILDKIT := 1
 
-.PHONY: help setup demo test bench bench-models tune compare memory lint clean requirements
+.PHONY: help setup demo test bench bench-models tune compare memory lint docs clean requirements
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -40,6 +40,9 @@ bench-models: setup ## every model, large ones too, at its true dimensions: size
 
 lint: setup ## ansible-lint, yamllint, ruff, shellcheck, hadolint
 	@scripts/lint.sh
+
+docs: setup ## write the pages that follow from the code: docs/settings.md, docs/variables.md
+	@python scripts/generate_docs.py
 
 clean: ## remove what the project made here: containers, images, networks, its Docker daemon, build folders
 	@scripts/clean.sh

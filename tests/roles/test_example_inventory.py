@@ -1,4 +1,4 @@
-"""inventory/example is what a user copies: it parses, says only what somebody reads, and README shows its groups."""
+"""inventory/example is what a user copies: it parses, says only what somebody reads, and the docs show its groups."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def listed() -> dict:
     return json.loads(inventory_tool("--list"))
 
 
-def test_readme_shows_the_groups():
-    assert inventory_tool("--graph") in (ROOT / "README.md").read_text("utf-8")
+def test_the_docs_show_the_groups():
+    assert inventory_tool("--graph") in (ROOT / "docs" / "inventory.md").read_text("utf-8")
 
 
 def test_every_host_serves_a_model_that_exists(listed):
