@@ -19,7 +19,7 @@ __all__ = [
 
 def __getattr__(name):
     if name == "WhisperLibraryAdapter":
-        from whisper_xeon.engine.adapter import WhisperLibraryAdapter
+        from whisper_xeon.engine.library_adapter import WhisperLibraryAdapter
 
         return WhisperLibraryAdapter
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -130,7 +130,7 @@ class EnginePool:
         """`threads` compute one request; `queue` requests may wait beyond those being computed.
 
         `adapter` is `library`, or `cli` for workers that run whisper-cli, which loads the model for each request;
-        `audio_ctx` is `full` or `auto` (`whisper_xeon.engine.base`); `cpu_variant` names the CPU library to use, None
+        `audio_ctx` is `full` or `auto` (`whisper_xeon.engine.adapter`); `cpu_variant` names the CPU library to use, None
         takes the best. `job_timeout` bounds the seconds of one attempt. `log` is called as `log(level, event,
         **fields)`, with a level of `logging`.
         """

@@ -35,11 +35,11 @@ from whisper_package.errors import PackageError
 from whisper_package.package import Package
 from whisper_xeon.audio.decode import map_samples
 from whisper_xeon.engine import process
-from whisper_xeon.engine.adapter import WhisperLibraryAdapter
-from whisper_xeon.engine.base import WhisperAdapter
+from whisper_xeon.engine.adapter import WhisperAdapter
 from whisper_xeon.engine.channel import close_all, receive_message, send_message
-from whisper_xeon.engine.cli import WhisperCliAdapter
+from whisper_xeon.engine.cli_adapter import WhisperCliAdapter
 from whisper_xeon.engine.errors import UnsupportedOptionError, WhisperLibraryError
+from whisper_xeon.engine.library_adapter import WhisperLibraryAdapter
 from whisper_xeon.transcript import DecodeOptions
 
 _ADAPTERS = {"library": WhisperLibraryAdapter, "cli": WhisperCliAdapter}

@@ -22,9 +22,9 @@ from typing import Any, Callable
 
 from whisper_xeon.formats import JSON_TYPE, encode_json
 from whisper_xeon.logs import log, logger
+from whisper_xeon.web.connection_slots import ConnectionSlots
 from whisper_xeon.web.errors import ClientGone, HttpError
 from whisper_xeon.web.framing import Body, Limits, Reader, Writer, client_gone, linger, read_head
-from whisper_xeon.web.places import Places
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _REFUSED_AT_ONCE = 64  # connections too many that are told so at the same time; more are just closed
@@ -86,10 +86,10 @@ class Server(ThreadingHTTPServer):
         self.application = application
         self.answered = answered
         self.limits = limits or Limits()
-        self.places = Places(self.limits.connections)
+        self.slots = ConnectionSlots(self.limits.connections)
         self.stopping = False
         self._starved = False  # of files or memory: the last turn could not accept who was waiting
-        self._refusals = Places(_REFUSED_AT_ONCE)
+        self._refusals = ConnectionSlots(_REFUSED_AT_ONCE)
         self._inherited = isinstance(address, socket.socket)
         if self._inherited:
             # The base always makes a socket; the sandbox of the unit allows no other family than this one.
@@ -140,11 +140,11 @@ class Server(ThreadingHTTPServer):
     def drain(self, seconds: float) -> bool:
         """Wait until the running requests are answered, `seconds` at most; returns whether all are."""
         deadline = time.monotonic() + seconds
-        self.places.end_waiting(fresh=False)
-        if self.places.await_empty(min(seconds, _FIRST_REQUEST_WHILE_STOPPING)):
+        self.slots.end_waiting(fresh=False)
+        if self.slots.await_empty(min(seconds, _FIRST_REQUEST_WHILE_STOPPING)):
             return True
-        self.places.end_waiting(fresh=True)
-        return self.places.await_empty(deadline - time.monotonic())
+        self.slots.end_waiting(fresh=True)
+        return self.slots.await_empty(deadline - time.monotonic())
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept a connection. The base leaves Nagle's delay on and, out of files or memory, spins without a word."""
@@ -162,7 +162,7 @@ class Server(ThreadingHTTPServer):
 
     def verify_request(self, request: socket.socket, client_address: Any) -> bool:
         """Whether the connection gets a thread: to be served, or to be refused in words. The base knows no bounds."""
-        return self.places.take(request) or self._refusals.take(request)
+        return self.slots.take(request) or self._refusals.take(request)
 
     def process_request(self, request: socket.socket, client_address: Any) -> None:
         """Start the connection's thread. The base knows nothing of the place that was taken for it."""
@@ -174,7 +174,7 @@ class Server(ThreadingHTTPServer):
 
     def finish_request(self, request: socket.socket, client_address: Any) -> None:
         """Serve or refuse the connection, in its thread. The base has one handler for all."""
-        handler = self.RequestHandlerClass if request in self.places else Refusal
+        handler = self.RequestHandlerClass if request in self.slots else Refusal
         try:
             handler(request, client_address, self)
         finally:
@@ -185,7 +185,7 @@ class Server(ThreadingHTTPServer):
         logger.exception("a connection ended unexpectedly")
 
     def _release(self, request: socket.socket) -> None:
-        self.places.leave(request)
+        self.slots.leave(request)
         self._refusals.leave(request)
 
 
@@ -261,10 +261,10 @@ class Handler(BaseHTTPRequestHandler):
         """Wait for the first byte of a request; false when none came or the connection has to end."""
         if self.rfile.buffered:
             return True
-        if not self.server.places.wait(self.connection, kept=self._kept):
+        if not self.server.slots.wait(self.connection, kept=self._kept):
             return False
         arrived = self.rfile.wait(self.server.limits.idle if self._kept else self.server.limits.head_time)
-        return self.server.places.resume(self.connection) and arrived
+        return self.server.slots.resume(self.connection) and arrived
 
     def _read_request(self) -> Request:
         head = read_head(self.rfile, self.server.limits)
