@@ -370,7 +370,7 @@ def test_a_loop_that_cannot_accept_who_waits_gives_no_sign_of_life():
 
 
 def test_a_supervisor_that_hangs_ends_the_signs_of_life(small_package, monkeypatch):
-    monkeypatch.setattr("whisper_xeon.engine.pool._SUPERVISED_S", 0.5)
+    monkeypatch.setattr("whisper_xeon.engine.supervisor._SUPERVISED_S", 0.5)
     hanging, go_on = threading.Event(), threading.Event()
 
     def log(*_: object, **__: object) -> None:

@@ -186,7 +186,7 @@ def _transcribe(adapter: WhisperAdapter, job: dict[str, Any], pcm_fd: int) -> di
         samples = map_samples(pcm_fd, job["samples"]) if job["samples"] else b""
         transcript = adapter.transcribe_pcm(samples, DecodeOptions.from_dict(job["options"]))
     except UnsupportedOptionError as error:
-        return {"event": "error", "kind": "refused", "message": str(error)}
+        return {"event": "error", "kind": "rejected", "message": str(error)}
     except WhisperLibraryError as error:
         return {"event": "error", "kind": "failed", "message": str(error)}
     return {"event": "done", "transcript": transcript.to_dict(), "compute_s": time.monotonic() - started}
