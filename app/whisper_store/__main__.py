@@ -9,12 +9,11 @@ import sys
 from collections.abc import Sequence
 
 from whisper_package.models import MODEL_CONFIGS
-
-from . import catalog
-from .download import download
-from .errors import BadSetting, DigestMismatch, StoreError
-from .settings import StoreSettings
-from .store import DEFAULT_CHANNEL, Channel, Store
+from whisper_store import catalog
+from whisper_store.download import download
+from whisper_store.errors import BadSetting, DigestMismatch, StoreError
+from whisper_store.settings import StoreSettings
+from whisper_store.store import DEFAULT_CHANNEL, Channel, Store
 
 _EPILOG = """\
 environment:
