@@ -113,7 +113,7 @@ class _Transfer:
         except ValueError as error:
             raise SourceUnavailable(f"{self.url}: not a usable address ({error})") from None
 
-    def _receive(self, response) -> None:
+    def _receive(self, response: http.client.HTTPResponse) -> None:
         resumed = response.status == 206 and response.headers.get("Content-Range", "").startswith(
             f"bytes {self.received}-"
         )

@@ -25,7 +25,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from whisper_build import source_tree
 from whisper_build.downloads import PinMismatch, Report, SourceError, SourceUnavailable, download
@@ -80,7 +80,9 @@ class Cache:
                 return Fetched(tree, sha256, changed=False)
         return self._first("whisper.cpp", sources, lambda source: self._tree_from(source, sha256))
 
-    def _first(self, name, sources, fetch) -> Fetched | None:
+    def _first(
+        self, name: str, sources: list[dict[str, Any]], fetch: Callable[[dict[str, Any]], Fetched]
+    ) -> Fetched | None:
         passed_over = []
         for source in sources:
             try:
@@ -309,7 +311,7 @@ def _git_checkout(directory: Path, url: str, tag: str, commit: str) -> None:
         raise SourceError(f"{what}: {_last_line(result.stderr)}")
 
 
-def _run(command: list[str], what: str, **environment: str) -> subprocess.CompletedProcess:
+def _run(command: list[str], what: str, **environment: str) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
             command,

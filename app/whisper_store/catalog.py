@@ -33,9 +33,9 @@ class StoredRelease:
     keys: list[str]
 
     @property
-    def model(self) -> str | None:
-        """The model of its package, or None for a package that this version does not know."""
-        return next((model for model, config in MODEL_CONFIGS.items() if config["dir"] == self.package), None)
+    def model(self) -> str:
+        """The model of its package, empty for a package that this version does not know."""
+        return next((model for model, config in MODEL_CONFIGS.items() if config["dir"] == self.package), "")
 
 
 def channels(store: Store) -> list[Channel]:

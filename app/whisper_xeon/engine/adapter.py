@@ -39,7 +39,7 @@ class WhisperAdapter:
     def __init__(
         self,
         model_size: str = "small",
-        artifacts_dir: os.PathLike | str | None = None,
+        artifacts_dir: os.PathLike[str] | str | None = None,
         threads: int | None = None,
         *,
         package: Package | None = None,
@@ -86,7 +86,7 @@ class WhisperAdapter:
     def prepare(self) -> None:
         """Do now what the next transcription can have done ahead of time. Raises `WhisperLibraryError`."""
 
-    def transcribe(self, audio_path: os.PathLike | str) -> str:
+    def transcribe(self, audio_path: os.PathLike[str] | str) -> str:
         """Return the text spoken in an audio file of any format that `whisper_xeon.audio` reads.
 
         Raises `OSError` when the file cannot be opened, `AudioError` when it holds no readable sound.
@@ -124,7 +124,7 @@ class WhisperAdapter:
     def __enter__(self) -> WhisperAdapter:
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def _open(self) -> None:

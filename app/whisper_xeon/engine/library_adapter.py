@@ -17,6 +17,7 @@ import math
 import os
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 from whisper_xeon.audio.decode import SAMPLE_RATE
 from whisper_xeon.engine import library
@@ -34,7 +35,8 @@ _REUSE_SECONDS = 120
 class WhisperLibraryAdapter(WhisperAdapter):
     """One loaded model."""
 
-    _context = _state = None
+    _context: int | None = None
+    _state: int | None = None
 
     def _open(self) -> None:
         self._lock = threading.Lock()
@@ -57,7 +59,7 @@ class WhisperLibraryAdapter(WhisperAdapter):
             if context:
                 self._library.whisper_free(context)
 
-    def __del__(self):
+    def __del__(self) -> None:
         if self._context:
             self.close()
 
@@ -102,7 +104,7 @@ class WhisperLibraryAdapter(WhisperAdapter):
                 if not reuse:
                     self._free_state()
 
-    def _compute(self, samples: ctypes.Array | None, count: int, options: DecodeOptions) -> Transcript:
+    def _compute(self, samples: ctypes.Array[Any] | None, count: int, options: DecodeOptions) -> Transcript:
         duration = count / SAMPLE_RATE
         params = self._library.default_params()
         params.n_threads = self.threads
@@ -142,7 +144,9 @@ class WhisperLibraryAdapter(WhisperAdapter):
             duration=duration,
         )
 
-    def _detect_language(self, params: ctypes.Structure, samples: ctypes.Array, count: int) -> tuple[str, float]:
+    def _detect_language(
+        self, params: ctypes.Structure, samples: ctypes.Array[Any] | None, count: int
+    ) -> tuple[str, float]:
         """Return the language's code and its probability.
 
         Afterwards the state holds the spectrogram, with patch 0007-encode-once what the encoder made of its first
@@ -164,7 +168,7 @@ class WhisperLibraryAdapter(WhisperAdapter):
     def _failure(self, function: str, code: int) -> WhisperLibraryError:
         return WhisperLibraryError(f"{function} failed with code {code}: {self._library.last_message() or 'no reason'}")
 
-    def _tokenize(self, prompt: str) -> ctypes.Array | None:
+    def _tokenize(self, prompt: str) -> ctypes.Array[Any] | None:
         data = prompt_bytes(prompt)
         if not data:
             return None

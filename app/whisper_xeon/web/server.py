@@ -91,15 +91,17 @@ class Server(ThreadingHTTPServer):
         self._starved = False  # of files or memory: the last turn could not accept who was waiting
         self._refusals = ConnectionSlots(_REFUSED_AT_ONCE)
         self._inherited = isinstance(address, socket.socket)
-        if self._inherited:
+        if isinstance(address, socket.socket):
             # The base always makes a socket; the sandbox of the unit allows no other family than this one.
             self.address_family = socket.AF_UNIX
             super().__init__(address.getsockname(), Handler, bind_and_activate=False)
             self.socket.close()
             self.socket, self.address_family = address, address.family
         else:
-            found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            self.address_family, _, _, _, first_address = found[0]
+            host, port = address
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            self.address_family = found[0][0]
+            first_address: Any = found[0][4]
             super().__init__(first_address, Handler)
         # Who was there when the wait ended may be gone again: accepting must not wait for the next one.
         os.set_blocking(self.fileno(), False)
@@ -109,7 +111,7 @@ class Server(ThreadingHTTPServer):
         if self.address_family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def stop(self) -> None:
         """Make `run` return, from a signal handler or any thread; running requests go on until `drain`.
@@ -160,11 +162,11 @@ class Server(ThreadingHTTPServer):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock, address
 
-    def verify_request(self, request: socket.socket, client_address: Any) -> bool:
+    def verify_request(self, request: Any, client_address: Any) -> bool:
         """Whether the connection gets a thread: to be served, or to be refused in words. The base knows no bounds."""
         return self.slots.take(request) or self._refusals.take(request)
 
-    def process_request(self, request: socket.socket, client_address: Any) -> None:
+    def process_request(self, request: Any, client_address: Any) -> None:
         """Start the connection's thread. The base knows nothing of the place that was taken for it."""
         try:
             super().process_request(request, client_address)
@@ -172,15 +174,15 @@ class Server(ThreadingHTTPServer):
             self._release(request)
             raise
 
-    def finish_request(self, request: socket.socket, client_address: Any) -> None:
+    def finish_request(self, request: Any, client_address: Any) -> None:
         """Serve or refuse the connection, in its thread. The base has one handler for all."""
-        handler = self.RequestHandlerClass if request in self.slots else Refusal
+        handler = Handler if request in self.slots else Refusal
         try:
             handler(request, client_address, self)
         finally:
             self._release(request)
 
-    def handle_error(self, request: socket.socket, client_address: Any) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """Log what ended a connection. The base prints a traceback past the log."""
         logger.exception("a connection ended unexpectedly")
 
@@ -194,6 +196,8 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     server: Server
+    rfile: Reader
+    wfile: Writer
 
     def setup(self) -> None:
         """Wrap the connection. The base's files have a timeout for each system call, but none for a whole request."""
