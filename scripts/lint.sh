@@ -15,6 +15,7 @@ mapfile -t dockerfiles < <(files '*Dockerfile')
 
 run "ruff check" ruff check --quiet .
 run "ruff format" ruff format --quiet --check .
+run "mypy" mypy --no-error-summary
 run "shellcheck" shellcheck "${shell_files[@]}"
 run "hadolint" hadolint "${dockerfiles[@]}"
 run "yamllint" yamllint --strict .

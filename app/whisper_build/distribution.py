@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from whisper_package.errors import PackageError
 from whisper_package.models import model_config
@@ -83,7 +84,7 @@ class Distribution:
         packages = {model: Package.find(self.directory, model) for model in self.folders}
         return [Built(model, package.directory, package.release_id) for model, package in packages.items()]
 
-    def _note(self) -> dict:
+    def _note(self) -> dict[str, Any]:
         try:
             note = json.loads((self.directory / _STAMP).read_text())
         except (OSError, ValueError):

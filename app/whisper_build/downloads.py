@@ -31,7 +31,7 @@ class SourceUnavailable(SourceError):
     """A source could not be reached or does not have the thing: another one may."""
 
 
-class DigestMismatch(SourceError):
+class PinMismatch(SourceError):
     """A source answered with other bytes than those pinned: an error, never a reason to try another source."""
 
 
@@ -52,7 +52,7 @@ def download(
     """Put the bytes of `url` at `destination`, checked against `sha256` (hex).
 
     Attempts after a broken connection go on where it broke; `pause` seconds, doubled each time, lie between them.
-    Raises `SourceUnavailable` when the server cannot give the file, `DigestMismatch` when it gives another one.
+    Raises `SourceUnavailable` when the server cannot give the file, `PinMismatch` when it gives another one.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
     partial = destination.with_name(f".{destination.name}.{os.getpid()}.part")
@@ -70,7 +70,7 @@ def download(
                 time.sleep(wait)
         actual = transfer.digest.hexdigest()
         if actual != sha256:
-            raise DigestMismatch(
+            raise PinMismatch(
                 f"{url} has SHA-256 {actual}, versions.yml pins {sha256}: "
                 "the file was replaced or tampered with; find out which before changing the pin"
             )
@@ -113,7 +113,7 @@ class _Transfer:
         except ValueError as error:
             raise SourceUnavailable(f"{self.url}: not a usable address ({error})") from None
 
-    def _receive(self, response) -> None:
+    def _receive(self, response: http.client.HTTPResponse) -> None:
         resumed = response.status == 206 and response.headers.get("Content-Range", "").startswith(
             f"bytes {self.received}-"
         )

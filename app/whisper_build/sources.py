@@ -25,10 +25,10 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from whisper_build import source_tree
-from whisper_build.downloads import DigestMismatch, Report, SourceError, SourceUnavailable, download
+from whisper_build.downloads import PinMismatch, Report, SourceError, SourceUnavailable, download
 from whisper_package.digests import file_digest
 
 _COMMAND_SECONDS = 900
@@ -80,7 +80,9 @@ class Cache:
                 return Fetched(tree, sha256, changed=False)
         return self._first("whisper.cpp", sources, lambda source: self._tree_from(source, sha256))
 
-    def _first(self, name, sources, fetch) -> Fetched | None:
+    def _first(
+        self, name: str, sources: list[dict[str, Any]], fetch: Callable[[dict[str, Any]], Fetched]
+    ) -> Fetched | None:
         passed_over = []
         for source in sources:
             try:
@@ -136,7 +138,7 @@ class Cache:
                 raise SourceError(f"unknown source {source!r}: use path, url, pypi or git")
             digest = source_tree.tree_digest(tree)
             if expected and digest != expected:
-                raise DigestMismatch(
+                raise PinMismatch(
                     f"the whisper.cpp tree from {source!r} has digest {digest}, versions.yml pins {expected}: "
                     "find out which of the two is wrong before changing the pin"
                 )
@@ -192,7 +194,7 @@ class Cache:
                 command += ["--requirement", str(requirements), "--dest", str(found)]
                 result = _run(command, f"{name} {version} from the Python package index", PYTHONPATH=str(_PIP_BACKEND))
                 if "DO NOT MATCH THE HASHES" in result.stderr:
-                    raise DigestMismatch(
+                    raise PinMismatch(
                         f"the source distribution of {name} {version} has another SHA-256 than versions.yml pins "
                         f"({sha256}): it was replaced or tampered with; find out which before changing the pin"
                     )
@@ -271,7 +273,7 @@ def _check_digest(path: Path, sha256: str | None) -> str:
     """Return the digest of a file, after comparing it with the one expected if there is one."""
     actual = file_digest(path)
     if sha256 and actual != sha256:
-        raise DigestMismatch(f"{path} has SHA-256 {actual}, {sha256} was expected")
+        raise PinMismatch(f"{path} has SHA-256 {actual}, {sha256} was expected")
     return actual
 
 
@@ -300,7 +302,7 @@ def _git_checkout(directory: Path, url: str, tag: str, commit: str) -> None:
             raise SourceUnavailable(f"{what}: {_last_line(result.stderr)}")
     actual = _run([*git, "rev-parse", "FETCH_HEAD^{commit}"], what).stdout.strip()
     if actual != commit:
-        raise DigestMismatch(
+        raise PinMismatch(
             f"tag {tag} of {url} is commit {actual}, versions.yml pins {commit}: "
             "the tag was moved; find out why before changing the pin"
         )
@@ -309,7 +311,7 @@ def _git_checkout(directory: Path, url: str, tag: str, commit: str) -> None:
         raise SourceError(f"{what}: {_last_line(result.stderr)}")
 
 
-def _run(command: list[str], what: str, **environment: str) -> subprocess.CompletedProcess:
+def _run(command: list[str], what: str, **environment: str) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
             command,

@@ -6,7 +6,7 @@ import hashlib
 import os
 
 
-def file_digest(path: os.PathLike | str) -> str:
+def file_digest(path: os.PathLike[str] | str) -> str:
     """Return the SHA-256 of a file's bytes, in hex."""
     digest = hashlib.sha256()
     with open(path, "rb") as stream:

@@ -55,7 +55,7 @@ def parse_manifest(data: bytes, source: str) -> dict[str, Any]:
     return manifest
 
 
-def _unique_keys(pairs):
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
         raise ValueError("a key stands twice")

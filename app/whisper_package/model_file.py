@@ -33,6 +33,9 @@ class _Type(NamedTuple):
     size: int  # bytes of a block
 
 
+# Name of a tensor, its shape with the innermost extent first, its type.
+_Tensor = tuple[str, tuple[tuple[int, ...], _Type]]
+
 _F32, _F16 = _Type("f32", 0, 1, 4), _Type("f16", 1, 1, 2)
 # ftype of the file's header (enum ggml_ftype) -> type of its matrices.
 _MATRIX_TYPES = {
@@ -85,7 +88,7 @@ _BOUNDS = {
 }
 
 
-def check_model_file(path: os.PathLike | str) -> HyperParameters:
+def check_model_file(path: os.PathLike[str] | str) -> HyperParameters:
     """Return the file's hyper-parameters if the library can load it safely; `ModelFileError` says why if not."""
     path = Path(path)
     try:
@@ -194,28 +197,28 @@ class _Checker:
         return ModelFileError(f"{self._path} is damaged or no Whisper model: {detail}; fetch or build it again")
 
 
-def _tensors(p: HyperParameters, matrix: _Type) -> Iterator[tuple[str, tuple[tuple[int, ...], _Type]]]:
+def _tensors(p: HyperParameters, matrix: _Type) -> Iterator[_Tensor]:
     """Yield name, shape (innermost extent first) and type of every tensor, as whisper.cpp's loader creates them."""
     state = p.n_audio_state
     convolution = _F32 if matrix is _F32 else _F16
 
-    def norm(name):
+    def norm(name: str) -> Iterator[_Tensor]:
         yield f"{name}.weight", ((state,), _F32)
         yield f"{name}.bias", ((state,), _F32)
 
-    def linear(name, inputs, outputs, bias=True):
+    def linear(name: str, inputs: int, outputs: int, bias: bool = True) -> Iterator[_Tensor]:
         yield f"{name}.weight", ((inputs, outputs), matrix)
         if bias:
             yield f"{name}.bias", ((outputs,), _F32)
 
-    def attention(name):
+    def attention(name: str) -> Iterator[_Tensor]:
         yield from norm(f"{name}_ln")
         yield from linear(f"{name}.query", state, state)
         yield from linear(f"{name}.key", state, state, bias=False)
         yield from linear(f"{name}.value", state, state)
         yield from linear(f"{name}.out", state, state)
 
-    def perceptron(name):
+    def perceptron(name: str) -> Iterator[_Tensor]:
         yield from norm(f"{name}_ln")
         yield from linear(f"{name}.0", state, 4 * state)
         yield from linear(f"{name}.2", 4 * state, state)

@@ -24,7 +24,7 @@ class Package:
     Opening reads the manifest only; `verify` reads every byte.
     """
 
-    def __init__(self, directory: os.PathLike | str):
+    def __init__(self, directory: os.PathLike[str] | str):
         """Open the package in `directory`. Raises `PackageError` when there is none or its manifest is invalid."""
         self.directory = Path(directory)
         manifest_path = self.directory / MANIFEST_NAME
@@ -43,7 +43,7 @@ class Package:
         self._manifest_bytes = data
 
     @classmethod
-    def find(cls, artifacts_dir: os.PathLike | str, model: str) -> Package:
+    def find(cls, artifacts_dir: os.PathLike[str] | str, model: str) -> Package:
         """Open the package of `model` below `artifacts_dir` and check that it holds that model."""
         config = model_config(model)
         package = cls(Path(artifacts_dir) / config["dir"])

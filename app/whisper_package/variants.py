@@ -53,8 +53,9 @@ def choose_variant(package: Package, flags: frozenset[str], wanted: str | None =
     if not variants:
         raise VariantError(f"{package.directory} lists no CPU variant: fetch or build the package again")
     if not able:
+        fewest = min(lacking.values(), key=len)
         raise VariantError(
-            f"this host's processor lacks {', '.join(min(lacking.values(), key=len))}: {package.name} needs AVX2 "
+            f"this host's processor lacks {', '.join(fewest)}: {package.name} needs AVX2 "
             "(Intel Haswell or newer); use another host"
         )
     best, better = able[0], list(lacking)[: list(lacking).index(able[0])]

@@ -6,15 +6,14 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from whisper_package.models import MODEL_CONFIGS
-
-from . import catalog
-from .download import download
-from .errors import BadSetting, DigestMismatch, StoreError
-from .settings import StoreSettings
-from .store import DEFAULT_CHANNEL, Channel, Store
+from whisper_store import catalog
+from whisper_store.download import download
+from whisper_store.errors import BadSetting, DigestMismatch, StoreError
+from whisper_store.settings import StoreSettings
+from whisper_store.store import DEFAULT_CHANNEL, Channel, Store
 
 _EPILOG = """\
 environment:
@@ -80,7 +79,7 @@ def _help(parser: argparse.ArgumentParser, more: str) -> argparse.ArgumentParser
     return parser
 
 
-def _store(log=lambda line: None) -> Store:
+def _store(log: Callable[[str], None] = lambda line: None) -> Store:
     return Store(StoreSettings.from_environment(), log)
 
 
@@ -250,7 +249,7 @@ def _print_change(before: Channel, after: Channel, dry_run: bool) -> None:
         print(f"channel {after.name}: unchanged")
 
 
-def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     table = [head, *rows]
     widths = [max(len(row[column]) for row in table) for column in range(len(head))]
     for row in table:

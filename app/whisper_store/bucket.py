@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from .client import s3_client
-from .errors import (
+from whisper_store.client import s3_client
+from whisper_store.errors import (
     ConditionFailed,
     DigestMismatch,
     NoSuchBucket,
     ObjectMissing,
     StoreError,
     StoreUnreachable,
-    translated,
 )
-from .settings import StoreSettings, check_endpoint
+from whisper_store.settings import StoreSettings, check_endpoint
+from whisper_store.translation import translated
 
 # A part of a large object is held in memory; S3 allows 10,000 of them, so this carries 160 GB.
 PART_SIZE = 16 << 20

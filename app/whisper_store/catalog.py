@@ -12,10 +12,9 @@ from datetime import datetime, timedelta, timezone
 
 from whisper_package.manifest import MANIFEST_NAME
 from whisper_package.models import MODEL_CONFIGS
-
-from .bucket import Entry
-from .errors import ConditionFailed, NoSuchRelease, ObjectMissing, StoreError
-from .store import Channel, Release, Store
+from whisper_store.bucket import Entry
+from whisper_store.errors import ConditionFailed, NoSuchRelease, ObjectMissing, StoreError
+from whisper_store.store import Channel, Release, Store
 
 # What an interrupted publish left is kept this long: its publisher may be at it still.
 UNFINISHED_AGE = timedelta(hours=24)
@@ -34,9 +33,9 @@ class StoredRelease:
     keys: list[str]
 
     @property
-    def model(self) -> str | None:
-        """The model of its package, or None for a package that this version does not know."""
-        return next((model for model, config in MODEL_CONFIGS.items() if config["dir"] == self.package), None)
+    def model(self) -> str:
+        """The model of its package, empty for a package that this version does not know."""
+        return next((model for model, config in MODEL_CONFIGS.items() if config["dir"] == self.package), "")
 
 
 def channels(store: Store) -> list[Channel]:

@@ -8,7 +8,7 @@ from typing import Any
 import botocore.session
 from botocore.config import Config
 
-from .settings import StoreSettings
+from whisper_store.settings import StoreSettings
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30

@@ -31,11 +31,10 @@ from whisper_package.errors import PackageError
 from whisper_package.manifest import MANIFEST_NAME, listed_files, parse_manifest
 from whisper_package.models import QUANTIZATIONS, model_config, weights_file
 from whisper_package.package import Package
-
-from .bucket import Entry
-from .errors import DigestMismatch, NoSuchRelease, ObjectMissing, StoreError
-from .progress import Progress
-from .store import Store
+from whisper_store.bucket import Entry
+from whisper_store.errors import DigestMismatch, NoSuchRelease, ObjectMissing, StoreError
+from whisper_store.progress import Progress
+from whisper_store.store import Store
 
 RANGE_SIZE = 4 << 20
 PARALLEL = 4

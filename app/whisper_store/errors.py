@@ -1,21 +1,9 @@
 """What can go wrong with the store: one line that says which endpoint and object, and what to do; an exit status each.
 
-Nothing else leaves this package: botocore's exceptions are translated here and never shown.
+Nothing else leaves this package: `translation` turns botocore's exceptions into these.
 """
 
 from __future__ import annotations
-
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
-from botocore import __version__ as botocore_version
-from botocore import exceptions as botocore_exceptions
-from botocore.parsers import ResponseParserError
-
-if TYPE_CHECKING:
-    from .settings import StoreSettings
 
 
 class StoreError(Exception):
@@ -70,98 +58,3 @@ class ObjectMissing(Exception):
 
 class ConditionFailed(Exception):
     """Internal: the condition of a write does not hold, or another writer is at it. Callers of `Store` never see it."""
-
-
-_CONDITION_CODES = {"PreconditionFailed", "412", "ConditionalRequestConflict", "OperationAborted"}
-_MISSING_CODES = {"NoSuchKey", "404", "NotFound"}
-_KEY_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidSecurity", "InvalidToken", "ExpiredToken"}
-_DENIED_CODES = {"AccessDenied", "AllAccessDisabled", "403", "Forbidden", "UnauthorizedAccess"}
-_BUSY_CODES = {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "500", "502", "503", "504"}
-_FULL_CODES = {"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "InsufficientCapacity", "507"}
-_REGION_CODES = {"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException", "301"}
-
-
-_CONNECTION_ERRORS = (
-    botocore_exceptions.ConnectionError,
-    botocore_exceptions.HTTPClientError,
-    botocore_exceptions.IncompleteReadError,
-    botocore_exceptions.ResponseStreamingError,
-)
-
-
-@contextmanager
-def translated(settings: StoreSettings, what: str) -> Iterator[None]:
-    """Turn what botocore raises inside into this module's errors; `what` names the object or the bucket."""
-    try:
-        yield
-    except botocore_exceptions.ClientError as error:
-        raise _from_answer(error, settings, what) from None
-    except botocore_exceptions.SSLError as error:
-        raise StoreUnreachable(
-            f"the TLS connection to the store at {settings.endpoint} failed ({_short(error)}): check the endpoint, "
-            "or name the CA that signed its certificate in AWS_CA_BUNDLE"
-        ) from None
-    except _CONNECTION_ERRORS as error:
-        raise StoreUnreachable(
-            f"the store at {settings.endpoint} does not answer ({what}: {_short(error)}): "
-            "check that it runs and that this machine reaches it"
-        ) from None
-    except ResponseParserError:
-        raise StoreUnreachable(
-            f"{settings.endpoint} answers, but not as an S3 store ({what}): check the endpoint; it is the S3 port, "
-            "not the console's"
-        ) from None
-    except botocore_exceptions.ParamValidationError:
-        raise StoreError(
-            f"botocore {botocore_version} on this machine cannot write under a condition, which publishing needs: "
-            "install boto3 1.36 or newer (reading works with this one)"
-        ) from None
-    except botocore_exceptions.BotoCoreError as error:
-        raise StoreError(f"{what} at {settings.endpoint} failed: {_short(error)}") from None
-
-
-def _from_answer(error: botocore_exceptions.ClientError, settings: StoreSettings, what: str) -> Exception:
-    answer = error.response.get("Error", {})
-    code = str(answer.get("Code", ""))
-    where = f"the store at {settings.endpoint}"
-    if code in _CONDITION_CODES:
-        return ConditionFailed(code)
-    if code in _MISSING_CODES:
-        return ObjectMissing(what)
-    if code == "InvalidRange":
-        return DigestMismatch(
-            f"{what} in bucket {settings.bucket!r} at {settings.endpoint} is shorter than its manifest says: "
-            "remove it and publish the release again"
-        )
-    if code == "NoSuchBucket":
-        return NoSuchBucket(
-            f"{where} has no bucket {settings.bucket!r}: create it (playbooks/minio.yml does for our MinIO) "
-            "or correct its name"
-        )
-    if code in _KEY_CODES:
-        return AccessDenied(
-            f"{where} refuses the credentials ({code}): check the access key {settings.access_key!r} and its secret"
-        )
-    if code in _DENIED_CODES:
-        return AccessDenied(
-            f"{where} denies {what} in bucket {settings.bucket!r} to the access key {settings.access_key!r} ({code}): "
-            "check the bucket's name and the policy of that account"
-        )
-    if code == "RequestTimeTooSkewed":
-        return AccessDenied(
-            f"{where} refuses the request because its clock and this machine's differ by too much: set both clocks"
-        )
-    if code in _REGION_CODES:
-        return StoreError(f"{where} is in another region than {settings.region!r} ({code}): set MINIO_REGION")
-    if code in _FULL_CODES:
-        return StoreError(f"{where} has no space left for {what} ({code}): free some or enlarge it")
-    if code in _BUSY_CODES or code.startswith("XMinioServer"):
-        return StoreUnreachable(f"{where} is not able to serve {what} now ({code}): try again, or look at its log")
-    return StoreError(f"{where} refuses {what}: {code} {answer.get('Message', '')}".rstrip())
-
-
-def _short(error: Exception) -> str:
-    """The cause in an exception of botocore, without the endpoint and the object that our message names already."""
-    cause = error.kwargs.get("error", error) if isinstance(error, botocore_exceptions.BotoCoreError) else error
-    text = str(getattr(cause, "reason", cause)).split("\n", 1)[0].rsplit(": ", 1)[-1]
-    return re.sub(r"^[^(]*?\] ", "", text)  # "[Errno 111] Connection refused"

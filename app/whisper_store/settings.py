@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from .errors import BadSetting
+from whisper_store.errors import BadSetting
 
 DEFAULT_BUCKET = "whisper-artifacts"
 DEFAULT_REGION = "us-east-1"

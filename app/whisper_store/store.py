@@ -23,10 +23,16 @@ from whisper_package.errors import PackageError
 from whisper_package.manifest import MANIFEST_NAME, listed_files, parse_manifest
 from whisper_package.models import MODEL_CONFIGS, model_config
 from whisper_package.package import Package
-
-from .bucket import PART_SIZE, Bucket
-from .errors import ConditionFailed, ConditionsIgnored, DigestMismatch, NoSuchRelease, ObjectMissing, StoreError
-from .settings import StoreSettings
+from whisper_store.bucket import PART_SIZE, Bucket
+from whisper_store.errors import (
+    ConditionFailed,
+    ConditionsIgnored,
+    DigestMismatch,
+    NoSuchRelease,
+    ObjectMissing,
+    StoreError,
+)
+from whisper_store.settings import StoreSettings
 
 CHANNEL_SCHEMA_VERSION = 1
 DEFAULT_CHANNEL = "stable"

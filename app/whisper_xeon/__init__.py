@@ -4,13 +4,17 @@ Importing this package loads no library and starts nothing. The names of the spe
 lazily, so that the control node can read packages without ctypes ever touching a shared object.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 __version__ = "0.1.0"
 
 _ENGINE_NAMES = ("WhisperLibraryAdapter", "WhisperLibraryError", "LibraryLoadError", "ModelInitError")
 __all__ = ["MODEL_CONFIGS", *_ENGINE_NAMES]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name == "MODEL_CONFIGS":
         from whisper_package.models import MODEL_CONFIGS
 

@@ -29,7 +29,8 @@ from whisper_xeon import logs
 from whisper_xeon.audio.decode import AudioError, decode, require_tools
 from whisper_xeon.engine import process
 from whisper_xeon.engine.errors import WhisperLibraryError
-from whisper_xeon.engine.pool import EngineError, EnginePool
+from whisper_xeon.engine.outcome import EngineError
+from whisper_xeon.engine.pool import EnginePool
 from whisper_xeon.languages import known_to
 from whisper_xeon.settings import SETTINGS, Settings, SettingsError, describe_settings, load_settings, read_api_keys
 from whisper_xeon.systemd import Notifier, SocketActivationError, inherited_socket

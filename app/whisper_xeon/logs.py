@@ -11,11 +11,18 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 logger = logging.getLogger("whisper_xeon")
 
 _SYSLOG_PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
+
+
+class Log(Protocol):
+    """What `log` below is to those who write lines with it."""
+
+    def __call__(self, level: int, event: str, /, **fields: Any) -> None:
+        """Write one line: `event` in a few words, `fields` as its data."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -58,6 +65,6 @@ def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
     return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
-def log(level: int, event: str, **fields: Any) -> None:
+def log(level: int, event: str, /, **fields: Any) -> None:
     """Write one line: `event` in a few words, `fields` as its data."""
     logger.log(level, "%s", event, extra={"fields": fields})

@@ -63,11 +63,13 @@ class Metrics:
 
     def _lines(self, stats: Mapping[str, Any], ready_at: float | None, memory: int | None) -> Iterator[str]:
         with self._lock:
-            requests = [("", {"route": r, "status": str(s)}, n) for (r, s), n in sorted(self._requests.items())]
+            requests: list[Sample] = [
+                ("", {"route": r, "status": str(s)}, n) for (r, s), n in sorted(self._requests.items())
+            ]
             audio_seconds = self._audio_seconds
             request_seconds, wait_seconds = self._request_seconds.samples(), self._wait_seconds.samples()
         info = {**self._info, "cpu_variant": stats["cpu_variant"] or ""}
-        families = (
+        families: tuple[tuple[str, str, str, list[Sample]], ...] = (
             (
                 "requests_total",
                 "counter",
@@ -106,7 +108,7 @@ class Metrics:
 
 
 class _Histogram:
-    def __init__(self):
+    def __init__(self) -> None:
         self._counts = [0] * (len(SECONDS) + 1)  # for each bucket alone; the last one has no upper limit
         self._sum = 0.0
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from whisper_package.models import MODEL_CONFIGS
-from whisper_xeon.audio.fetch import AllowList
+from whisper_xeon.audio.url_policy import AllowList
 from whisper_xeon.engine.cores import MAX_THREADS, available_cores
 from whisper_xeon.languages import LANGUAGES
 

@@ -9,8 +9,9 @@ import sys
 import time
 
 from whisper_store.client import s3_client
-from whisper_store.errors import ObjectMissing, StoreError, StoreUnreachable, translated
+from whisper_store.errors import ObjectMissing, StoreError, StoreUnreachable
 from whisper_store.settings import StoreSettings
+from whisper_store.translation import translated
 
 _WAIT_S = 60
 

@@ -21,15 +21,16 @@ from paths import APP, RECORDINGS
 from whisper_package.package import Package
 from whisper_package.variants import choose_variant, cpu_flags
 from whisper_xeon.audio.decode import PcmAudio, decode
-from whisper_xeon.engine.pool import (
+from whisper_xeon.engine.outcome import (
     Cancelled,
     EngineCrashed,
-    EnginePool,
-    EngineRefused,
+    EngineStopped,
     EngineTimeout,
     EngineUnavailable,
     QueueFull,
+    RequestRejected,
 )
+from whisper_xeon.engine.pool import EnginePool
 from whisper_xeon.transcript import DecodeOptions
 
 PATIENCE = 120  # seconds; nothing here takes as long unless it is broken
@@ -153,8 +154,8 @@ def test_an_empty_clip_has_an_empty_transcript(pools):
         assert pools().transcribe(nothing, DecodeOptions()).transcript.text == ""
 
 
-def test_a_language_that_the_model_does_not_know_is_refused(pools, clips):
-    with pytest.raises(EngineRefused, match="does not know the language 'yue'"):
+def test_a_language_that_the_model_does_not_know_is_rejected(pools, clips):
+    with pytest.raises(RequestRejected, match="does not know the language 'yue'"):
         pools().transcribe(clips["en-00.wav"], DecodeOptions(language="yue"))
 
 
@@ -241,7 +242,7 @@ def test_a_request_to_a_failed_pool_gets_the_reason(pools, small_package, tmp_pa
     pool = pools(package=Package(folder), ready=False)
     with pytest.raises(EngineUnavailable, match=r"libggml\.so\.0 is missing") as caught:
         pool.transcribe(clips["en-00.wav"], ENGLISH)
-    assert caught.value.reason == pool.failure
+    assert str(caught.value) == pool.failure
 
 
 # Crashes.
@@ -439,7 +440,7 @@ def test_stopping_without_patience_ends_them(pools, clips):
     with in_background(pool.transcribe, clips["long.wav"], ENGLISH) as request:
         wait_for(lambda: pool.stats()["busy"])
         pool.stop(grace=0)
-        with pytest.raises(EngineUnavailable, match="stopping"):
+        with pytest.raises(EngineStopped, match="stopping"):
             request.result(PATIENCE)
 
 
@@ -449,7 +450,7 @@ def test_a_stopped_pool_has_no_process_and_takes_no_request(pools, clips):
     pool.stop(grace=1)
     assert not any(stat(pid) for pid in pids)
     assert pool.state == "stopped"
-    with pytest.raises(EngineUnavailable, match="stopping"):
+    with pytest.raises(EngineStopped, match="stopping"):
         pool.transcribe(clips["en-05.wav"], ENGLISH)
 
 

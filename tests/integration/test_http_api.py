@@ -147,7 +147,7 @@ def test_openais_fields_are_accepted(service, name, value):
     ("name", "value", "status", "code", "allowed"),
     [
         ("model", "large-v3", 404, "model_not_found", "this server serves small"),
-        ("language", "klingon", 400, "invalid_value", "leave it out to detect it, or use a code of"),
+        ("language", "klingon", 400, "invalid_value", "leave it out to have it detected, or use one of the codes"),
         ("response_format", "xml", 400, "invalid_value", "json, text, verbose_json, srt, vtt"),
         ("temperature", "warm", 400, "invalid_value", "a number from 0 to 1"),
         ("temperature", "1.1", 400, "invalid_value", "a number from 0 to 1"),
@@ -157,7 +157,7 @@ def test_openais_fields_are_accepted(service, name, value):
         ("prompt", "x" * 5000, 400, "invalid_value", "at most 4096 characters"),
         ("prompt", "a\0b", 400, "invalid_value", "prompt must be text"),
         ("stream", "true", 400, "unsupported_value", "leave stream out"),
-        ("chunking_strategy", "vad", 400, "unsupported_value", "only be auto"),
+        ("chunking_strategy", "vad", 400, "unsupported_value", "chunking_strategy must be auto here"),
         ("include[]", "logprobs", 400, "unknown_field", "allowed are file, model"),
         ("langauge", "en", 400, "unknown_field", "did you mean language?"),
     ],

@@ -38,7 +38,7 @@ from running_service import (
 from whisper_xeon.__main__ import _sign_of_life
 from whisper_xeon.engine.pool import EnginePool
 from whisper_xeon.systemd import Notifier
-from whisper_xeon.web.places import Places
+from whisper_xeon.web.connection_slots import ConnectionSlots
 from whisper_xeon.web.server import Response, Server
 
 LONG = RECORDINGS / "long.wav"
@@ -328,9 +328,9 @@ def test_an_accept_loop_that_hangs_gives_no_sign_of_life():
 
         def take(request: socket.socket) -> bool:
             taking.set()
-            return go_on.wait(60) and Places.take(server.places, request)
+            return go_on.wait(60) and ConnectionSlots.take(server.slots, request)
 
-        server.places.take = take
+        server.slots.take = take
         server.start()
         assert taking.wait(60)
         before = len(ticks)
@@ -370,7 +370,7 @@ def test_a_loop_that_cannot_accept_who_waits_gives_no_sign_of_life():
 
 
 def test_a_supervisor_that_hangs_ends_the_signs_of_life(small_package, monkeypatch):
-    monkeypatch.setattr("whisper_xeon.engine.pool._SUPERVISED_S", 0.5)
+    monkeypatch.setattr("whisper_xeon.engine.supervisor._SUPERVISED_S", 0.5)
     hanging, go_on = threading.Event(), threading.Event()
 
     def log(*_: object, **__: object) -> None:

@@ -9,9 +9,9 @@ from recordings import samples
 from running_service import EXACT, run_cli, running_service
 from sealed_packages import variant
 from whisper_package.model_file import check_model_file
-from whisper_xeon.engine.adapter import WhisperLibraryAdapter
-from whisper_xeon.engine.cli import WhisperCliAdapter
+from whisper_xeon.engine.cli_adapter import WhisperCliAdapter
 from whisper_xeon.engine.errors import UnsupportedOptionError
+from whisper_xeon.engine.library_adapter import WhisperLibraryAdapter
 from whisper_xeon.transcript import DecodeOptions
 
 ADAPTERS = {"library": WhisperLibraryAdapter, "cli": WhisperCliAdapter}

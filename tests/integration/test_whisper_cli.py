@@ -14,7 +14,7 @@ from paths import RECORDINGS
 from recordings import samples
 from running_service import Service, is_running, process_stat, running_service, submit, wait_for
 from whisper_xeon.engine import LibraryLoadError, UnsupportedOptionError, WhisperLibraryAdapter, WhisperLibraryError
-from whisper_xeon.engine.cli import WhisperCliAdapter
+from whisper_xeon.engine.cli_adapter import WhisperCliAdapter
 from whisper_xeon.transcript import DecodeOptions, Segment, Transcript
 
 LONG = RECORDINGS / "long.wav"

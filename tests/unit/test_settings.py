@@ -121,7 +121,11 @@ def test_hosts_may_be_addresses_of_both_families_and_names(host):
         ("WHISPER_REQUEST_TIMEOUT", "10 s", "1 to 86400"),
         ("WHISPER_SPOOL_MB", "100", "at least 245"),
         ("WHISPER_API_KEY_FILE", "/no/such/file", "a readable file"),
-        ("WHISPER_AUDIO_URL_ALLOW", "media.example.com,ftp://a", "'ftp://a': it is no host or origin; allowed are"),
+        (
+            "WHISPER_AUDIO_URL_ALLOW",
+            "media.example.com,ftp://a",
+            "'ftp://a': it is not a host or an origin; allowed are",
+        ),
         ("WHISPER_AUDIO_URL_ALLOW", "169.254.169.254", "169.254.169.254/32 is never connected to"),
         ("WHISPER_LOG_LEVEL", "loud", "debug, info, warning, error"),
         ("DEBUG", "maybe", "DEBUG=true"),

@@ -80,7 +80,7 @@ class PcmAudio:
     def __enter__(self) -> PcmAudio:
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 

@@ -1,9 +1,8 @@
-"""Fetches a file by a URL that a client wrote, from where the operator allows it and from nowhere else.
+"""Fetches the file at a URL that a client sent, from where `url_policy` allows it and from nowhere else.
 
-A client that chooses addresses could make the service speak to what only the service can reach. So scheme, host and
-port must be in the operator's list; the name is resolved once and the connection made to an address that was checked;
-each redirect is checked anew; no proxy, cookie or credential takes part; size and time are bounded as a whole. Messages
-are for the person who sent the URL: they name the host and never hold its query or anything that was received.
+The name is resolved once and the connection made to an address that was checked; each redirect is checked again; no
+proxy, cookie or credential takes part; size and time are bounded as a whole. Messages are for the person who sent the
+URL: they name the host, and never contain its query or anything that was received.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import io
 import ipaddress
 import os
 import queue
-import re
 import select
 import socket
 import ssl
@@ -24,198 +22,46 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Callable, Union
+from typing import Any, Callable, cast
 from urllib.parse import urljoin
 
 import whisper_xeon
-
-Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
-Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
-
-_PORTS = {"http": 80, "https": 443}
-_NAME = r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
-_AUTHORITY = rf"(?P<host>{_NAME}|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{{1,5}}))?"
-_URL = re.compile(rf"(?P<scheme>https?)://{_AUTHORITY}(?P<target>[/?][^#]*)?(?:#.*)?", re.ASCII | re.IGNORECASE)
-_ENTRY = re.compile(
-    rf"(?:(?P<scheme>https?)://)?(?P<any>\*\.)?{_AUTHORITY}(?:=(?P<network>[0-9a-f:./]+))?", re.ASCII | re.IGNORECASE
+from whisper_xeon.audio.url_policy import (
+    Address,
+    AllowList,
+    AudioUrlError,
+    Entry,
+    Url,
+    UrlInvalid,
+    UrlNotAllowed,
+    unwrap,
 )
-_MAX_URL_CHARACTERS = 8192
+
 _MAX_REDIRECTS = 3
 _REDIRECTS = (301, 302, 303, 307, 308)
 _CONNECT_SECONDS = 10.0  # for each address of a host
 _POLL_SECONDS = 0.25
 _RECEIVE_BYTES = 1 << 16
 
-# Never connected to, whatever the list says: addresses that hand out a cloud machine's credentials, those of the own
-# link, and those that are none of a single machine.
-_NEVER = tuple(
-    ipaddress.ip_network(network)
-    for network in (
-        *("0.0.0.0/8", "100.100.100.200/32", "168.63.129.16/32", "169.254.0.0/16", "192.0.0.192/32", "224.0.0.0/4"),
-        *("255.255.255.255/32", "::/128", "fd00:ec2::/32", "fd20:ce::254/128", "fe80::/10", "fec0::/10", "ff00::/8"),
-    )
-)
-# Not on the public internet, or a way around it. `ipaddress.is_global` says otherwise for several of them.
-_PRIVATE = tuple(
-    ipaddress.ip_network(network)
-    for network in (
-        *("10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24"),
-        *("192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4"),
-        *("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"),
-    )
-)
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_PUBLIC_IPV6 = ipaddress.ip_network("2000::/3")
 
-
-class FetchError(Exception):
-    """The file was not fetched; the message is for the person who sent the URL."""
-
-
-class UrlInvalid(FetchError):
-    """The text is no URL that could be fetched."""
-
-
-class UrlNotAllowed(FetchError):
-    """The operator's list does not have it, or its host has no address that may be connected to."""
-
-
-class HostRefused(FetchError):
+class HostRejected(AudioUrlError):
     """The host does not give the file: it answered with an error of the 4xx kind."""
 
 
-class HostFailed(FetchError):
+class HostFailed(AudioUrlError):
     """The host cannot be reached, or does not speak the protocol properly."""
 
 
-class HostTooSlow(FetchError):
-    """The file was not there at the deadline."""
+class HostTooSlow(AudioUrlError):
+    """The file had not arrived at the deadline."""
 
 
-class FileTooLarge(FetchError):
-    """The file is larger than the limit."""
+class FetchCancelled(AudioUrlError):
+    """`cancelled` returned true; nobody is waiting for the file any more."""
 
 
-class FetchCancelled(FetchError):
-    """`cancelled` answered true; nobody waits for the file any more."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One place of the operator's list: a host, or every host below a domain."""
-
-    scheme: str
-    host: str  # lower case; an IPv6 address without its brackets
-    port: int
-    any_below: bool = False  # every host whose name ends with `.host`
-    network: Network | None = None  # the only addresses that the host may have; None: public ones
-
-    @classmethod
-    def parse(cls, text: str) -> Entry:
-        """Read `[http[s]://][*.]host[:port][=network]`. Raises `ValueError` with the reason."""
-        match = _ENTRY.fullmatch(text)
-        if not match:
-            raise ValueError("it is no host or origin")
-        scheme = (match["scheme"] or "https").lower()
-        host, port = _host_and_port(match, scheme)
-        network = None
-        address = _address(host)
-        if address is not None:
-            if match["any"] or match["network"]:
-                raise ValueError("an address stands for itself")
-            network = ipaddress.ip_network(address)
-        elif match["network"]:
-            network = ipaddress.ip_network(match["network"])  # its error says what is wrong
-        if network is not None and any(_within(network, never) for never in _NEVER):
-            raise ValueError(f"{network} is never connected to")
-        return cls(scheme, host, port, bool(match["any"]), network)
-
-    @property
-    def origin(self) -> str:
-        """The place as a client may use it."""
-        return _origin(self.scheme, ("*." if self.any_below else "") + self.host, self.port)
-
-    def __str__(self) -> str:
-        return self.origin if self.network is None or _address(self.host) else f"{self.origin}={self.network}"
-
-    def matches(self, url: Url) -> bool:
-        """Whether the URL points to this place, by its text alone."""
-        if (url.scheme, url.port) != (self.scheme, self.port):
-            return False
-        return url.host.endswith("." + self.host) if self.any_below else url.host == self.host
-
-    def permits(self, address: Address) -> bool:
-        """Whether a host of this place may have that address."""
-        if any(address in never for never in _NEVER):
-            return False
-        return _is_public(address) if self.network is None else address in self.network
-
-
-class AllowList:
-    """What may be fetched. Its text is what `parse` reads."""
-
-    def __init__(self, entries: tuple[Entry, ...]):
-        self.entries = entries
-
-    @classmethod
-    def parse(cls, text: str) -> AllowList:
-        """Read entries with commas between them. Raises `ValueError` naming the entry that is wrong."""
-        entries = []
-        for part in filter(None, (part.strip() for part in text.split(","))):
-            try:
-                entries.append(Entry.parse(part))
-            except ValueError as error:
-                raise ValueError(f"{part!r}: {error}") from None
-        if not entries:
-            raise ValueError("it is empty")
-        return cls(tuple(entries))
-
-    def __str__(self) -> str:
-        return ",".join(map(str, self.entries))
-
-    def find(self, url: Url) -> list[Entry]:
-        """Return the entries that the URL matches. Raises `UrlNotAllowed` when there are none."""
-        found = [entry for entry in self.entries if entry.matches(url)]
-        if not found:
-            raise UrlNotAllowed(f"{url.origin} is not among what this server may fetch")
-        return found
-
-
-@dataclass(frozen=True)
-class Url:
-    """A URL in its parts; `target` is path and query as they are sent."""
-
-    scheme: str
-    host: str  # lower case; an IPv6 address without its brackets
-    port: int
-    target: str
-
-    @classmethod
-    def parse(cls, text: str) -> Url:
-        """Read an absolute URL. Raises `UrlInvalid`."""
-        if len(text) > _MAX_URL_CHARACTERS:
-            raise UrlInvalid(f"it has more than {_MAX_URL_CHARACTERS} characters")
-        if not re.fullmatch(r"[\x21-\x7e]+", text):
-            raise UrlInvalid("it must be percent-encoded: no spaces and no characters beyond ASCII")
-        match = _URL.fullmatch(text)
-        if not match:
-            if "@" in text.partition("://")[2].partition("/")[0]:
-                raise UrlInvalid("it must not hold a user name or a password")
-            raise UrlInvalid("it must be like https://host/path")
-        scheme = match["scheme"].lower()
-        try:
-            host, port = _host_and_port(match, scheme)
-        except ValueError as error:
-            raise UrlInvalid(str(error)) from None
-        target = match["target"] or "/"
-        return cls(scheme, host, port, target if target.startswith("/") else "/" + target)
-
-    @property
-    def origin(self) -> str:
-        return _origin(self.scheme, self.host, self.port)
-
-    def __str__(self) -> str:
-        return self.origin + self.target
+class FileTooLarge(Exception):
+    """The file is larger than `maximum`; only the caller knows which limit that is."""
 
 
 def fetch(
@@ -231,7 +77,8 @@ def fetch(
     """Give the bytes of the file at the URL `text` to `write`, piece by piece.
 
     `context` is how TLS peers are verified; `maximum` bytes are accepted; `deadline` (a `time.monotonic` value) bounds
-    all of it together; `cancelled` is asked every quarter of a second. Raises a subclass of `FetchError`.
+    all of it together; `cancelled` is asked every quarter of a second. Raises a subclass of `AudioUrlError`, or
+    `FileTooLarge`.
     """
     wait = _Wait(deadline, cancelled)
     url = Url.parse(text)
@@ -240,7 +87,7 @@ def fetch(
         with _failures_of(url), contextlib.ExitStack() as stack:
             sock = stack.enter_context(contextlib.closing(_connect(url, entries, wait)))
             if url.scheme == "https":
-                # What was connected stays the same; the name is what the certificate has to be for.
+                # The connection stays the same; the certificate must be for the name.
                 sock = stack.enter_context(contextlib.closing(_start_tls(sock, url.host, context, wait)))
             response = stack.enter_context(contextlib.closing(_ask(sock, url, wait)))
             location = response.getheader("Location") if response.status in _REDIRECTS else None
@@ -252,10 +99,10 @@ def fetch(
             url = Url.parse(urljoin(str(url), location))
             entries = allowed.find(url)
         except (UrlInvalid, ValueError):
-            raise HostFailed(f"{host} redirects to something that is no URL") from None
-        except UrlNotAllowed:  # where to is what the host said
-            raise UrlNotAllowed(f"{host} redirects to where nothing may be fetched from") from None
-    raise HostFailed(f"{host} redirects once more after {_MAX_REDIRECTS} redirects")
+            raise HostFailed(f"{host} redirects to something that is not a URL") from None
+        except UrlNotAllowed:  # the target is what the host said, and not repeated
+            raise UrlNotAllowed(f"{host} redirects to a URL that this server is not allowed to fetch") from None
+    raise HostFailed(f"{host} redirects more than {_MAX_REDIRECTS} times")
 
 
 @dataclass(frozen=True)
@@ -268,14 +115,14 @@ class _Wait:
     def left(self) -> float:
         """Return the seconds until the next look. Raises `FetchCancelled` or `HostTooSlow`."""
         if self.cancelled():
-            raise FetchCancelled("nobody waits for the file any more")
+            raise FetchCancelled("nobody is waiting for the file any more")
         left = self.deadline - time.monotonic()
         if left <= 0:
             raise HostTooSlow("the file did not arrive in time")
         return min(left, _POLL_SECONDS)
 
     def ready(self, sock: socket.socket, event: int, until: float | None = None) -> bool:
-        """Wait for an event of a socket; false when it is not there at the time `until`."""
+        """Wait for an event of a socket; false when it has not come by the time `until`."""
         poll = select.poll()
         poll.register(sock, event)
         while not poll.poll(self.left() * 1000):
@@ -284,7 +131,7 @@ class _Wait:
         return True
 
     def repeat(self, sock: socket.socket, operation: Callable[[], Any]) -> Any:
-        """Return what an operation on a socket that never blocks gives, once it can be done."""
+        """Return the result of an operation on a socket that never blocks, once it can be done."""
         while True:
             try:
                 return operation()
@@ -296,7 +143,7 @@ class _Wait:
 
 @contextlib.contextmanager
 def _failures_of(url: Url) -> Iterator[None]:
-    """Say whose failure it is, in words that do not depend on what the host sent."""
+    """Say what the host did wrong, in words that do not depend on what it sent."""
     try:
         yield
     except ssl.SSLCertVerificationError as error:
@@ -304,7 +151,7 @@ def _failures_of(url: Url) -> Iterator[None]:
     except ssl.SSLError as error:
         raise HostFailed(f"{url.host} does not speak TLS properly on port {url.port}") from error
     except OSError as error:
-        raise HostFailed(f"the connection to {url.host} failed: {error.strerror or 'broken off'}") from error
+        raise HostFailed(f"the connection to {url.host} failed: {error.strerror or 'it was closed early'}") from error
     except (http.client.HTTPException, ValueError) as error:
         raise HostFailed(f"{url.host} does not speak HTTP properly on port {url.port}") from error
     except HostTooSlow:
@@ -319,37 +166,35 @@ def _connect(url: Url, entries: list[Entry], wait: _Wait) -> socket.socket:
             f"{url.host} has no address that may be connected to; the operator can allow an internal one with "
             f"{url.origin}=<network>"
         )
-    failure: OSError | None = None
+    code = 0
     for address in addresses:
         try:
             sock = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
         except OSError as error:  # a kernel without IPv6
-            failure = error
+            code = error.errno or errno.EAFNOSUPPORT
             continue
         try:
             sock.setblocking(False)
-            error = sock.connect_ex((str(address), url.port))
-            if error == errno.EINPROGRESS:
+            code = sock.connect_ex((str(address), url.port))
+            if code == errno.EINPROGRESS:
                 arrived = wait.ready(sock, select.POLLOUT, time.monotonic() + _CONNECT_SECONDS)
-                error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if arrived else errno.ETIMEDOUT
-            if not error:
+                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if arrived else errno.ETIMEDOUT
+            if not code:
                 return sock
-            failure = OSError(error, os.strerror(error))
         except BaseException:
             sock.close()
             raise
         sock.close()
-    raise failure
+    raise OSError(code, os.strerror(code))
 
 
 def _resolve(url: Url, wait: _Wait) -> list[Address]:
     """Return the addresses of the URL's host, in the resolver's order.
 
-    The resolver knows no deadline, so it is waited for in a thread that is left behind when it takes too long.
+    The resolver knows no deadline, so it runs in a thread that is left behind when it takes too long.
     """
-    literal = _address(url.host)
-    if literal is not None:
-        return [literal]
+    if url.address is not None:
+        return [url.address]
     answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def ask() -> None:
@@ -365,7 +210,7 @@ def _resolve(url: Url, wait: _Wait) -> list[Address]:
             break
     if isinstance(answer, Exception):
         raise HostFailed(f"the name {url.host} cannot be resolved")
-    found = (_plain(ipaddress.ip_address(entry[4][0].partition("%")[0])) for entry in answer)
+    found = (unwrap(ipaddress.ip_address(entry[4][0].partition("%")[0])) for entry in answer)
     return list(dict.fromkeys(found))
 
 
@@ -380,40 +225,39 @@ def _start_tls(sock: socket.socket, host: str, context: ssl.SSLContext, wait: _W
 
 
 def _ask(sock: socket.socket, url: Url, wait: _Wait) -> http.client.HTTPResponse:
-    """Send the request and read the answer's head."""
-    host = _origin(url.scheme, url.host, url.port).partition("://")[2]
+    """Send the request and read the head of the answer."""
     request = (
-        f"GET {url.target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: whisper-xeon/{whisper_xeon.__version__}\r\n"
+        f"GET {url.target} HTTP/1.1\r\nHost: {url.authority}\r\nUser-Agent: whisper-xeon/{whisper_xeon.__version__}\r\n"
         "Accept: */*\r\nAccept-Encoding: identity\r\nConnection: close\r\n\r\n"
     ).encode("ascii")
     while request:
         sent = wait.repeat(sock, functools.partial(sock.send, request))
         request = request[sent:]
-    response = http.client.HTTPResponse(_Readable(sock, wait), method="GET")
+    # It wants a socket for its `makefile` only.
+    response = http.client.HTTPResponse(cast("socket.socket", _Readable(sock, wait)), method="GET")
     response.begin()
     return response
 
 
 def _receive(response: http.client.HTTPResponse, url: Url, write: Callable[[bytes], None], maximum: int) -> None:
     if response.status != 200:
-        kind = HostRefused if 400 <= response.status < 500 else HostFailed
+        kind = HostRejected if 400 <= response.status < 500 else HostFailed
         raise kind(f"{url.host} answered with status {response.status}")
     if response.getheader("Content-Encoding", "identity").lower() != "identity":
-        raise HostFailed(f"{url.host} sent the file compressed, which was not asked for")
-    too_large = FileTooLarge(f"the file at {url.host} is larger than {maximum} bytes")
+        raise HostFailed(f"{url.host} sent the file compressed, although it was asked not to")
     expected, received = response.length, 0
     if expected is not None and expected > maximum:
-        raise too_large
+        raise FileTooLarge
     while expected is None or received < expected:
         data = response.read1(_RECEIVE_BYTES)
         if not data:
             break
         received += len(data)
         if received > maximum:
-            raise too_large
+            raise FileTooLarge
         write(data)
     if expected is not None and received != expected:
-        raise HostFailed(f"{url.host} broke the connection off in the middle of the file")
+        raise HostFailed(f"{url.host} closed the connection in the middle of the file")
 
 
 class _Readable(io.RawIOBase):
@@ -429,52 +273,6 @@ class _Readable(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:
-        return self._wait.repeat(self._sock, lambda: self._sock.recv_into(buffer))
-
-
-def _host_and_port(match: re.Match, scheme: str) -> tuple[str, int]:
-    host = match["host"].lower()
-    if host.startswith("["):
-        try:
-            host = str(_plain(ipaddress.IPv6Address(host[1:-1])))
-        except ValueError:
-            raise ValueError("its address is not valid") from None
-    elif re.fullmatch(r"(?:0x[0-9a-f]*|[0-9]+)", host.rpartition(".")[2]) and _address(host) is None:
-        # Resolvers take 127.1, 0x7f.1 and 2130706433 for addresses; nobody writes them by mistake.
-        raise ValueError("its host is neither a name nor an address")
-    port = int(match["port"] or _PORTS[scheme])
-    if not 0 < port < 65536:
-        raise ValueError("its port is not one of 1 to 65535")
-    return host, port
-
-
-def _address(host: str) -> Address | None:
-    try:
-        return ipaddress.ip_address(host)
-    except ValueError:
-        return None
-
-
-def _plain(address: Address) -> Address:
-    """Return the IPv4 address inside an IPv6 one that only wraps it: mapped, 6to4, or behind the well-known NAT64."""
-    if address.version == 4:
-        return address
-    if address in _NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.ipv4_mapped or address.sixtofour or address
-
-
-def _is_public(address: Address) -> bool:
-    if any(address in private for private in _PRIVATE):
-        return False
-    return address.version == 4 or address in _PUBLIC_IPV6
-
-
-def _within(network: Network, other: Network) -> bool:
-    return network.version == other.version and network.subnet_of(other)
-
-
-def _origin(scheme: str, host: str, port: int) -> str:
-    bracketed = f"[{host}]" if ":" in host else host
-    return f"{scheme}://{bracketed}" + ("" if port == _PORTS[scheme] else f":{port}")
+    def readinto(self, buffer: Any) -> int:
+        size: int = self._wait.repeat(self._sock, lambda: self._sock.recv_into(buffer))
+        return size

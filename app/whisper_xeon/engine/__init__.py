@@ -6,6 +6,8 @@ so that importing this package stays free of ctypes.
 
 from __future__ import annotations
 
+from typing import Any
+
 from whisper_xeon.engine.errors import LibraryLoadError, ModelInitError, UnsupportedOptionError, WhisperLibraryError
 
 __all__ = [
@@ -17,9 +19,9 @@ __all__ = [
 ]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name == "WhisperLibraryAdapter":
-        from whisper_xeon.engine.adapter import WhisperLibraryAdapter
+        from whisper_xeon.engine.library_adapter import WhisperLibraryAdapter
 
         return WhisperLibraryAdapter
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,194 +1,160 @@
-"""WhisperLibraryAdapter: speech to text through libwhisper, without the server.
-
-    with WhisperLibraryAdapter("small", artifacts_dir="/path/to/packages") as whisper:
-        print(whisper.transcribe("call.wav"))
-
-The context (weights) is loaded once, by the constructor. What was heard before does not show in what comes after: the
-same clip gives the same transcript. The state (caches, buffers, random numbers) is used again where the library was
-built with the patch that makes it as good as new; it is made anew otherwise, after a failure, and after long audio,
-whose spectrogram it holds. `prepare` does that ahead of time. A process may load, fork, and have each child transcribe.
-Context and states are freed exactly once. One adapter transcribes one clip at a time: threads wait.
-"""
+"""What the adapters share: the package and its model, audio files, and the checks that stand before whisper.cpp."""
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
-import threading
-from collections.abc import Iterator
+from typing import Any
 
-from whisper_xeon.audio.decode import SAMPLE_RATE
-from whisper_xeon.engine import library
-from whisper_xeon.engine.base import TEMPERATURE_STEP, WhisperAdapter, prompt_bytes
-from whisper_xeon.engine.errors import ModelInitError, WhisperLibraryError
-from whisper_xeon.engine.segments import Reported, Token, build_transcript
+from whisper_package.model_file import check_model_file
+from whisper_package.package import Package
+from whisper_package.variants import Variant, choose_variant, cpu_flags
+from whisper_xeon.audio.decode import SAMPLE_RATE, decode, map_samples
+from whisper_xeon.engine.cores import MAX_THREADS, available_cores
+from whisper_xeon.engine.errors import UnsupportedOptionError, adapter_errors
+from whisper_xeon.languages import known_to
 from whisper_xeon.transcript import DecodeOptions, Transcript
 
-# With these of docker/builder/patches a state that was used is as good as a new one.
-_REUSE_PATCHES = frozenset({"0007-encode-once", "0015-no-speech", "0016-reuse"})
-# A spectrogram takes 32 to 51 kB a second, what word timestamps want to know 64 kB more.
-_REUSE_SECONDS = 120
+# whisper.cpp answers anything shorter than 100 ms with nothing, and reads out of bounds below 201 samples: such a clip
+# is answered here. It counts frames of 160 samples, of which the first needs 200.
+MIN_SAMPLES = 200 + 9 * 160
+_MAX_FILE_SECONDS = 6 * 3600
+_WINDOW_SECONDS = 30
+_MIN_WINDOW_SECONDS = 10
+_WINDOW_MARGIN_SECONDS = 2
+
+# A window that decodes badly (repetition, low probability) is tried again at 0.4 and 0.8. whisper.cpp's own step of 0.2
+# makes that six attempts, and the worst recordings take six times as long.
+TEMPERATURE_STEP = 0.4
+# whisper.cpp splits a prompt with a recursive regular expression: 2,000 bytes are several times what the decoder can
+# see (half its text context) and far from the end of the stack.
+MAX_PROMPT_BYTES = 2000
 
 
-class WhisperLibraryAdapter(WhisperAdapter):
-    """One loaded model."""
+class WhisperAdapter:
+    """Transcribes with the model of one package. Use it as a context manager, or call `close`."""
 
-    _context = _state = None
+    variant: Variant  # the CPU library in use
 
-    def _open(self) -> None:
-        self._lock = threading.Lock()
-        self._reusable = set(self.package.patches) >= _REUSE_PATCHES
-        self._library = library.load(self.package, self.variant)
-        self._context = self._load()
-        # Special tokens begin at the end-of-text token; language tokens follow its successor.
-        self._text_end = self._library.whisper_token_eot(self._context)
+    def __init__(
+        self,
+        model_size: str = "small",
+        artifacts_dir: os.PathLike[str] | str | None = None,
+        threads: int | None = None,
+        *,
+        package: Package | None = None,
+        audio_ctx: str = "full",
+        cpu_variant: str | None = None,
+    ):
+        """Open `whisper_<model_size>_xeon/` below `artifacts_dir` (default: $WHISPER_ARTIFACTS_DIR, else `.`).
+
+        `threads` compute one clip; by default as many as this process may use, up to 8. `package` takes the place of
+        the first two. `audio_ctx` is `full`: the encoder always sees 30 s, as it was trained; or `auto`: of a shorter
+        clip it sees 2 s more than the clip has, at least 10 s, in that much less time. `cpu_variant` names one of the
+        package's CPU libraries (default: $WHISPER_CPU_VARIANT, else, and for `auto`, the best that this processor
+        runs). Raises `LibraryLoadError` when the package or its libraries cannot be used here, `ModelInitError` when
+        the model cannot.
+        """
+        with adapter_errors():
+            self.package = package or Package.find(
+                artifacts_dir or os.environ.get("WHISPER_ARTIFACTS_DIR") or ".", model_size
+            )
+            self._parameters = check_model_file(self.package.model_file)
+            self.variant = choose_variant(
+                self.package, cpu_flags(), cpu_variant or os.environ.get("WHISPER_CPU_VARIANT")
+            )
+        self._shorten = audio_ctx == "auto"
+        self.threads = threads or min(available_cores(), MAX_THREADS)
+        self._languages = known_to(self._parameters.n_vocab)
+        self._open()
+
+    @property
+    def model_size(self) -> str:
+        """The model's name, for example `small`."""
+        return self.package.model
+
+    @property
+    def multilingual(self) -> bool:
+        """Whether the model knows other languages than English."""
+        return len(self._languages) > 1
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Codes of the languages that the model knows."""
+        return self._languages
 
     def prepare(self) -> None:
-        """Make the next transcription's state now. Raises `WhisperLibraryError` without memory."""
-        with self._lock:
-            self._ensure_state()
+        """Do now what the next transcription can have done ahead of time. Raises `WhisperLibraryError`."""
+
+    def transcribe(self, audio_path: os.PathLike[str] | str) -> str:
+        """Return the text spoken in an audio file of any format that `whisper_xeon.audio` reads.
+
+        Raises `OSError` when the file cannot be opened, `AudioError` when it holds no readable sound.
+        """
+        fd = os.open(audio_path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            audio = decode(fd, max_seconds=_MAX_FILE_SECONDS, timeout=600)
+        finally:
+            os.close(fd)
+        with audio:
+            samples = map_samples(audio.fd, audio.samples) if audio.samples else b""
+            return self.transcribe_pcm(samples).text
+
+    def transcribe_pcm(self, samples: Any, options: DecodeOptions | None = None) -> Transcript:
+        """Return the transcript of `samples`: a buffer of float32, mono, 16 kHz, within -1 to 1.
+
+        A clip shorter than 100 ms, like one without speech, has a transcript without segments. Raises
+        `UnsupportedOptionError` for options that this model cannot follow, `WhisperLibraryError` when whisper.cpp
+        fails.
+        """
+        options = options or DecodeOptions()
+        self._check(options)
+        view = memoryview(samples).cast("B")
+        count = len(view) // 4
+        if count < MIN_SAMPLES:
+            probability = None if options.language else 0.0
+            return Transcript(
+                "", options.language or self._languages[0], probability, count / SAMPLE_RATE, options.task, ()
+            )
+        return self._transcribe(view[: 4 * count], count, options)
 
     def close(self) -> None:
         """Free all memory; further transcriptions raise, closing again does nothing."""
-        with self._lock:
-            self._free_state()  # first: it points into the context
-            context, self._context = self._context, None
-            if context:
-                self._library.whisper_free(context)
 
-    def __del__(self):
-        if self._context:
-            self.close()
+    def __enter__(self) -> WhisperAdapter:
+        return self
 
-    def _load(self) -> int:
-        params = self._library.default_context_params()
-        params.use_gpu = False
-        path = self.package.model_file
-        context = self._library.whisper_init_from_file_with_params_no_state(os.fsencode(path), params)
-        if not context:
-            raise ModelInitError(
-                f"{path} was refused by libwhisper: {self._library.last_message() or 'no reason given'}"
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _open(self) -> None:
+        """Do what is done once. Sets `variant`."""
+        raise NotImplementedError
+
+    def _check(self, options: DecodeOptions) -> None:
+        if options.language is not None and options.language not in self._languages:
+            known = "" if self.multilingual else ": it knows English only"
+            raise UnsupportedOptionError(
+                f"model {self.model_size} does not know the language {options.language!r}{known}"
             )
-        return context
+        if options.task == "translate" and not self.multilingual:
+            raise UnsupportedOptionError(f"model {self.model_size} knows English only and cannot translate")
 
-    def _ensure_state(self) -> None:
-        if not self._context:
-            raise WhisperLibraryError("the adapter is closed: make a new one")
-        if not self._state:
-            self._state = self._library.whisper_init_state(self._context)
-            if not self._state:
-                raise WhisperLibraryError(
-                    f"libwhisper could not make a state: {self._library.last_message() or 'out of memory?'}"
-                )
-
-    def _free_state(self) -> None:
-        state, self._state = self._state, None
-        if state:
-            self._library.whisper_free_state(state)
+    def _audio_ctx(self, count: int) -> int:
+        """Return the encoder's positions for a clip of `count` samples; 0, as in whisper.cpp, for all that it has."""
+        seconds = max(_MIN_WINDOW_SECONDS, count / SAMPLE_RATE + _WINDOW_MARGIN_SECONDS)
+        if not self._shorten or seconds >= _WINDOW_SECONDS:
+            return 0
+        return math.ceil(self._parameters.n_audio_ctx * seconds / _WINDOW_SECONDS)
 
     def _transcribe(self, samples: memoryview, count: int, options: DecodeOptions) -> Transcript:
-        array = ctypes.c_float * count
-        # A writable buffer is used where it is; a read-only one has to be copied, since ctypes knows no const.
-        pointer = array.from_buffer_copy(samples) if samples.readonly else array.from_buffer(samples)
-        with self._lock:
-            self._ensure_state()
-            reuse = False
-            try:
-                transcript = self._compute(pointer, count, options)
-                reuse = self._reusable and transcript.duration <= _REUSE_SECONDS
-                return transcript
-            finally:
-                if not reuse:
-                    self._free_state()
+        """Transcribe `count` samples, given as bytes."""
+        raise NotImplementedError
 
-    def _compute(self, samples: ctypes.Array | None, count: int, options: DecodeOptions) -> Transcript:
-        duration = count / SAMPLE_RATE
-        params = self._library.default_params()
-        params.n_threads = self.threads
-        params.audio_ctx = self._audio_ctx(count)
-        params.token_timestamps = options.word_timestamps
-        language, probability = options.language, None
-        if language is None and self.multilingual:
-            language, probability = self._detect_language(params, samples, count)
-            # Word timestamps are found in the samples, which an unpatched library forgets.
-            if self._reusable or not options.word_timestamps:
-                samples, count = None, 0
-        params.language = (language or "en").encode("ascii")
-        params.translate = options.task == "translate"
-        params.temperature = options.temperature
-        # As in OpenAI's API: zero means "raise it when needed", anything else is meant as it is.
-        params.temperature_inc = TEMPERATURE_STEP if options.temperature == 0 else 0.0
-        setattr(params, "greedy.best_of", 1)
-        params.no_context = True
-        # Text of one window is not shown to the next: that is how Whisper falls into loops.
-        params.n_max_text_ctx = 0
-        params.print_special = params.print_progress = params.print_realtime = params.print_timestamps = False
-        prompt = self._tokenize(options.prompt)  # referenced until the call below returns
-        if prompt:
-            # The budget holds the prompt and nothing else, so that every window sees it and still no window's text.
-            params.carry_initial_prompt = True
-            params.n_max_text_ctx = len(prompt) + 1
-            params.prompt_tokens = ctypes.addressof(prompt)
-            params.prompt_n_tokens = len(prompt)
-        code = self._library.whisper_full_with_state(self._context, self._state, params, samples, count)
-        if code != 0:
-            raise self._failure("whisper_full_with_state", code)
-        return build_transcript(
-            self._segments(),
-            options,
-            language=params.language.decode("ascii"),
-            language_probability=probability,
-            duration=duration,
-        )
 
-    def _detect_language(self, params: ctypes.Structure, samples: ctypes.Array, count: int) -> tuple[str, float]:
-        """Return the language's code and its probability.
-
-        Afterwards the state holds the spectrogram, with patch 0007-encode-once what the encoder made of its first
-        window, and with 0016-reuse what word timestamps want to know of the samples.
-        """
-        params.language, params.detect_language = b"auto", True
-        code = self._library.whisper_full_with_state(self._context, self._state, params, samples, count)
-        if code != 0:
-            raise self._failure("whisper_full_with_state (language detection)", code)
-        params.detect_language = False
-        logits = self._library.whisper_get_logits_from_state(self._state)
-        # whisper.cpp looks at all languages that it knows; where the model knows fewer, their tokens are other tokens.
-        scores = [
-            logits[self._library.whisper_token_lang(self._context, number)] for number in range(len(self._languages))
-        ]
-        best = max(range(len(scores)), key=scores.__getitem__)
-        return self._languages[best], 1 / sum(math.exp(score - scores[best]) for score in scores)
-
-    def _failure(self, function: str, code: int) -> WhisperLibraryError:
-        return WhisperLibraryError(f"{function} failed with code {code}: {self._library.last_message() or 'no reason'}")
-
-    def _tokenize(self, prompt: str) -> ctypes.Array | None:
-        data = prompt_bytes(prompt)
-        if not data:
-            return None
-        tokens = (ctypes.c_int32 * len(data))()  # no token is shorter than a byte
-        count = self._library.whisper_tokenize(self._context, data, tokens, len(tokens))
-        room = self._parameters.n_text_ctx // 2 - 1
-        kept = tokens[max(0, count - room) : max(0, count)]
-        return (ctypes.c_int32 * len(kept))(*kept) if kept else None
-
-    def _segments(self) -> Iterator[Reported]:
-        lib, state = self._library, self._state
-        for index in range(lib.whisper_full_n_segments_from_state(state)):
-            yield Reported(
-                (lib.whisper_full_get_segment_text_from_state(state, index) or b"").decode("utf-8", "replace"),
-                lib.whisper_full_get_segment_t0_from_state(state, index),
-                lib.whisper_full_get_segment_t1_from_state(state, index),
-                lib.whisper_full_get_segment_no_speech_prob_from_state(state, index),
-                list(self._tokens(index)),
-            )
-
-    def _tokens(self, segment: int) -> Iterator[Token]:
-        lib, state = self._library, self._state
-        for index in range(lib.whisper_full_n_tokens_from_state(state, segment)):
-            data = lib.whisper_full_get_token_data_from_state(state, segment, index)
-            if data.id < self._text_end:
-                piece = lib.whisper_full_get_token_text_from_state(self._context, state, segment, index) or b""
-                yield Token(data.id, piece, data.p, data.plog, data.t0, data.t1)
+def prompt_bytes(prompt: str) -> bytes:
+    """Return a prompt as whisper.cpp gets it: its end, in UTF-8; empty for none."""
+    text = prompt.replace("\0", " ").strip()
+    data = text.encode("utf-8", "replace")[-MAX_PROMPT_BYTES:].decode("utf-8", "ignore").encode("utf-8")
+    # Whisper's vocabulary begins words with a space.
+    return b" " + data if data else b""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Threads of an engine that was not told how many: a choice. More than two cores were not measured.
@@ -18,7 +19,7 @@ def available_cores() -> int:
     return max(1, cores)
 
 
-def _quotas():
+def _quotas() -> Iterator[float]:
     try:
         memberships = Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines()
     except OSError:

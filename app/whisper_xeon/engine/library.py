@@ -12,6 +12,7 @@ import json
 import os
 import threading
 from pathlib import Path
+from typing import Any, Callable
 
 from whisper_package.package import Package
 from whisper_package.variants import Variant
@@ -70,7 +71,7 @@ class Library:
         """Return the last warning or error that the library logged; empty when there was none."""
         return self._messages[-1] if self._messages else ""
 
-    def _keep_message(self, level, text, _user_data):
+    def _keep_message(self, level: int, text: bytes | None, _user_data: int | None) -> None:
         if level >= _LOG_LEVEL_WARN and text:
             self._messages.append(text.decode("utf-8", "replace").strip())
 
@@ -90,73 +91,95 @@ class Library:
         tokens = ctypes.POINTER(ctypes.c_int32)
         c_int, c_char_p = ctypes.c_int, ctypes.c_char_p
 
-        def function(name, restype, *argtypes):
+        def function(name: str, restype: Any, *argtypes: Any) -> Callable[..., Any]:
             try:
                 result = getattr(handle, name)
             except AttributeError:
                 raise LibraryLoadError(f"libwhisper exports no {name}: build the package again") from None
             result.restype, result.argtypes = restype, argtypes
-            setattr(self, name, result)
+            return result
 
         # const char * whisper_version(void)
-        function("whisper_version", c_char_p)
+        self.whisper_version = function("whisper_version", c_char_p)
         # void whisper_log_set(ggml_log_callback log_callback, void * user_data)
-        function("whisper_log_set", None, _LOG_CALLBACK, ctypes.c_void_p)
+        self.whisper_log_set = function("whisper_log_set", None, _LOG_CALLBACK, ctypes.c_void_p)
         # struct whisper_context_params * whisper_context_default_params_by_ref(void)
-        function("whisper_context_default_params_by_ref", ctypes.POINTER(self.ContextParams))
+        self.whisper_context_default_params_by_ref = function(
+            "whisper_context_default_params_by_ref", ctypes.POINTER(self.ContextParams)
+        )
         # void whisper_free_context_params(struct whisper_context_params * params)
-        function("whisper_free_context_params", None, ctypes.POINTER(self.ContextParams))
+        self.whisper_free_context_params = function(
+            "whisper_free_context_params", None, ctypes.POINTER(self.ContextParams)
+        )
         # struct whisper_full_params * whisper_full_default_params_by_ref(enum whisper_sampling_strategy strategy)
-        function("whisper_full_default_params_by_ref", ctypes.POINTER(self.FullParams), c_int)
+        self.whisper_full_default_params_by_ref = function(
+            "whisper_full_default_params_by_ref", ctypes.POINTER(self.FullParams), c_int
+        )
         # void whisper_free_params(struct whisper_full_params * params)
-        function("whisper_free_params", None, ctypes.POINTER(self.FullParams))
+        self.whisper_free_params = function("whisper_free_params", None, ctypes.POINTER(self.FullParams))
 
         # struct whisper_context * whisper_init_from_file_with_params_no_state(
         #     const char * path_model, struct whisper_context_params params)
-        function("whisper_init_from_file_with_params_no_state", context, c_char_p, self.ContextParams)
+        self.whisper_init_from_file_with_params_no_state = function(
+            "whisper_init_from_file_with_params_no_state", context, c_char_p, self.ContextParams
+        )
         # void whisper_free(struct whisper_context * ctx)
-        function("whisper_free", None, context)
+        self.whisper_free = function("whisper_free", None, context)
         # struct whisper_state * whisper_init_state(struct whisper_context * ctx)
-        function("whisper_init_state", state, context)
+        self.whisper_init_state = function("whisper_init_state", state, context)
         # void whisper_free_state(struct whisper_state * state)
-        function("whisper_free_state", None, state)
+        self.whisper_free_state = function("whisper_free_state", None, state)
         # int whisper_n_text_ctx(struct whisper_context * ctx)
-        function("whisper_n_text_ctx", c_int, context)
+        self.whisper_n_text_ctx = function("whisper_n_text_ctx", c_int, context)
         # int whisper_is_multilingual(struct whisper_context * ctx)
-        function("whisper_is_multilingual", c_int, context)
+        self.whisper_is_multilingual = function("whisper_is_multilingual", c_int, context)
         # whisper_token whisper_token_eot(struct whisper_context * ctx)
-        function("whisper_token_eot", ctypes.c_int32, context)
+        self.whisper_token_eot = function("whisper_token_eot", ctypes.c_int32, context)
         # int whisper_tokenize(
         #     struct whisper_context * ctx, const char * text, whisper_token * tokens, int n_max_tokens)
-        function("whisper_tokenize", c_int, context, c_char_p, tokens, c_int)
+        self.whisper_tokenize = function("whisper_tokenize", c_int, context, c_char_p, tokens, c_int)
 
         # whisper_token whisper_token_lang(struct whisper_context * ctx, int lang_id)
-        function("whisper_token_lang", ctypes.c_int32, context, c_int)
+        self.whisper_token_lang = function("whisper_token_lang", ctypes.c_int32, context, c_int)
         # float * whisper_get_logits_from_state(struct whisper_state * state)
-        function("whisper_get_logits_from_state", samples, state)
+        self.whisper_get_logits_from_state = function("whisper_get_logits_from_state", samples, state)
         # int whisper_full_with_state(
         #     struct whisper_context * ctx, struct whisper_state * state, struct whisper_full_params params,
         #     const float * samples, int n_samples)
-        function("whisper_full_with_state", c_int, context, state, self.FullParams, samples, c_int)
+        self.whisper_full_with_state = function(
+            "whisper_full_with_state", c_int, context, state, self.FullParams, samples, c_int
+        )
 
         # int whisper_full_n_segments_from_state(struct whisper_state * state)
-        function("whisper_full_n_segments_from_state", c_int, state)
+        self.whisper_full_n_segments_from_state = function("whisper_full_n_segments_from_state", c_int, state)
         # int64_t whisper_full_get_segment_t0_from_state(struct whisper_state * state, int i_segment)
-        function("whisper_full_get_segment_t0_from_state", ctypes.c_int64, state, c_int)
+        self.whisper_full_get_segment_t0_from_state = function(
+            "whisper_full_get_segment_t0_from_state", ctypes.c_int64, state, c_int
+        )
         # int64_t whisper_full_get_segment_t1_from_state(struct whisper_state * state, int i_segment)
-        function("whisper_full_get_segment_t1_from_state", ctypes.c_int64, state, c_int)
+        self.whisper_full_get_segment_t1_from_state = function(
+            "whisper_full_get_segment_t1_from_state", ctypes.c_int64, state, c_int
+        )
         # const char * whisper_full_get_segment_text_from_state(struct whisper_state * state, int i_segment)
-        function("whisper_full_get_segment_text_from_state", c_char_p, state, c_int)
+        self.whisper_full_get_segment_text_from_state = function(
+            "whisper_full_get_segment_text_from_state", c_char_p, state, c_int
+        )
         # float whisper_full_get_segment_no_speech_prob_from_state(struct whisper_state * state, int i_segment)
-        function("whisper_full_get_segment_no_speech_prob_from_state", ctypes.c_float, state, c_int)
+        self.whisper_full_get_segment_no_speech_prob_from_state = function(
+            "whisper_full_get_segment_no_speech_prob_from_state", ctypes.c_float, state, c_int
+        )
         # int whisper_full_n_tokens_from_state(struct whisper_state * state, int i_segment)
-        function("whisper_full_n_tokens_from_state", c_int, state, c_int)
+        self.whisper_full_n_tokens_from_state = function("whisper_full_n_tokens_from_state", c_int, state, c_int)
         # whisper_token_data whisper_full_get_token_data_from_state(
         #     struct whisper_state * state, int i_segment, int i_token)
-        function("whisper_full_get_token_data_from_state", self.TokenData, state, c_int, c_int)
+        self.whisper_full_get_token_data_from_state = function(
+            "whisper_full_get_token_data_from_state", self.TokenData, state, c_int, c_int
+        )
         # const char * whisper_full_get_token_text_from_state(
         #     struct whisper_context * ctx, struct whisper_state * state, int i_segment, int i_token)
-        function("whisper_full_get_token_text_from_state", c_char_p, context, state, c_int, c_int)
+        self.whisper_full_get_token_text_from_state = function(
+            "whisper_full_get_token_text_from_state", c_char_p, context, state, c_int, c_int
+        )
 
 
 def load(package: Package, variant: Variant) -> Library:

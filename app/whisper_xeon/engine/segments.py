@@ -23,7 +23,7 @@ class Token(NamedTuple):
     t1: int
 
 
-class Reported(NamedTuple):
+class RawSegment(NamedTuple):
     """One segment as whisper.cpp reports it."""
 
     text: str
@@ -34,7 +34,7 @@ class Reported(NamedTuple):
 
 
 def build_transcript(
-    reported: Iterable[Reported],
+    reported: Iterable[RawSegment],
     options: DecodeOptions,
     *,
     language: str,

@@ -35,11 +35,11 @@ from whisper_package.errors import PackageError
 from whisper_package.package import Package
 from whisper_xeon.audio.decode import map_samples
 from whisper_xeon.engine import process
-from whisper_xeon.engine.adapter import WhisperLibraryAdapter
-from whisper_xeon.engine.base import WhisperAdapter
+from whisper_xeon.engine.adapter import WhisperAdapter
 from whisper_xeon.engine.channel import close_all, receive_message, send_message
-from whisper_xeon.engine.cli import WhisperCliAdapter
+from whisper_xeon.engine.cli_adapter import WhisperCliAdapter
 from whisper_xeon.engine.errors import UnsupportedOptionError, WhisperLibraryError
+from whisper_xeon.engine.library_adapter import WhisperLibraryAdapter
 from whisper_xeon.transcript import DecodeOptions
 
 _ADAPTERS = {"library": WhisperLibraryAdapter, "cli": WhisperCliAdapter}
@@ -186,7 +186,7 @@ def _transcribe(adapter: WhisperAdapter, job: dict[str, Any], pcm_fd: int) -> di
         samples = map_samples(pcm_fd, job["samples"]) if job["samples"] else b""
         transcript = adapter.transcribe_pcm(samples, DecodeOptions.from_dict(job["options"]))
     except UnsupportedOptionError as error:
-        return {"event": "error", "kind": "refused", "message": str(error)}
+        return {"event": "error", "kind": "rejected", "message": str(error)}
     except WhisperLibraryError as error:
         return {"event": "error", "kind": "failed", "message": str(error)}
     return {"event": "done", "transcript": transcript.to_dict(), "compute_s": time.monotonic() - started}

@@ -1,4 +1,4 @@
-"""Errors that a client gets to see, in the shape of OpenAI's API. Never carries a traceback or a path of the host."""
+"""Errors that a client sees, in the shape of OpenAI's API. They never carry a traceback or a path of the host."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 class HttpError(Exception):
     """An answer other than success: its status and the four fields of OpenAI's error object.
 
-    `close` ends the connection after the answer, for a request whose end cannot be told any more.
+    `close` ends the connection after the answer, for a request whose end cannot be found any more.
     """
 
     def __init__(
@@ -37,3 +37,13 @@ class HttpError(Exception):
 
 class ClientGone(Exception):
     """The client closed its connection; there is nobody left to answer."""
+
+
+def invalid_value(param: str, message: str) -> HttpError:
+    """Return the answer to a field whose value is not allowed."""
+    return HttpError(400, message, param=param, code="invalid_value")
+
+
+def shown(text: str) -> str:
+    """Return text from the request as it may appear in a message: quoted, and not too long."""
+    return repr(text if len(text) <= 64 else text[:64] + "…")

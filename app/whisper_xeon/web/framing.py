@@ -56,11 +56,12 @@ class Reader(io.BufferedReader):
     """What a client sends. Every wait ends at a deadline (a `time.monotonic` value)."""
 
     def __init__(self, sock: socket.socket):
-        super().__init__(_Receiver(sock), _RECEIVE_BYTES)
+        self._receiver = _Receiver(sock)
+        super().__init__(self._receiver, _RECEIVE_BYTES)
 
     def wait(self, seconds: float) -> bool:
         """Wait for a byte to be there; false when none came in time or the client has sent its last one."""
-        self.raw.deadline = time.monotonic() + seconds
+        self._receiver.deadline = time.monotonic() + seconds
         try:
             return bool(self.peek(1))
         except (HttpError, ClientGone):
@@ -73,7 +74,7 @@ class Reader(io.BufferedReader):
 
     def read_line(self, limit: int, deadline: float, too_long: HttpError) -> bytes:
         """Return the next line without its CRLF. A line end other than CRLF is a bad request."""
-        self.raw.deadline = deadline
+        self._receiver.deadline = deadline
         line = self.readline(limit + 2)
         if not line.endswith(b"\n"):
             raise too_long if len(line) == limit + 2 else _ended()
@@ -83,7 +84,7 @@ class Reader(io.BufferedReader):
 
     def read_some(self, size: int, deadline: float) -> bytes:
         """Return between 1 and `size` bytes."""
-        self.raw.deadline = deadline
+        self._receiver.deadline = deadline
         data = self.read1(size)
         if not data:
             raise _ended()
@@ -100,7 +101,7 @@ class _Receiver(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: Any) -> int:
         try:
             self._sock.settimeout(_remaining(self.deadline))
             return self._sock.recv_into(buffer)
@@ -121,7 +122,7 @@ class Writer(io.BufferedIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: Any) -> int:
         self._buffer += data
         return len(data)
 
@@ -295,8 +296,9 @@ class Body:
         self._left = self._length  # of the body, or of the current chunk
         self._finished = not self._chunked and not self._length
         self._maximum = 0
-        self._too_large: HttpError | None = None
-        self._start: float | None = None
+        self._too_large = HttpError(413, "no body is accepted here", code="body_too_large", close=True)
+        self._begun = False
+        self._start = 0.0
         expectation = head.headers.get("expect", "")
         self._continue_expected = bool(expectation) and not head.http_1_0
         if self._continue_expected and expectation.lower() != "100-continue":
@@ -318,8 +320,8 @@ class Body:
         """Return up to `size` bytes, none at the end. Raises `HttpError` 400, 408 or 413, or `ClientGone`."""
         if self._finished:
             return b""
-        if self._start is None:
-            self._start = time.monotonic()
+        if not self._begun:
+            self._begun, self._start = True, time.monotonic()
             if self._continue_expected and not self._reader.buffered:
                 self._send_continue()
         if self._chunked and not self._left and not self._next_chunk():

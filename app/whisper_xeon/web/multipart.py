@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Callable
 
-from whisper_xeon.web.errors import HttpError
+from whisper_xeon.web.errors import HttpError, shown
 
 _NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PARAMETER = re.compile(r"[ \t]*;[ \t]*(" + _NAME + r")[ \t]*=[ \t]*(?:(" + _NAME + r')|"((?:[^"\\]|\\.)*)")')
@@ -79,7 +79,7 @@ def read_form(
             scanner.read_content(write_file)
             continue
         if is_file:
-            raise _malformed(f"{_shown(name)} must be text, not a file; the audio belongs into {file_field}", name)
+            raise _malformed(f"{shown(name)} must be text, not a file; the audio belongs into {file_field}", name)
         value = _FieldValue(name)
         scanner.read_content(value.append)
         total += len(value.data)
@@ -99,11 +99,6 @@ def _malformed(message: str, param: str | None = None) -> HttpError:
     return HttpError(400, message, param=param, code="invalid_form" if param is None else "invalid_value")
 
 
-def _shown(name: str) -> str:
-    """A name from the request as it may stand in a message."""
-    return repr(name if len(name) <= 64 else name[:64] + "…")
-
-
 def _identify(headers: dict[str, str]) -> tuple[str, bool]:
     kind, parameters = parse_parameters(headers.get("content-disposition", ""), "a part's Content-Disposition")
     if kind != "form-data" or "name" not in parameters:
@@ -111,7 +106,7 @@ def _identify(headers: dict[str, str]) -> tuple[str, bool]:
     # Browsers write a quote as %22 (and line ends as %0D, %0A); curl and RFC 822 use a backslash, undone already.
     name = parameters["name"].replace("%22", '"')
     if headers.get("content-transfer-encoding", "binary").lower() not in _PLAIN_ENCODINGS:
-        raise _malformed(f"{_shown(name)} has a Content-Transfer-Encoding, which forms do not have any more", name)
+        raise _malformed(f"{shown(name)} has a Content-Transfer-Encoding, which forms do not have any more", name)
     return name, "filename" in parameters or "filename*" in parameters
 
 
@@ -122,19 +117,19 @@ class _FieldValue:
 
     def append(self, data: bytes) -> None:
         if len(self.data) + len(data) > _MAX_FIELD_BYTES:
-            raise _malformed(f"{_shown(self._name)} is over {_MAX_FIELD_BYTES} bytes", self._name)
+            raise _malformed(f"{shown(self._name)} is over {_MAX_FIELD_BYTES} bytes", self._name)
         self.data += data
 
     def decode(self, content_type: str) -> str:
-        what = f"{_shown(self._name)}: its Content-Type"
+        what = f"{shown(self._name)}: its Content-Type"
         charset = parse_parameters(content_type, what)[1].get("charset", "utf-8") if content_type else "utf-8"
         codec = _CHARSETS.get(charset.lower())
         if codec is None:
-            raise _malformed(f"{_shown(self._name)} has an unknown charset: use utf-8", self._name)
+            raise _malformed(f"{shown(self._name)} has an unknown charset: use utf-8", self._name)
         try:
             return self.data.decode(codec)
         except UnicodeDecodeError:
-            raise _malformed(f"{_shown(self._name)} is not valid {codec} text", self._name) from None
+            raise _malformed(f"{shown(self._name)} is not valid {codec} text", self._name) from None
 
 
 class _Scanner:

@@ -22,9 +22,9 @@ from typing import Any, Callable
 
 from whisper_xeon.formats import JSON_TYPE, encode_json
 from whisper_xeon.logs import log, logger
+from whisper_xeon.web.connection_slots import ConnectionSlots
 from whisper_xeon.web.errors import ClientGone, HttpError
 from whisper_xeon.web.framing import Body, Limits, Reader, Writer, client_gone, linger, read_head
-from whisper_xeon.web.places import Places
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _REFUSED_AT_ONCE = 64  # connections too many that are told so at the same time; more are just closed
@@ -86,20 +86,22 @@ class Server(ThreadingHTTPServer):
         self.application = application
         self.answered = answered
         self.limits = limits or Limits()
-        self.places = Places(self.limits.connections)
+        self.slots = ConnectionSlots(self.limits.connections)
         self.stopping = False
         self._starved = False  # of files or memory: the last turn could not accept who was waiting
-        self._refusals = Places(_REFUSED_AT_ONCE)
+        self._refusals = ConnectionSlots(_REFUSED_AT_ONCE)
         self._inherited = isinstance(address, socket.socket)
-        if self._inherited:
+        if isinstance(address, socket.socket):
             # The base always makes a socket; the sandbox of the unit allows no other family than this one.
             self.address_family = socket.AF_UNIX
             super().__init__(address.getsockname(), Handler, bind_and_activate=False)
             self.socket.close()
             self.socket, self.address_family = address, address.family
         else:
-            found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            self.address_family, _, _, _, first_address = found[0]
+            host, port = address
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            self.address_family = found[0][0]
+            first_address: Any = found[0][4]
             super().__init__(first_address, Handler)
         # Who was there when the wait ended may be gone again: accepting must not wait for the next one.
         os.set_blocking(self.fileno(), False)
@@ -109,7 +111,7 @@ class Server(ThreadingHTTPServer):
         if self.address_family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def stop(self) -> None:
         """Make `run` return, from a signal handler or any thread; running requests go on until `drain`.
@@ -140,11 +142,11 @@ class Server(ThreadingHTTPServer):
     def drain(self, seconds: float) -> bool:
         """Wait until the running requests are answered, `seconds` at most; returns whether all are."""
         deadline = time.monotonic() + seconds
-        self.places.end_waiting(fresh=False)
-        if self.places.await_empty(min(seconds, _FIRST_REQUEST_WHILE_STOPPING)):
+        self.slots.end_waiting(fresh=False)
+        if self.slots.await_empty(min(seconds, _FIRST_REQUEST_WHILE_STOPPING)):
             return True
-        self.places.end_waiting(fresh=True)
-        return self.places.await_empty(deadline - time.monotonic())
+        self.slots.end_waiting(fresh=True)
+        return self.slots.await_empty(deadline - time.monotonic())
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept a connection. The base leaves Nagle's delay on and, out of files or memory, spins without a word."""
@@ -160,11 +162,11 @@ class Server(ThreadingHTTPServer):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock, address
 
-    def verify_request(self, request: socket.socket, client_address: Any) -> bool:
+    def verify_request(self, request: Any, client_address: Any) -> bool:
         """Whether the connection gets a thread: to be served, or to be refused in words. The base knows no bounds."""
-        return self.places.take(request) or self._refusals.take(request)
+        return self.slots.take(request) or self._refusals.take(request)
 
-    def process_request(self, request: socket.socket, client_address: Any) -> None:
+    def process_request(self, request: Any, client_address: Any) -> None:
         """Start the connection's thread. The base knows nothing of the place that was taken for it."""
         try:
             super().process_request(request, client_address)
@@ -172,20 +174,20 @@ class Server(ThreadingHTTPServer):
             self._release(request)
             raise
 
-    def finish_request(self, request: socket.socket, client_address: Any) -> None:
+    def finish_request(self, request: Any, client_address: Any) -> None:
         """Serve or refuse the connection, in its thread. The base has one handler for all."""
-        handler = self.RequestHandlerClass if request in self.places else Refusal
+        handler = Handler if request in self.slots else Refusal
         try:
             handler(request, client_address, self)
         finally:
             self._release(request)
 
-    def handle_error(self, request: socket.socket, client_address: Any) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """Log what ended a connection. The base prints a traceback past the log."""
         logger.exception("a connection ended unexpectedly")
 
     def _release(self, request: socket.socket) -> None:
-        self.places.leave(request)
+        self.slots.leave(request)
         self._refusals.leave(request)
 
 
@@ -194,6 +196,8 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     server: Server
+    rfile: Reader
+    wfile: Writer
 
     def setup(self) -> None:
         """Wrap the connection. The base's files have a timeout for each system call, but none for a whole request."""
@@ -261,10 +265,10 @@ class Handler(BaseHTTPRequestHandler):
         """Wait for the first byte of a request; false when none came or the connection has to end."""
         if self.rfile.buffered:
             return True
-        if not self.server.places.wait(self.connection, kept=self._kept):
+        if not self.server.slots.wait(self.connection, kept=self._kept):
             return False
         arrived = self.rfile.wait(self.server.limits.idle if self._kept else self.server.limits.head_time)
-        return self.server.places.resume(self.connection) and arrived
+        return self.server.slots.resume(self.connection) and arrived
 
     def _read_request(self) -> Request:
         head = read_head(self.rfile, self.server.limits)

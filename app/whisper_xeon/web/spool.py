@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import TypeVar
 
 from whisper_xeon.web.errors import HttpError
+
+_Held = TypeVar("_Held", bound="Reservation")
 
 
 class Spool:
@@ -55,7 +58,7 @@ class Reservation:
         size, self.size = self.size, 0
         self._spool.release(size)
 
-    def __enter__(self) -> Reservation:
+    def __enter__(self: _Held) -> _Held:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -68,13 +71,13 @@ class SpooledFile(Reservation):
     def __init__(self, spool: Spool, maximum: int, too_large: HttpError):
         super().__init__(spool)
         self._maximum = maximum
-        self._too_large = too_large
+        self.too_large = too_large
         self.fd = os.memfd_create("upload", os.MFD_CLOEXEC)
 
     def write(self, data: bytes) -> None:
         """Append. Raises `too_large` over the file's own maximum, 503 over the spool's."""
         if self.size + len(data) > self._maximum:
-            raise self._too_large
+            raise self.too_large
         self.grow(self.size + len(data))
         view = memoryview(data)
         while view:

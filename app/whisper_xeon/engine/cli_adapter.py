@@ -29,9 +29,9 @@ from typing import Any, BinaryIO
 
 from whisper_xeon.audio.decode import SAMPLE_RATE
 from whisper_xeon.engine import process
-from whisper_xeon.engine.base import TEMPERATURE_STEP, WhisperAdapter, prompt_bytes
+from whisper_xeon.engine.adapter import TEMPERATURE_STEP, WhisperAdapter, prompt_bytes
 from whisper_xeon.engine.errors import LibraryLoadError, WhisperLibraryError
-from whisper_xeon.engine.segments import Reported, Token, build_transcript
+from whisper_xeon.engine.segments import RawSegment, Token, build_transcript
 from whisper_xeon.transcript import DecodeOptions, Transcript
 
 _PROGRAM = "whisper-cli"
@@ -122,7 +122,7 @@ class WhisperCliAdapter(WhisperAdapter):
         except (ValueError, KeyError, TypeError):
             raise WhisperLibraryError(f"{_PROGRAM} wrote no usable JSON: {reason}") from None
 
-    def _reported(self, segment: dict[str, Any]) -> Reported:
+    def _reported(self, segment: dict[str, Any]) -> RawSegment:
         tokens = [
             Token(
                 id=token["id"],
@@ -136,7 +136,7 @@ class WhisperCliAdapter(WhisperAdapter):
             if token["id"] < self._text_end
         ]
         offsets = segment["offsets"]
-        return Reported(segment["text"], offsets["from"] // 10, offsets["to"] // 10, 0.0, tokens)
+        return RawSegment(segment["text"], offsets["from"] // 10, offsets["to"] // 10, 0.0, tokens)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,198 @@
+"""WhisperLibraryAdapter: speech to text through libwhisper, without the server.
+
+    with WhisperLibraryAdapter("small", artifacts_dir="/path/to/packages") as whisper:
+        print(whisper.transcribe("call.wav"))
+
+The context (weights) is loaded once, by the constructor. What was heard before does not show in what comes after: the
+same clip gives the same transcript. The state (caches, buffers, random numbers) is used again where the library was
+built with the patch that makes it as good as new; it is made anew otherwise, after a failure, and after long audio,
+whose spectrogram it holds. `prepare` does that ahead of time. A process may load, fork, and have each child transcribe.
+Context and states are freed exactly once. One adapter transcribes one clip at a time: threads wait.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from whisper_xeon.audio.decode import SAMPLE_RATE
+from whisper_xeon.engine import library
+from whisper_xeon.engine.adapter import TEMPERATURE_STEP, WhisperAdapter, prompt_bytes
+from whisper_xeon.engine.errors import ModelInitError, WhisperLibraryError
+from whisper_xeon.engine.segments import RawSegment, Token, build_transcript
+from whisper_xeon.transcript import DecodeOptions, Transcript
+
+# With these of docker/builder/patches a state that was used is as good as a new one.
+_REUSE_PATCHES = frozenset({"0007-encode-once", "0015-no-speech", "0016-reuse"})
+# A spectrogram takes 32 to 51 kB a second, what word timestamps want to know 64 kB more.
+_REUSE_SECONDS = 120
+
+
+class WhisperLibraryAdapter(WhisperAdapter):
+    """One loaded model."""
+
+    _context: int | None = None
+    _state: int | None = None
+
+    def _open(self) -> None:
+        self._lock = threading.Lock()
+        self._reusable = set(self.package.patches) >= _REUSE_PATCHES
+        self._library = library.load(self.package, self.variant)
+        self._context = self._load()
+        # Special tokens begin at the end-of-text token; language tokens follow its successor.
+        self._text_end = self._library.whisper_token_eot(self._context)
+
+    def prepare(self) -> None:
+        """Make the next transcription's state now. Raises `WhisperLibraryError` without memory."""
+        with self._lock:
+            self._ensure_state()
+
+    def close(self) -> None:
+        """Free all memory; further transcriptions raise, closing again does nothing."""
+        with self._lock:
+            self._free_state()  # first: it points into the context
+            context, self._context = self._context, None
+            if context:
+                self._library.whisper_free(context)
+
+    def __del__(self) -> None:
+        if self._context:
+            self.close()
+
+    def _load(self) -> int:
+        params = self._library.default_context_params()
+        params.use_gpu = False
+        path = self.package.model_file
+        context = self._library.whisper_init_from_file_with_params_no_state(os.fsencode(path), params)
+        if not context:
+            raise ModelInitError(
+                f"{path} was refused by libwhisper: {self._library.last_message() or 'no reason given'}"
+            )
+        return context
+
+    def _ensure_state(self) -> None:
+        if not self._context:
+            raise WhisperLibraryError("the adapter is closed: make a new one")
+        if not self._state:
+            self._state = self._library.whisper_init_state(self._context)
+            if not self._state:
+                raise WhisperLibraryError(
+                    f"libwhisper could not make a state: {self._library.last_message() or 'out of memory?'}"
+                )
+
+    def _free_state(self) -> None:
+        state, self._state = self._state, None
+        if state:
+            self._library.whisper_free_state(state)
+
+    def _transcribe(self, samples: memoryview, count: int, options: DecodeOptions) -> Transcript:
+        array = ctypes.c_float * count
+        # A writable buffer is used where it is; a read-only one has to be copied, since ctypes knows no const.
+        pointer = array.from_buffer_copy(samples) if samples.readonly else array.from_buffer(samples)
+        with self._lock:
+            self._ensure_state()
+            reuse = False
+            try:
+                transcript = self._compute(pointer, count, options)
+                reuse = self._reusable and transcript.duration <= _REUSE_SECONDS
+                return transcript
+            finally:
+                if not reuse:
+                    self._free_state()
+
+    def _compute(self, samples: ctypes.Array[Any] | None, count: int, options: DecodeOptions) -> Transcript:
+        duration = count / SAMPLE_RATE
+        params = self._library.default_params()
+        params.n_threads = self.threads
+        params.audio_ctx = self._audio_ctx(count)
+        params.token_timestamps = options.word_timestamps
+        language, probability = options.language, None
+        if language is None and self.multilingual:
+            language, probability = self._detect_language(params, samples, count)
+            # Word timestamps are found in the samples, which an unpatched library forgets.
+            if self._reusable or not options.word_timestamps:
+                samples, count = None, 0
+        params.language = (language or "en").encode("ascii")
+        params.translate = options.task == "translate"
+        params.temperature = options.temperature
+        # As in OpenAI's API: zero means "raise it when needed", anything else is meant as it is.
+        params.temperature_inc = TEMPERATURE_STEP if options.temperature == 0 else 0.0
+        setattr(params, "greedy.best_of", 1)
+        params.no_context = True
+        # Text of one window is not shown to the next: that is how Whisper falls into loops.
+        params.n_max_text_ctx = 0
+        params.print_special = params.print_progress = params.print_realtime = params.print_timestamps = False
+        prompt = self._tokenize(options.prompt)  # referenced until the call below returns
+        if prompt:
+            # The budget holds the prompt and nothing else, so that every window sees it and still no window's text.
+            params.carry_initial_prompt = True
+            params.n_max_text_ctx = len(prompt) + 1
+            params.prompt_tokens = ctypes.addressof(prompt)
+            params.prompt_n_tokens = len(prompt)
+        code = self._library.whisper_full_with_state(self._context, self._state, params, samples, count)
+        if code != 0:
+            raise self._failure("whisper_full_with_state", code)
+        return build_transcript(
+            self._segments(),
+            options,
+            language=params.language.decode("ascii"),
+            language_probability=probability,
+            duration=duration,
+        )
+
+    def _detect_language(
+        self, params: ctypes.Structure, samples: ctypes.Array[Any] | None, count: int
+    ) -> tuple[str, float]:
+        """Return the language's code and its probability.
+
+        Afterwards the state holds the spectrogram, with patch 0007-encode-once what the encoder made of its first
+        window, and with 0016-reuse what word timestamps want to know of the samples.
+        """
+        params.language, params.detect_language = b"auto", True
+        code = self._library.whisper_full_with_state(self._context, self._state, params, samples, count)
+        if code != 0:
+            raise self._failure("whisper_full_with_state (language detection)", code)
+        params.detect_language = False
+        logits = self._library.whisper_get_logits_from_state(self._state)
+        # whisper.cpp looks at all languages that it knows; where the model knows fewer, their tokens are other tokens.
+        scores = [
+            logits[self._library.whisper_token_lang(self._context, number)] for number in range(len(self._languages))
+        ]
+        best = max(range(len(scores)), key=scores.__getitem__)
+        return self._languages[best], 1 / sum(math.exp(score - scores[best]) for score in scores)
+
+    def _failure(self, function: str, code: int) -> WhisperLibraryError:
+        return WhisperLibraryError(f"{function} failed with code {code}: {self._library.last_message() or 'no reason'}")
+
+    def _tokenize(self, prompt: str) -> ctypes.Array[Any] | None:
+        data = prompt_bytes(prompt)
+        if not data:
+            return None
+        tokens = (ctypes.c_int32 * len(data))()  # no token is shorter than a byte
+        count = self._library.whisper_tokenize(self._context, data, tokens, len(tokens))
+        room = self._parameters.n_text_ctx // 2 - 1
+        kept = tokens[max(0, count - room) : max(0, count)]
+        return (ctypes.c_int32 * len(kept))(*kept) if kept else None
+
+    def _segments(self) -> Iterator[RawSegment]:
+        lib, state = self._library, self._state
+        for index in range(lib.whisper_full_n_segments_from_state(state)):
+            yield RawSegment(
+                (lib.whisper_full_get_segment_text_from_state(state, index) or b"").decode("utf-8", "replace"),
+                lib.whisper_full_get_segment_t0_from_state(state, index),
+                lib.whisper_full_get_segment_t1_from_state(state, index),
+                lib.whisper_full_get_segment_no_speech_prob_from_state(state, index),
+                list(self._tokens(index)),
+            )
+
+    def _tokens(self, segment: int) -> Iterator[Token]:
+        lib, state = self._library, self._state
+        for index in range(lib.whisper_full_n_tokens_from_state(state, segment)):
+            data = lib.whisper_full_get_token_data_from_state(state, segment, index)
+            if data.id < self._text_end:
+                piece = lib.whisper_full_get_token_text_from_state(self._context, state, segment, index) or b""
+                yield Token(data.id, piece, data.p, data.plog, data.t0, data.t1)

@@ -1,0 +1,60 @@
+"""How a request to the engines ends: with a result, or with the reason why there is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from whisper_xeon.transcript import Transcript
+
+
+@dataclass(frozen=True)
+class EngineResult:
+    """A transcript, and what it took."""
+
+    transcript: Transcript
+    wait_s: float  # seconds in the queue
+    compute_s: float  # seconds of the attempt that succeeded
+    attempts: int  # workers that it took: 1, or 2 after a crash
+
+
+class EngineError(Exception):
+    """A request was not transcribed; base of the errors below."""
+
+
+class QueueFull(EngineError):
+    """The queue holds as many requests as it may; trying again makes sense after `retry_after` seconds (whole)."""
+
+    def __init__(self, retry_after: int):
+        super().__init__(f"all engines are busy and the queue is full; try again in {retry_after} s")
+        self.retry_after = retry_after
+
+
+class EngineCrashed(EngineError):
+    """The worker died on this request, and so did the one that tried again."""
+
+
+class EngineTimeout(EngineError):
+    """The request was not done at its deadline, or computed for longer than one attempt may."""
+
+
+class EngineUnavailable(EngineError):
+    """There will be no engines: the model cannot be loaded. The message may name files of this host."""
+
+
+class EngineStopped(EngineUnavailable):
+    """There are no engines any more: the pool was stopped."""
+
+    def __init__(self) -> None:
+        super().__init__("the service is stopping")
+
+
+class RequestRejected(EngineError):
+    """The model cannot do what the request asks for; the message is for the person who sent it."""
+
+
+class EngineFailed(EngineError):
+    """The library reported an error for this request."""
+
+
+class Cancelled(EngineError):
+    """`cancelled` returned true; nobody is waiting for this request any more."""
