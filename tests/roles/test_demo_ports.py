@@ -27,7 +27,7 @@ def look(ports: dict[str, str], project: str = "test-demo-ports") -> Play:
     env = {f"WHISPER_XEON_DEMO_{name}_PORT": port for name, port in ports.items()}
     arguments = ["--extra-vars", json.dumps({"demo_project": project})]
     inventory = ROOT / "inventory" / "demo"
-    return run_playbook("playbooks/demo_ports.yml", *arguments, inventory=inventory, env=env, check=False)
+    return run_playbook("playbooks/demo/ports.yml", *arguments, inventory=inventory, env=env, check=False)
 
 
 def test_free_ports_are_taken(free):
