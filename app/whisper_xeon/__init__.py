@@ -4,6 +4,7 @@ Importing this package loads no library and starts nothing. The names of the spe
 lazily, so that the control node can read packages without ctypes ever touching a shared object.
 """
 
+# To release: change it here and in galaxy.yml, head CHANGELOG.md's unreleased section with it, commit, tag `v<version>`.
 __version__ = "0.1.0"
 
 _ENGINE_NAMES = ("WhisperLibraryAdapter", "WhisperLibraryError", "LibraryLoadError", "ModelInitError")
