@@ -277,11 +277,11 @@ def add_minio(inventory: Path, findings: Findings) -> None:
     if path.is_dir():
         path = path / "minio.yml"
     lines = "".join(f'{name}: "{value}"\n' for name, value in missing.items())
-    text, done = findings.changed.get(path, (path.read_bytes().decode("utf-8") if path.exists() else "---\n", []))
+    text, done = findings.changed.get(path, (path.read_bytes().decode("utf-8") if path.exists() else "", []))
     if path in findings.encrypted or not _takes_lines(text):
         findings.by_hand.append(f"{path} must have these lines too:\n{lines.rstrip()}")
         return
-    if not text.endswith("\n"):
+    if text and not text.endswith("\n"):
         text += "\n"
     comment = "# The bucket and the accounts that MinIO creates are those with which the store is used.\n"
     findings.changed[path] = (text + comment + lines, [*done, f"added {', '.join(missing)}"])
