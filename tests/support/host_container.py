@@ -164,7 +164,7 @@ def hosts(tmp_path_factory) -> Iterator[Hosts]:
     """Two fresh hosts with nothing of whisper-xeon on them, on 127.0.0.1:18001 and :18002."""
     inventory = write_inventory(tmp_path_factory.mktemp("hosts"))
     made = Hosts(inventory, *(Host(NAMES[model], SERVICE_PORTS[model]) for model in ("small", "medium")))
-    absent = ("playbooks/demo/hosts.yml", "-e", "demo_hosts_state=absent")
+    absent = ("playbooks/demo/hosts.yml", "-e", "container_host_state=absent")
     with one_at_a_time():
         made.play(*absent)
         made.play("playbooks/demo/hosts.yml")
