@@ -146,7 +146,7 @@ def test_a_port_that_somebody_else_has_is_told_before_anything_is_made(minio, ta
     result = minio.play(PLAYBOOK, *mode, "-e", json.dumps(variables), check=False)
     assert result.returncode != 0
     for name, port in (("minio_port", PORT), ("minio_console_port", taken_port)):
-        assert f"{name} {port} is taken on 127.0.0.1, not by container {absent}" in result.said
+        assert f"{name} {port} is in use on 127.0.0.1, and not by container {absent}" in result.said
     for kind in ("container", "volume", "network"):
         assert absent not in docker(kind, "ls", *(["--all"] if kind == "container" else [])).stdout
 
