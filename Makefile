@@ -16,7 +16,7 @@ setup: ## install what the other targets need (they call it themselves)
 	@scripts/setup.sh
 
 demo: setup ## build, publish and deploy to two systemd containers, then transcribe
-	@ansible-playbook -i inventory/demo playbooks/demo.yml && scripts/demo_tour.sh
+	@ansible-playbook -i inventory/demo playbooks/demo/demo.yml && scripts/demo_tour.sh
 
 test: setup ## run everything: lint, units, Docker build, MinIO, molecule, end to end
 	@pytest -n 2 $(PYTEST_ARGS)

@@ -33,8 +33,7 @@ class Package:
         except FileNotFoundError:
             what = "has no manifest.json" if self.directory.is_dir() else "does not exist"
             raise PackageError(
-                f"{self.directory} {what}: name the folder that holds the package (WHISPER_ARTIFACTS_DIR of the "
-                "service, artifact_dir of deploy.yml), or fetch the package"
+                f"{self.directory} {what}: name the directory that contains the package, or fetch the package"
             ) from None
         except OSError as error:
             raise PackageError(f"{manifest_path} cannot be read: {error.strerror}") from None

@@ -83,10 +83,7 @@ def _from_answer(error: botocore_exceptions.ClientError, settings: StoreSettings
             "remove it and publish the release again"
         )
     if code == "NoSuchBucket":
-        return NoSuchBucket(
-            f"{where} has no bucket {settings.bucket!r}: create it (playbooks/minio.yml does for our MinIO) "
-            "or correct its name"
-        )
+        return NoSuchBucket(f"{where} has no bucket {settings.bucket!r}: create it or correct its name")
     if code in _KEY_CODES:
         return AccessDenied(
             f"{where} refuses the credentials ({code}): check the access key {settings.access_key!r} and its secret"

@@ -133,7 +133,7 @@ def _build(name: str, patches: list[str] | None, variables: dict[str, Any]) -> P
     own: dict[str, Any] = {}
     if patches is not None:
         name = f"{name}-{patches[-1] if patches else 'upstream'}"
-        own["artifact_build_patches"] = patches
+        own["artifact_build_kernels"] = patches
     directory = WORK_DIR / name
     own["artifact_build_dist_dir"], own["artifact_build_context_dir"] = (
         str(directory / "dist"),

@@ -54,9 +54,6 @@ def publish(package: Path) -> None:
             "vars": {
                 "artifact_store_packages": [str(package)],
                 "artifact_store_channel": CHANNEL,
-                "artifact_store_endpoint": "{{ whisper_store_endpoint }}",
-                "artifact_store_access_key": "{{ whisper_store_access_key }}",
-                "artifact_store_secret_key": "{{ whisper_store_secret_key }}",
             },
         }
     ]
@@ -80,7 +77,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in TASKS}
     for number in range(arguments.rounds):
         print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr, flush=True)
-        given = {"model": arguments.model, "whisper_store_channel": CHANNEL}
+        given = {"whisper_service_model": arguments.model, "artifact_store_channel": CHANNEL}
         output = run(
             *("ansible-playbook", "-i", "inventory/demo", "bench/transfer.yml", "--limit", HOST),
             *("--extra-vars", json.dumps(given)),

@@ -54,7 +54,7 @@ fi
 patch_entries=()
 for patch in "${patches[@]}"; do
     if ! patch --directory="$source_dir" --strip=1 --fuzz=0 --forward --batch --silent <"$patch"; then
-        echo "build.sh: $(basename -- "$patch") does not fit this whisper.cpp or the patches before it; whisper_patches (artifact_build_patches of the role) names those to apply" >&2
+        echo "build.sh: $(basename -- "$patch") does not fit this whisper.cpp or the patches before it" >&2
         exit 1
     fi
     digest=$(sha256sum <"$patch")

@@ -187,7 +187,7 @@ def _check_weights(weights: Path, model: str, quantization: str) -> None:
         raise BuildError(f"the weights of {model} cannot be used: {error}") from None
     if found != quantization:
         raise BuildError(
-            f"the weights of {model} are {found}, and whisper_quantization is {quantization}: give an f16 file, "
+            f"the weights of {model} are {found}, and this build quantizes to {quantization}: give an f16 file, "
             "from which every type can be made"
         )
 

@@ -28,8 +28,8 @@ EXAMPLES = r"""
 - artifact_publish:
     package_dir: dist/whisper_small_xeon
     endpoint: http://127.0.0.1:9000
-    access_key: "{{ whisper_store_access_key }}"
-    secret_key: "{{ whisper_store_secret_key }}"
+    access_key: "{{ artifact_store_access_key }}"
+    secret_key: "{{ artifact_store_secret_key }}"
 """
 
 RETURN = r"""

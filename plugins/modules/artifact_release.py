@@ -34,8 +34,8 @@ EXAMPLES = r"""
 - artifact_release:
     models: [medium]
     endpoint: http://127.0.0.1:9000
-    access_key: "{{ whisper_store_reader_access_key }}"
-    secret_key: "{{ whisper_store_reader_secret_key }}"
+    access_key: "{{ artifact_store_reader_access_key }}"
+    secret_key: "{{ artifact_store_reader_secret_key }}"
   register: found
 """
 

@@ -261,7 +261,7 @@ def store_problems(url: str, sha256: str) -> list[str]:
     except urllib.error.HTTPError as error:
         return [
             f"the store {store} answers this host with {error.code} {error.reason}: compare the clocks, and see that "
-            "whisper_store_host_endpoint leads to the store without a proxy that changes requests"
+            "artifact_store_host_endpoint leads to the store without a proxy that changes requests"
         ]
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
@@ -272,8 +272,8 @@ def store_problems(url: str, sha256: str) -> list[str]:
             ]
         why = getattr(reason, "strerror", None) or str(reason)
         return [
-            f"the store {store} cannot be reached from this host: {why}; set whisper_store_host_endpoint to an address "
-            "that hosts can reach, or deploy with -e artifact_transport=copy"
+            f"the store {store} cannot be reached from this host: {why}; set artifact_store_host_endpoint to "
+            "an address that hosts can reach, or deploy with -e whisper_service_transport=copy"
         ]
     if hashlib.sha256(data).hexdigest() != sha256:
         return [f"the store {store} answers this host with other bytes than the control node: what stands between?"]

@@ -174,12 +174,12 @@ def rejected(tmp_path, output) -> str:
 
 
 def test_tune_leaves_a_file_of_somebody_else_alone(tmp_path):
-    (tmp_path / "host.yml").write_text("whisper_model: medium\n", "utf-8")
+    (tmp_path / "host.yml").write_text("whisper_service_model: medium\n", "utf-8")
     assert rejected(tmp_path, tmp_path / "host.yml") == (
         f"tune: --output {tmp_path}/host.yml: make tune did not write this file and would overwrite it; "
         "name another one\n"
     )
-    assert (tmp_path / "host.yml").read_text("utf-8") == "whisper_model: medium\n"
+    assert (tmp_path / "host.yml").read_text("utf-8") == "whisper_service_model: medium\n"
 
 
 def test_tune_needs_the_directory_of_its_file_before_it_measures(tmp_path):
@@ -190,7 +190,7 @@ def test_tune_needs_the_directory_of_its_file_before_it_measures(tmp_path):
 
 def test_tune_makes_no_directory_hide_the_variables_of_a_host(tmp_path):
     (tmp_path / "host_vars" / "xeon.example.org").mkdir(parents=True)
-    (tmp_path / "host_vars" / "xeon.example.org.yml").write_text("whisper_model: medium\n", "utf-8")
+    (tmp_path / "host_vars" / "xeon.example.org.yml").write_text("whisper_service_model: medium\n", "utf-8")
     said = rejected(tmp_path, tmp_path / "host_vars" / "xeon.example.org" / "tuned.yml")
     assert f"instead of {tmp_path}/host_vars/xeon.example.org.yml; move that file into it first" in said
     assert said.count("\n") == 1

@@ -128,4 +128,4 @@ def test_each_patch_is_a_default_of_the_role():
     defaults = (ROOT / "roles" / "artifact_build" / "defaults" / "main.yml").read_text("utf-8")
     patches = [path.stem for path in sorted((ROOT / "docker" / "builder" / "patches").glob("*.patch"))]
     assert patches
-    assert yaml.safe_load(defaults)["artifact_build_patches"] == patches
+    assert yaml.safe_load(defaults)["artifact_build_kernels"] == patches

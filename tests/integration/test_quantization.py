@@ -26,9 +26,9 @@ WORDS_OF_DIFFERENCE = 3
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Where a build with `whisper_quantization: f16` left its dist and its context."""
+    """Where a build with `artifact_build_quantization: f16` left its dist and its context."""
     folder = tmp_path_factory.mktemp("f16")
-    run_build(folder, whisper_quantization="f16")
+    run_build(folder, artifact_build_quantization="f16")
     return folder
 
 
@@ -101,9 +101,9 @@ def test_eight_bits_hear_what_sixteen_hear(heard):
 
 
 def test_an_unknown_quantization_is_refused_with_the_known_ones(tmp_path):
-    result = run_build(tmp_path, check=False, whisper_quantization="q3_k")
+    result = run_build(tmp_path, check=False, artifact_build_quantization="q3_k")
     assert result.returncode != 0
-    assert 'whisper_quantization (artifact_build_quantization of the role) is "q3_k"' in result.said
+    assert 'artifact_build_quantization is "q3_k"' in result.said
     assert f"choose one of {', '.join(QUANTIZATIONS)}" in result.said
 
 
@@ -111,9 +111,11 @@ def test_weights_that_are_quantized_already_are_not_passed_off_as_f16(folder, sm
     shutil.copytree(folder / "work" / "context", tmp_path / "work" / "context")
     selftest = {"audio": str(RECORDINGS / CLIP), "language": "en", "text": EXACT[CLIP]["text"]}
     override = {"small": {"path": str(small_package.model_file), "selftest": selftest}}
-    result = run_build(tmp_path, check=False, whisper_quantization="f16", artifact_build_model_overrides=override)
+    result = run_build(
+        tmp_path, check=False, artifact_build_quantization="f16", artifact_build_model_overrides=override
+    )
     assert result.returncode != 0
-    assert "the weights of small are q5_1, and whisper_quantization is f16: give an f16 file" in result.said
+    assert "the weights of small are q5_1, and this build quantizes to f16: give an f16 file" in result.said
 
 
 def test_the_roles_choices_are_those_that_a_package_can_have():

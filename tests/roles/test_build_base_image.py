@@ -51,7 +51,7 @@ def test_image_is_made_when_nothing_can_be_pulled(bootstrapped):
 
 
 def test_making_an_image_is_announced(bootstrapped):
-    announced = f"{WANTED} is neither present nor can it be pulled: making {BOOTSTRAPPED} from the packages"
+    announced = f"{WANTED} does not exist here and cannot be pulled: creating {BOOTSTRAPPED} from packages"
     assert announced in bootstrapped.said
 
 

@@ -75,15 +75,15 @@ def publishing_run(tmp_path: Path, *arguments: str, **store: str) -> Play:
 
 @pytest.mark.parametrize("mode", [[], ["--check"]], ids=["run", "check mode"])
 def test_missing_credentials_are_all_told_before_the_build(tmp_path, mode):
-    result = publishing_run(tmp_path, *mode, whisper_store_endpoint="http://127.0.0.1:9")
+    result = publishing_run(tmp_path, *mode, artifact_store_endpoint="http://127.0.0.1:9")
     assert result.returncode != 0
-    assert "whisper_store_access_key, whisper_store_secret_key without a value" in result.said
+    assert "artifact_store_access_key, artifact_store_secret_key without a value" in result.said
     assert "Choose the base image" not in result.said
 
 
 def test_unusable_store_is_told_before_the_build(tmp_path):
-    store = {"whisper_store_access_key": "key", "whisper_store_secret_key": "secret-of-nobody"}
-    result = publishing_run(tmp_path, whisper_store_endpoint="http://127.0.0.1:9", **store)
+    store = {"artifact_store_access_key": "key", "artifact_store_secret_key": "secret-of-nobody"}
+    result = publishing_run(tmp_path, artifact_store_endpoint="http://127.0.0.1:9", **store)
     assert result.returncode != 0
     assert "http://127.0.0.1:9 does not answer" in result.said
     assert "Choose the base image" not in result.said
@@ -248,7 +248,7 @@ def test_a_builder_that_does_not_end_is_stopped(build):
 
 
 def test_a_patch_that_needs_another_is_the_first_that_the_report_names(build):
-    result = build.run(check=False, whisper_patches=["0002-attn"])
+    result = build.run(check=False, artifact_build_kernels=["0002-attn"])
     assert result.returncode != 0
     assert builder_reasons(result)[0].startswith("build.sh: 0002-attn.patch does not fit this whisper.cpp")
 
@@ -399,9 +399,9 @@ def test_build_sh_names_a_missing_tool(session_build, tmp_path):
 
 
 def test_unknown_patch_is_named_with_those_that_there_are(build):
-    result = build.run(check=False, whisper_patches=["0001-gemm", "0009-magic"])
+    result = build.run(check=False, artifact_build_kernels=["0001-gemm", "0009-magic"])
     assert result.returncode != 0
-    assert "whisper_patches (artifact_build_patches of the role) names 0009-magic;" in result.said
+    assert "artifact_build_kernels names 0009-magic;" in result.said
     assert "docker/builder/patches has 0001-gemm," in result.said
 
 
@@ -409,23 +409,23 @@ def test_unknown_patch_is_named_with_those_that_there_are(build):
     ("argument", "reason"),
     [
         (
-            "whisper_patches=0001-gemm",
-            'whisper_patches (artifact_build_patches of the role) is "0001-gemm", which is no list: on the command '
-            """line one is written -e '{"whisper_patches": ["0001-gemm"]}'""",
+            "artifact_build_kernels=0001-gemm",
+            'artifact_build_kernels is "0001-gemm", which is not a list: on the command line, write '
+            """-e '{"artifact_build_kernels": ["0001-gemm"]}'""",
         ),
         (
             "artifact_build_models=small,medium",
-            'artifact_build_models is "small,medium", which is no list: on the command line one is written '
+            'artifact_build_models is "small,medium", which is not a list: on the command line, write '
             """-e '{"artifact_build_models": ["small", "medium"]}'""",
         ),
         (
             '{"artifact_build_models": []}',
-            "artifact_build_models is an empty list, of which nothing can be built: name a model, on the command line "
-            """-e '{"artifact_build_models": ["small"]}'""",
+            "artifact_build_models is an empty list, so there is nothing to build: name a model, on the command line "
+            """with -e '{"artifact_build_models": ["small"]}'""",
         ),
         (
-            "whisper_blas=mkl",
-            'whisper_blas (artifact_build_blas of the role) is "mkl": choose one of none, openblas',
+            "artifact_build_blas=mkl",
+            'artifact_build_blas is "mkl": choose one of none, openblas',
         ),
     ],
     ids=["patches", "models", "no models", "BLAS"],

@@ -22,7 +22,7 @@ def store(minio, small_package):
     Store(minio.settings("publisher")).publish(small_package.directory)
     reader = minio.settings("reader")
     return {
-        "MINIO_ENDPOINT": minio.variables["whisper_store_host_endpoint"],
+        "MINIO_ENDPOINT": minio.variables["artifact_store_host_endpoint"],
         "MINIO_ACCESS_KEY": reader.access_key,
         "MINIO_SECRET_KEY": reader.secret_key,
     }

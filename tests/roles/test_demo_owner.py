@@ -33,7 +33,7 @@ def leave():
 def look(state_dir) -> Play:
     variables = {"demo_project": PROJECT, "demo_state_dir": str(state_dir)}
     arguments = ["--extra-vars", json.dumps(variables)]
-    return run_playbook("playbooks/demo_owner.yml", *arguments, inventory=ROOT / "inventory" / "demo", check=False)
+    return run_playbook("playbooks/demo/owner.yml", *arguments, inventory=ROOT / "inventory" / "demo", check=False)
 
 
 def volumes() -> str:

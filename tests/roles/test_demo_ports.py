@@ -27,7 +27,7 @@ def look(ports: dict[str, str], project: str = "test-demo-ports") -> Play:
     env = {f"WHISPER_XEON_DEMO_{name}_PORT": port for name, port in ports.items()}
     arguments = ["--extra-vars", json.dumps({"demo_project": project})]
     inventory = ROOT / "inventory" / "demo"
-    return run_playbook("playbooks/demo_ports.yml", *arguments, inventory=inventory, env=env, check=False)
+    return run_playbook("playbooks/demo/ports.yml", *arguments, inventory=inventory, env=env, check=False)
 
 
 def test_free_ports_are_taken(free):
@@ -41,15 +41,15 @@ def test_every_taken_port_is_told_by_what_chooses_it(free):
     assert found.returncode == 2
     for name, port in taken.items():
         container = f"whisper-xeon-test-demo-ports-{name.lower()}"
-        assert f"Port {port} of 127.0.0.1 is taken, not by {container}" in found.said
-        assert f"`export WHISPER_XEON_DEMO_{name}_PORT=` another one" in found.said
+        assert f"Port {port} of 127.0.0.1 is in use, and not by {container}" in found.said
+        assert f"choose another port with `export WHISPER_XEON_DEMO_{name}_PORT=`" in found.said
 
 
 @pytest.mark.parametrize("port", ["eight", "0", "70000", "8001;id", "8002"])
 def test_what_is_no_port_of_its_own_is_refused(free, port):
     found = look({**free, "MEDIUM": "8002", "SMALL": port})
     assert found.returncode == 2
-    assert f"WHISPER_XEON_DEMO_SMALL_PORT={port}: each of the demo's ports has to be another one" in found.said
+    assert f"WHISPER_XEON_DEMO_SMALL_PORT={port}: the demo's ports must be distinct" in found.said
 
 
 def test_ports_of_the_demo_itself_are_its_own(free, small):

@@ -60,7 +60,7 @@ def release(minio, proxy, small, small_package, tmp_path) -> Release:
     channel = f"test-{uuid.uuid4().hex[:12]}"
     Store(minio.settings()).publish(package.directory, channel)
     variables = {name: value for name, value in minio.variables.items() if name.startswith("whisper_store_")}
-    variables.update(whisper_store_channel=channel, whisper_store_host_endpoint=proxy.endpoint)
+    variables.update(artifact_store_channel=channel, artifact_store_host_endpoint=proxy.endpoint)
     file = tmp_path / "store.json"
     file.touch(mode=0o600)
     file.write_text(json.dumps(variables), encoding="utf-8")
@@ -70,7 +70,7 @@ def release(minio, proxy, small, small_package, tmp_path) -> Release:
 @pytest.fixture
 def copied(artifacts_dir) -> tuple[str, ...]:
     """The arguments that deploy the real packages without a store."""
-    return "-e", "artifact_transport=copy", "-e", f"artifact_dir={artifacts_dir}"
+    return "-e", "whisper_service_transport=copy", "-e", f"whisper_service_artifact_dir={artifacts_dir}"
 
 
 @pytest.fixture
@@ -252,7 +252,7 @@ def test_a_service_that_hangs_is_started_anew(small, deploy):
 
 def test_a_host_that_does_not_answer_stops_the_run_before_any_host_changes(both, artifacts_dir, tmp_path):
     inventory = tmp_path / "more.json"
-    gone = {"whisper-xeon-test-gone": {"ansible_port": 1, "whisper_model": "small"}}
+    gone = {"whisper-xeon-test-gone": {"ansible_port": 1, "whisper_service_model": "small"}}
     inventory.write_text(json.dumps({"whisper_hosts": {"hosts": gone}}), encoding="utf-8")
     with unharmed(both.small, both.medium):
         play = both.deploy_copy(

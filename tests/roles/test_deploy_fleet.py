@@ -128,7 +128,7 @@ def test_a_release_can_be_named(hosts, small, minio, small_package, tmp_path):
     older, newer = (variant(small_package, tmp_path / name, {"NOTE": uuid.uuid4().bytes}) for name in ("a", "b"))
     for package in (older, newer):
         Store(minio.settings()).publish(package.directory, channel)
-    named = ("-e", f"whisper_store_channel={channel}", "-e", f"release={older.release_id[:12]}")
+    named = ("-e", f"artifact_store_channel={channel}", "-e", f"release={older.release_id[:12]}")
     hosts.deploy_from(minio, "--limit", small.name, *named)
     assert small.version()["release_id"] == older.release_id
 

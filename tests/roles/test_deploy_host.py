@@ -148,7 +148,7 @@ def test_a_failed_host_stops_the_run_before_the_next(both, artifacts_dir, tmp_pa
 
 
 def test_a_store_that_does_not_answer_leaves_the_old_model_serving(hosts, small, minio):
-    nowhere = ("-e", "whisper_store_endpoint=http://127.0.0.1:1")
+    nowhere = ("-e", "artifact_store_endpoint=http://127.0.0.1:1")
     play = hosts.deploy_from(minio, "--limit", small.name, *MEDIUM, *nowhere, check=False)
     assert play.returncode != 0
     assert "127.0.0.1:1" in play.output
@@ -161,7 +161,7 @@ def published(minio, medium_package, tmp_path):
     package = variant(medium_package, tmp_path, {"NOTE": uuid.uuid4().bytes})
     channel = f"test-{uuid.uuid4().hex[:12]}"
     Store(minio.settings()).publish(package.directory, channel)
-    return package, (*MEDIUM, "-e", f"whisper_store_channel={channel}")
+    return package, (*MEDIUM, "-e", f"artifact_store_channel={channel}")
 
 
 def test_a_package_comes_from_the_store_without_a_credential_or_signed_address_on_host_or_screen(
@@ -190,6 +190,6 @@ def test_a_file_that_the_store_lost_is_named_and_the_old_model_serves(hosts, sma
 
 def test_a_stopped_container_is_started_again_and_serves(hosts, small):
     subprocess.run(["docker", "stop", "--time", "5", small.name], check=True, stdout=subprocess.DEVNULL)
-    hosts.play("playbooks/demo_hosts.yml")
+    hosts.play("playbooks/demo/hosts.yml")
     small.run("systemctl", "start", "whisper-xeon.service")
     assert small.version()["model"] == "small"

@@ -72,21 +72,19 @@ def test_the_docs_show_the_groups():
 
 
 def test_every_host_serves_a_model_that_exists(listed):
-    models = {host: listed["_meta"]["hostvars"][host]["whisper_model"] for host in HOSTS}
+    models = {host: listed["_meta"]["hostvars"][host]["whisper_service_model"] for host in HOSTS}
     assert set(models.values()) <= set(MODEL_CONFIGS)
 
 
-def test_every_variable_is_read_by_a_role_a_playbook_or_the_inventory_itself():
+def test_every_variable_is_read_by_a_role_or_the_inventory_itself():
     options = {
         name
         for path in ROOT.glob("roles/*/meta/argument_specs.yml")
         for entry in variables(path)["argument_specs"].values()
         for name in entry.get("options", {})
     }
-    playbooks = "".join(path.read_text("utf-8") for path in ROOT.glob("playbooks/**/*.yml"))
-    mapped = set(re.findall(r"\bwhisper_(?:store_\w+|model)\b", playbooks))
     expressions = " ".join(re.findall(r"{{.*?}}", "".join(path.read_text("utf-8") for path in VARIABLE_FILES)))
-    known = options | mapped | CONNECTION | set(re.findall(r"\w+", expressions))
+    known = options | CONNECTION | set(re.findall(r"\w+", expressions))
     assert {(path.name, name) for path in VARIABLE_FILES for name in variables(path) if name not in known} == set()
 
 
@@ -108,7 +106,7 @@ def test_one_more_machine_is_one_more_line_and_its_model(copy, tmp_path):
     hosts = copy / "hosts.yml"
     line = "            speech-4.example.org:\n"
     hosts.write_text(hosts.read_text("utf-8").replace(line, line + line.replace("4", "6")), "utf-8")
-    (copy / "host_vars" / "speech-6.example.org.yml").write_text("whisper_model: medium\n", "utf-8")
+    (copy / "host_vars" / "speech-6.example.org.yml").write_text("whisper_service_model: medium\n", "utf-8")
     found = settings_by_host(copy, tmp_path)
     assert found["speech-6.example.org"] == found["speech-4.example.org"]
 
@@ -130,8 +128,10 @@ def test_every_play_of_a_deploy_is_for_all_hosts():
 def test_example_holds_no_credential():
     assert {name: value for name, value in variables(VAULT_TEMPLATE).items() if value} == {}
     secret = re.compile(r"_(access_key|secret_key|password|root_user)$")
+    reference = re.compile(r"\{\{ artifact_store_\w+( \| default\(''\))? \}\}")
     plain = [path for path in VARIABLE_FILES if path != VAULT_TEMPLATE]
-    assert [(path.name, name) for path in plain for name in variables(path) if secret.search(name)] == []
+    values = [item for path in plain for item in variables(path).items() if secret.search(item[0])]
+    assert [(name, value) for name, value in values if not reference.fullmatch(value)] == []
 
 
 class TestVault:
@@ -151,7 +151,7 @@ class TestVault:
             (folder / "vault.yml.example").write_text(json.dumps({**variables(VAULT_TEMPLATE), **values}), "utf-8")
             command = ["ansible-vault", "encrypt", "--output", "vault.yml", "vault.yml.example"]
             subprocess.run([*command, "--vault-password-file", password], cwd=folder, check=True, capture_output=True)
-            nowhere = ("-e", "whisper_store_endpoint=http://127.0.0.1:9")
+            nowhere = ("-e", "artifact_store_endpoint=http://127.0.0.1:9")
             return run_playbook(
                 "deploy.yml", *nowhere, "--vault-password-file", str(password), inventory=copy, check=False
             )
@@ -161,10 +161,10 @@ class TestVault:
     def test_empty_lines_are_refused_by_name(self, deploy):
         play = deploy()
         assert play.returncode != 0
-        assert "whisper_store_access_key, whisper_store_secret_key without a value" in play.said
+        assert "artifact_store_access_key, artifact_store_secret_key without a value" in play.said
 
     def test_filled_lines_are_all_that_a_deploy_needs(self, deploy):
-        play = deploy(whisper_store_reader_access_key="reader", whisper_store_reader_secret_key="of the reader")
+        play = deploy(artifact_store_reader_access_key="reader", artifact_store_reader_secret_key="of the reader")
         assert play.returncode != 0
         assert "http://127.0.0.1:9 does not answer" in play.said
         assert "of the reader" not in play.said

@@ -114,12 +114,12 @@ def test_container_without_its_password_file_never_falls_back_to_a_default(conta
         ({"minio_root_password": "minioadmin"}, "minio_root_password needs at least 12 characters"),
         ({"minio_root_user": "test-root-user", "minio_root_password": "test-root-user"}, "is the same as"),
         (
-            {"whisper_store_secret_key": "short"},
-            "whisper_store_secret_key (minio_publisher_secret_key of the role) needs at least 12 characters",
+            {"minio_publisher_secret_key": "short"},
+            "minio_publisher_secret_key needs at least 12 characters",
         ),
         (
-            {"whisper_store_reader_access_key": "test-publisher"},
-            "whisper_store_reader_access_key (minio_reader_access_key of the role) is the name of another account",
+            {"minio_reader_access_key": "test-publisher"},
+            "minio_reader_access_key is the name of another account",
         ),
     ],
     ids=["default", "short", "same", "account", "name taken"],
@@ -128,7 +128,7 @@ def test_of_the_credentials_what_is_refused_is_told_and_nothing_else(minio, vari
     result = minio.play(PLAYBOOK, "-e", json.dumps(variables), check=False)
     assert result.returncode != 0
     assert problem in result.said
-    report = result.output.partition("fatal: ")[2].partition("msg: ")[2].partition("Set that in the inventory")[0]
+    report = result.output.partition("fatal: ")[2].partition("msg: ")[2].partition("Set them in the inventory")[0]
     assert [line for line in report.splitlines()[1:-1] if problem not in line] == []
 
 
@@ -146,22 +146,20 @@ def test_a_port_that_somebody_else_has_is_told_before_anything_is_made(minio, ta
     result = minio.play(PLAYBOOK, *mode, "-e", json.dumps(variables), check=False)
     assert result.returncode != 0
     for name, port in (("minio_port", PORT), ("minio_console_port", taken_port)):
-        assert f"{name} {port} is taken on 127.0.0.1, not by container {absent}" in result.said
+        assert f"{name} {port} is in use on 127.0.0.1, and not by container {absent}" in result.said
     for kind in ("container", "volume", "network"):
         assert absent not in docker(kind, "ls", *(["--all"] if kind == "container" else [])).stdout
 
 
 def test_existing_store_is_only_checked(minio):
-    result = minio.play(
-        PLAYBOOK, "-e", "whisper_store_managed=false", "-e", "minio_container_name=whisper-xeon-test-absent"
-    )
+    result = minio.play(PLAYBOOK, "-e", "minio_managed=false", "-e", "minio_container_name=whisper-xeon-test-absent")
     assert result.changed == 0
     assert "whisper-xeon-test-absent" not in docker("ps", "--all", "--format", "{{.Names}}").stdout
 
 
 def test_existing_store_that_is_not_there_is_named(minio):
     result = minio.play(
-        PLAYBOOK, "-e", "whisper_store_managed=false", "-e", "whisper_store_endpoint=http://127.0.0.1:9", check=False
+        PLAYBOOK, "-e", "minio_managed=false", "-e", "artifact_store_endpoint=http://127.0.0.1:9", check=False
     )
     assert result.returncode != 0
     assert "http://127.0.0.1:9 does not answer" in result.said

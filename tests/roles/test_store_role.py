@@ -11,12 +11,6 @@ from minio_server import PORT
 from sealed_packages import variant
 from whisper_store.store import Store
 
-STORE = {
-    "artifact_store_endpoint": "{{ whisper_store_endpoint }}",
-    "artifact_store_access_key": "{{ whisper_store_access_key }}",
-    "artifact_store_secret_key": "{{ whisper_store_secret_key }}",
-}
-
 
 @pytest.fixture
 def channel():
@@ -36,7 +30,7 @@ def play_role(minio, tmp_path):
 
     def play(*arguments, tasks_from="main", tasks_after=(), check=True, **variables):
         include = {"name": "whisper.xeon.artifact_store", "tasks_from": tasks_from}
-        role = {"name": "Include the role", "ansible.builtin.include_role": include, "vars": {**STORE, **variables}}
+        role = {"name": "Include the role", "ansible.builtin.include_role": include, "vars": variables}
         playbook = tmp_path / "playbook.yml"
         playbook.write_text(
             json.dumps([{"hosts": "whisper_store", "gather_facts": False, "tasks": [role, *tasks_after]}]),
@@ -102,8 +96,6 @@ def test_resolved_urls_are_good_for_a_machine_without_a_credential(play_role, ch
         artifact_store_models=["small"],
         artifact_store_channel=channel,
         artifact_store_host_endpoint=f"http://localhost:{PORT}",
-        artifact_store_access_key="{{ whisper_store_reader_access_key }}",
-        artifact_store_secret_key="{{ whisper_store_reader_secret_key }}",
     )
     package = type(fresh_package)(target)
     package.verify()

@@ -1,4 +1,4 @@
-"""Modules of the collection, to call their functions in this process."""
+"""Plugins of the collection, to call their functions in this process."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ from paths import ROOT
 ansible_collections.__path__.append(str(ROOT / "collections" / "ansible_collections"))
 
 
-def load_module(name: str) -> ModuleType:
-    """Return a module of the collection by its name."""
-    return importlib.import_module(f"ansible_collections.whisper.xeon.plugins.modules.{name}")
+def load_module(name: str, kind: str = "modules") -> ModuleType:
+    """Return a module of the collection, or a plugin of another kind, by its name."""
+    return importlib.import_module(f"ansible_collections.whisper.xeon.plugins.{kind}.{name}")

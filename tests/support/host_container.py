@@ -120,12 +120,12 @@ class Hosts:
 
     def deploy_copy(self, artifact_dir: Path | str, *arguments: str, check: bool = True) -> Play:
         """Deploy from a folder of this machine, without a store."""
-        copy = ("-e", "artifact_transport=copy", "-e", f"artifact_dir={artifact_dir}")
+        copy = ("-e", "whisper_service_transport=copy", "-e", f"whisper_service_artifact_dir={artifact_dir}")
         return self.play("deploy.yml", *copy, *arguments, check=check)
 
     def deploy_from(self, store: Any, *arguments: str, check: bool = True) -> Play:
         """Deploy from the store of fixture `minio`."""
-        wanted = {name: value for name, value in store.variables.items() if name.startswith("whisper_store_")}
+        wanted = {name: value for name, value in store.variables.items() if name.startswith("artifact_store_")}
         variables = self.inventory.parent / "store.json"
         variables.touch(mode=0o600)
         variables.write_text(json.dumps(wanted), encoding="utf-8")
@@ -148,7 +148,7 @@ def write_inventory(folder: Path) -> Path:
         NAMES[model]: {
             "ansible_port": SSH_PORTS[model],
             "container_host_service_port": SERVICE_PORTS[model],
-            "whisper_model": model,
+            "whisper_service_model": model,
         }
         for model in NAMES
     }
@@ -164,10 +164,10 @@ def hosts(tmp_path_factory) -> Iterator[Hosts]:
     """Two fresh hosts with nothing of whisper-xeon on them, on 127.0.0.1:18001 and :18002."""
     inventory = write_inventory(tmp_path_factory.mktemp("hosts"))
     made = Hosts(inventory, *(Host(NAMES[model], SERVICE_PORTS[model]) for model in ("small", "medium")))
-    absent = ("playbooks/demo_hosts.yml", "-e", "demo_hosts_state=absent")
+    absent = ("playbooks/demo/hosts.yml", "-e", "container_host_state=absent")
     with one_at_a_time():
         made.play(*absent)
-        made.play("playbooks/demo_hosts.yml")
+        made.play("playbooks/demo/hosts.yml")
     yield made
     with one_at_a_time():
         made.play(*absent)

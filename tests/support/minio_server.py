@@ -21,6 +21,14 @@ WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 PORT = int(os.environ.get("WHISPER_XEON_TEST_MINIO_PORT", "19000")) + 2 * WORKER
 CONTAINER = "whisper-xeon-test-minio" + (f"-{PORT}" if PORT != 19000 else "")
 NETWORK = "whisper-xeon-test"
+# What MinIO makes: the bucket and the accounts with which the store is used.
+MINIO = {
+    "minio_bucket": "{{ artifact_store_bucket }}",
+    "minio_publisher_access_key": "{{ artifact_store_access_key }}",
+    "minio_publisher_secret_key": "{{ artifact_store_secret_key }}",
+    "minio_reader_access_key": "{{ artifact_store_reader_access_key }}",
+    "minio_reader_secret_key": "{{ artifact_store_reader_secret_key }}",
+}
 
 
 def gateway() -> str:
@@ -40,7 +48,7 @@ class MinioServer:
     @property
     def endpoint(self) -> str:
         """Address of the store as this machine reaches it."""
-        return self.variables["whisper_store_endpoint"]
+        return self.variables["artifact_store_endpoint"]
 
     @property
     def secrets(self) -> list[str]:
@@ -50,15 +58,15 @@ class MinioServer:
     def settings(self, account: str = "publisher", **changes: Any) -> StoreSettings:
         """Return the settings of account `publisher`, `reader` or `root`."""
         access_key, secret_key = {
-            "publisher": ("whisper_store_access_key", "whisper_store_secret_key"),
-            "reader": ("whisper_store_reader_access_key", "whisper_store_reader_secret_key"),
+            "publisher": ("artifact_store_access_key", "artifact_store_secret_key"),
+            "reader": ("artifact_store_reader_access_key", "artifact_store_reader_secret_key"),
             "root": ("minio_root_user", "minio_root_password"),
         }[account]
         values = {
             "endpoint": self.endpoint,
             "access_key": self.variables[access_key],
             "secret_key": self.variables[secret_key],
-            "bucket": self.variables["whisper_store_bucket"],
+            "bucket": self.variables["artifact_store_bucket"],
         }
         return StoreSettings(**{**values, **changes})
 
@@ -86,20 +94,20 @@ def minio(tmp_path_factory) -> MinioServer:
         "minio_root_user": "test-root",
         # Signs that mean something to a shell, a URL or YAML.
         "minio_root_password": "r:@/ %2B'$" + secrets.token_hex(12),
-        "whisper_store_endpoint": f"http://127.0.0.1:{PORT}",
-        "whisper_store_host_endpoint": f"http://{CONTAINER}:9000",
-        "whisper_store_bucket": "whisper-artifacts",
-        "whisper_store_access_key": "test-publisher",
-        "whisper_store_secret_key": secrets.token_hex(16),
-        "whisper_store_reader_access_key": "test-reader",
-        "whisper_store_reader_secret_key": secrets.token_hex(16),
+        "artifact_store_endpoint": f"http://127.0.0.1:{PORT}",
+        "artifact_store_host_endpoint": f"http://{CONTAINER}:9000",
+        "artifact_store_bucket": "whisper-artifacts",
+        "artifact_store_access_key": "test-publisher",
+        "artifact_store_secret_key": secrets.token_hex(16),
+        "artifact_store_reader_access_key": "test-reader",
+        "artifact_store_reader_secret_key": secrets.token_hex(16),
     }
     variables_file = folder / "variables.json"
     variables_file.touch(mode=0o600)
     variables_file.write_text(json.dumps(variables), encoding="utf-8")
     inventory = folder / "inventory.json"
     inventory.touch(mode=0o600)
-    group = {"hosts": {"localhost": None}}
+    group = {"hosts": {"localhost": None}, "vars": MINIO}
     inventory.write_text(
         json.dumps({"all": {"vars": variables, "children": {"whisper_store": group}}}), encoding="utf-8"
     )

@@ -79,4 +79,4 @@ for name in $names; do
     echo "channels/$name:"
     show "$bucket/channels/$name"
 done
-echo "Hosts install what their channel names; this script changes no channel (the playbook build.yml of whisper-xeon does)."
+echo "Hosts install what their channel names; this script changes no channel."
