@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-# To release: change it here and in galaxy.yml, head CHANGELOG.md's unreleased section with it, commit, tag `v<version>`.
+# To release: CONTRIBUTING.md, "Release". galaxy.yml has the same version (tests/unit/test_version.py).
 __version__ = "0.1.0"
 
 _ENGINE_NAMES = ("WhisperLibraryAdapter", "WhisperLibraryError", "LibraryLoadError", "ModelInitError")
