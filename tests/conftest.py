@@ -18,7 +18,7 @@ from paths import RECORDINGS, ROOT
 from playbook import one_at_a_time, run_playbook
 from whisper_package.package import Package
 
-pytest_plugins = ["host_container", "minio_server", "service_container"]
+pytest_plugins = ["file_server", "host_container", "minio_server", "service_container"]
 
 BUILD = ROOT / ".build" / "test"
 DIST = BUILD / "dist"
