@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from docker_client import inspect
 from running_service import EXACT
-from service_container import PORT, PROJECT, Compose, inspect, request, transcribe
+from service_container import PORT, PROJECT, Compose, request, transcribe
 from whisper_package.models import MODEL_CONFIGS
 
 BUILT = ("small", "medium")

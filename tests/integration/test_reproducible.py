@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
 import uuid
 from pathlib import Path
 
 import pytest
 
+from docker_client import docker
 from playbook import one_at_a_time, run_build
 
 AGAIN = Path(__file__).parent / "reproducible"
-
-
-def docker(*command: str | Path, folder: Path = AGAIN) -> str:
-    result = subprocess.run(["docker", *command], cwd=folder, capture_output=True, text=True, timeout=3000)
-    assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-5000:]
-    return result.stdout
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +20,14 @@ def image(tmp_path_factory):
     builder, again = f"whisper-xeon-test-builder:{run}", f"whisper-xeon-test-again:{run}"
     run_build(folder)
     with one_at_a_time():
-        docker("build", "--target=builder", f"--tag={builder}", ".", folder=folder / "work" / "context")
-    docker("build", f"--build-arg=BUILDER={builder}", f"--tag={again}", ".")
+        docker("build", "--target=builder", f"--tag={builder}", ".", cwd=folder / "work" / "context")
+    docker("build", f"--build-arg=BUILDER={builder}", f"--tag={again}", ".", cwd=AGAIN, timeout=3000)
     yield again
     docker("image", "rm", again, builder)
 
 
 def test_another_place_day_host_umask_and_number_of_jobs_give_the_same_bytes(image):
-    digests = docker("run", "--rm", image, "cat", "/digests")
+    digests = docker("run", "--rm", image, "cat", "/digests").stdout
     first, second = (dict(reversed(line.split()) for line in part.splitlines()) for part in digests.split("\n\n"))
     assert len(first) > 15
     assert second == first

@@ -7,19 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from docker_client import inspect
 from running_service import EXACT
-from service_container import (
-    IMAGE,
-    PACKAGES,
-    PORT,
-    PROJECT,
-    STORE_PORT,
-    Compose,
-    compose_project,
-    inspect,
-    request,
-    transcribe,
-)
+from service_container import IMAGE, PACKAGES, PORT, PROJECT, STORE_PORT, Compose, compose_project, request, transcribe
 from whisper_store.settings import StoreSettings
 from whisper_store.store import Store
 from whisper_xeon.settings import SETTINGS

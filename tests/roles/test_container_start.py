@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from docker_client import docker, inspect
 from minio_server import NETWORK
 from running_service import EXACT, wait_for
-from service_container import PACKAGES, PORT, PUBLISHED, docker, inspect, transcribe
+from service_container import PACKAGES, PORT, PUBLISHED, transcribe
 from whisper_package.models import MODEL_CONFIGS
 from whisper_store.store import Store
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from docker_client import docker, inspect
 from paths import RECORDINGS, ROOT
 from playbook import one_at_a_time, run_playbook
 from running_service import encode_form, wait_for
@@ -36,30 +37,6 @@ PUBLISHED = (f"--publish=127.0.0.1:{PORT}:8000",)
 
 # What compose.yml gives the container (test_container_compose.py holds it to that), for `docker run`.
 HARDENED = ("--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges")
-
-
-def docker(*arguments: str, check: bool = True, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the docker client; with `check` a failed run fails the test with its output."""
-    result = subprocess.run(
-        ["docker", *arguments],
-        cwd=ROOT,
-        env={**os.environ, **(env or {})},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=1200,
-    )
-    if check and result.returncode:
-        pytest.fail(
-            f"docker {' '.join(arguments)} ended with {result.returncode}:\n{result.stdout}{result.stderr}",
-            pytrace=False,
-        )
-    return result
-
-
-def inspect(name: str) -> dict[str, Any]:
-    """Return what Docker knows of a container, an image or a volume."""
-    return json.loads(docker("inspect", name).stdout)[0]
 
 
 def request(port: int, method: str, path: str, body: bytes = b"", content_type: str = "") -> dict[str, Any]:
