@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # A Docker client before 23 builds with BuildKit only when told so.
 export DOCKER_BUILDKIT := 1
 
-.PHONY: help setup demo test bench bench-models tune compare memory lint docs clean requirements
+.PHONY: help setup demo test test-unit bench bench-models tune compare memory lint docs clean requirements
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -18,8 +18,12 @@ setup: ## install what the other targets need (they call it themselves)
 demo: setup ## build, publish and deploy to two systemd containers, then transcribe
 	@ansible-playbook -i inventory/demo playbooks/demo/demo.yml && scripts/demo_tour.sh
 
-test: setup ## run everything: lint, units, Docker build, MinIO, molecule, end to end
+test: setup ## run all tests: lint, units, Docker build, MinIO, molecule, end to end (25 minutes)
 	@pytest -n 2 $(PYTEST_ARGS)
+
+test-unit: ## run the tests that need no Docker (a minute)
+	@scripts/setup.sh --without-docker
+	@pytest -n 2 tests/unit $(PYTEST_ARGS)
 
 bench tune compare memory bench-models: export PYTHONPATH := $(CURDIR)/app:$(CURDIR)/bench
 

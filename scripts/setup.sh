@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Install what the control node needs: Debian packages, .venv with exact pins, a Docker daemon with BuildKit.
 # Every `make` target that needs something calls this first; when all is there it only looks and says nothing.
+# --without-docker leaves Docker out, for what does not need it.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -121,4 +122,4 @@ prepare_docker() {
 
 install_packages "${packages[@]}"
 make_venv
-prepare_docker
+[[ ${1:-} == --without-docker ]] || prepare_docker

@@ -14,51 +14,58 @@ from pathlib import Path
 
 import pytest
 
-from paths import RECORDINGS, ROOT
-from playbook import one_at_a_time, run_playbook
+from paths import RECORDINGS
+from playbook import BUILD, one_at_a_time, run_playbook
 from whisper_package.package import Package
 
-pytest_plugins = ["host_container", "minio_server", "service_container"]
-
-BUILD = ROOT / ".build" / "test"
-DIST = BUILD / "dist"
+pytest_plugins = ["file_server", "host_container", "minio_server", "service_container"]
 
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 # A Docker client before 23 builds with BuildKit only when told so.
 os.environ["DOCKER_BUILDKIT"] = "1"
 
 
-# Modules whose tests share what this machine has one of: the two hosts, or the names and ports of service_container.py.
-SHARED = {
-    "test_demo_ports": "hosts",
-    "test_deploy_": "hosts",
-    "test_end_to_end": "hosts",
-    "test_container_": "service",
-    "test_model_switching": "service",
+# Modules of tests/ that run in one worker, because they share what this machine has one of: the two hosts, the names
+# and ports of service_container.py. A module of no group is one by itself.
+GROUPS = {
+    "hosts": ("e2e/test_end_to_end", "roles/test_deploy_", "roles/test_demo_ports"),
+    "service": ("e2e/test_model_switching", "roles/test_container_"),
 }
+# What takes minutes, the longest first: begun last, it would keep one worker busy while the other has nothing left.
+LONGEST = (
+    "hosts",
+    "service",
+    "integration/test_kernels",
+    "roles/test_build_role",
+    "roles/test_molecule",
+    "roles/test_build_options",
+    "integration/test_reproducible",
+)
 
 
-# Few tests that take minutes: begun last, they would keep one worker busy while the other has nothing left.
-FIRST = ("test_kernels", "test_reproducible", "test_build_options")
+def group_of(nodeid: str) -> str:
+    """Return the group of a test, or its module without the suffix, below tests/."""
+    module = nodeid.partition("::")[0].removeprefix("tests/").removesuffix(".py")
+    return next((group for group, modules in GROUPS.items() if module.startswith(modules)), module)
 
 
 def pytest_collection_modifyitems(items):
-    """Run the modules of FIRST before all others."""
-    items.sort(key=lambda item: item.module.__name__ not in FIRST)
+    """Run the longest groups first."""
+    rank = {group: number for number, group in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(group_of(item.nodeid), len(rank)))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Let each worker of `pytest -n 2` run whole modules, and the same one all that share something."""
+    """Let each worker of `pytest -n 2` run whole groups."""
     config.option.loadscopereorder = False  # by the number of tests
     from xdist.scheduler import LoadScopeScheduling
 
-    class ModuleScheduling(LoadScopeScheduling):
+    class GroupScheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            module = nodeid.partition("::")[0].rpartition("/")[2]
-            return next((group for start, group in SHARED.items() if module.startswith(start)), module)
+            return group_of(nodeid)
 
-    return ModuleScheduling(config, log)
+    return GroupScheduling(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -75,25 +82,27 @@ def exact_recordings(recordings) -> list[dict]:
 
 
 @pytest.fixture(scope="session")
-def artifacts_dir() -> Path:
-    """Folder with `whisper_small_xeon/` and `whisper_medium_xeon/`, built by the real builder from the fixtures.
+def build_folder() -> Path:
+    """Folder of a finished build of both models by the real builder from the fixtures: `dist/` and `context/`."""
+    with one_at_a_time():
+        run_playbook("playbooks/build.yml", "--skip-tags", "publish")
+    return BUILD
+
+
+@pytest.fixture(scope="session")
+def artifacts_dir(request) -> Path:
+    """Folder with `whisper_small_xeon/` and `whisper_medium_xeon/`.
 
     WHISPER_XEON_TEST_ARTIFACTS names a folder that holds them already.
     """
     ready = os.environ.get("WHISPER_XEON_TEST_ARTIFACTS")
-    if ready:
-        return Path(ready)
-    with one_at_a_time():
-        run_playbook("playbooks/build.yml", "--skip-tags", "publish")
-    return DIST
+    return Path(ready) if ready else request.getfixturevalue("build_folder") / "dist"
 
 
 @pytest.fixture(scope="session")
-def build_context() -> Path:
-    """The staged context of a finished build, out of which bench/ gets what was compiled."""
-    with one_at_a_time():
-        run_playbook("playbooks/build.yml", "--skip-tags", "publish")
-    return BUILD / "context"
+def build_context(build_folder) -> Path:
+    """The staged context of the build, out of which bench/ gets what was compiled."""
+    return build_folder / "context"
 
 
 @pytest.fixture(scope="session")

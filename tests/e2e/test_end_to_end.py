@@ -42,6 +42,7 @@ def pipeline(minio, hosts) -> Pipeline:
     made.build()
     hosts.play("playbooks/uninstall.yml")
     made.deploy()
+    hosts.note_wanted(hosts.small, hosts.medium)
     return made
 
 

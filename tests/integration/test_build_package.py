@@ -17,6 +17,8 @@ from minio_server import CONTAINER
 from paths import RECORDINGS, ROOT
 from whisper_build.sources import Cache, default_cache
 from whisper_package.digests import file_digest
+from whisper_package.manifest import MANIFEST_NAME, encode_manifest
+from whisper_package.model_file import check_model_file
 from whisper_package.models import MODEL_CONFIGS
 from whisper_package.package import Package
 from whisper_package.selftest import same_words
@@ -85,6 +87,19 @@ def test_package_holds_the_files_of_the_contract(package):
 
 def test_package_matches_its_manifest(package):
     package.verify()
+
+
+def test_encoding_its_manifest_again_gives_the_same_bytes(package):
+    assert encode_manifest(package.manifest) == package.path(MANIFEST_NAME).read_bytes()
+
+
+def test_the_manifest_names_the_files_that_the_readers_use(package):
+    assert package.model_file.is_file()
+    assert package.selftest_audio.is_file()
+
+
+def test_its_weights_are_a_whisper_model(package):
+    assert check_model_file(package.model_file).n_vocab == 51865
 
 
 def test_package_holds_regular_files_only(package):

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from paths import ROOT
-from playbook import one_at_a_time, run_build
+from playbook import BUILD, one_at_a_time, run_build
 
 IMAGE = "whisper-xeon-test-builder"
 UNPACK = "xz -dc /fixtures/models/ggml-fixture-small.bin.xz >/f16.bin"
@@ -49,7 +49,7 @@ def builder(tmp_path_factory):
             "--rm",
             "--env=OMP_WAIT_POLICY=passive",
             "--env=CCACHE_DIR=/ccache",
-            f"--volume={folder}/ccache:/ccache",
+            f"--volume={BUILD}/ccache:/ccache",
         ]
         options += [f"--volume={ROOT}/tests/{name}:/{name}:ro" for name in ("kernels", "fixtures")]
         apply = "cp -R /src /patched; for patch in /builder/patches/*.patch; do patch -sd /patched -p1 <$patch; done"

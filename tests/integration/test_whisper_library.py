@@ -11,6 +11,7 @@ import json
 import os
 import random
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -491,6 +492,16 @@ def test_a_missing_model_file_is_a_model_error(package_copy):
     Package(package_copy).model_file.unlink()
     with pytest.raises(ModelInitError, match=r"ggml-small-q5_1\.bin does not exist"):
         WhisperLibraryAdapter("small", package_copy.parent)
+
+
+def test_a_damaged_model_is_refused_before_a_library_is_loaded(package_copy):
+    package = Package(package_copy)
+    weights = bytearray(package.model_file.read_bytes())
+    struct.pack_into("<i", weights, 4, 50300)  # the first hyper-parameter, after the magic number
+    package.model_file.write_bytes(weights)
+    package.path("libwhisper.so.1").unlink()
+    with pytest.raises(ModelInitError, match="n_vocab is 50300"):
+        WhisperLibraryAdapter(package=package)
 
 
 @pytest.mark.parametrize("name", ["libggml-base.so.0", "libggml-cpu.so.0", "libggml.so.0", "libwhisper.so.1"])

@@ -7,8 +7,8 @@ import re
 import pytest
 import yaml
 
+from docker_client import docker
 from playbook import run_playbook
-from service_container import docker
 
 # A name under .invalid never resolves, whatever network the tests have.
 WANTED = "registry.invalid/debian:bookworm-slim"

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pytest
 
+from docker_client import inspect
 from running_service import EXACT
-from service_container import (
-    IMAGE,
-    PACKAGES,
-    PORT,
-    PROJECT,
-    STORE_PORT,
-    Compose,
-    inspect,
-    request,
-    transcribe,
-)
+from service_container import IMAGE, PACKAGES, PORT, PROJECT, STORE_PORT, Compose, compose_project, request, transcribe
 from whisper_store.settings import StoreSettings
 from whisper_store.store import Store
 from whisper_xeon.settings import SETTINGS
@@ -63,34 +55,42 @@ def test_service_listens_on_the_loopback_unless_told_otherwise(compose: Compose)
     assert host_ip(WHISPER_HOST="0.0.0.0") == "0.0.0.0"
 
 
-class TestHardening:
-    @pytest.fixture
-    def status(self, filled: Compose) -> dict[str, str]:
-        """What the kernel says of process 1."""
-        filled("up", "--detach")
-        filled.api.wait_ready()
-        lines = filled.api.run("cat", "/proc/1/status").splitlines()
-        return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+class TestServing:
+    """A project that serves `small` without store and variables, for tests that only look at it."""
 
-    def test_process_is_an_unprivileged_user_for_good(self, filled, status):
+    @pytest.fixture(scope="class")
+    def project(self, service_image, compose_client, fill) -> Iterator[Compose]:
+        with compose_project(compose_client) as project:
+            project("create")
+            fill(f"{PROJECT}_packages", "small")
+            project("up", "--detach")
+            project.api.wait_ready()
+            yield project
+
+    def test_it_transcribes(self, project):
+        assert transcribe(PORT, "en-00.wav") == EXACT["en-00.wav"]["text"]
+
+    def test_container_uses_the_image_and_its_healthcheck(self, project):
+        container = inspect(project.api.name)
+        assert container["Image"] == inspect(IMAGE)["Id"]
+        assert container["Config"]["Healthcheck"] == inspect(IMAGE)["Config"]["Healthcheck"]
+
+    def test_process_is_an_unprivileged_user_for_good(self, project):
+        lines = project.api.run("cat", "/proc/1/status").splitlines()
+        status = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
         assert set(status["Uid"].split()) == {"10001"}
         assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
         assert status["NoNewPrivs"] == "1"
 
-    def test_only_packages_and_tmp_can_be_written(self, filled, status):
+    def test_only_packages_and_tmp_can_be_written(self, project):
         folders = ("/", "/opt/whisper-xeon", "/etc", "/var/tmp", "/tmp", PACKAGES)
-        written = filled.api.run(
+        written = project.api.run(
             "sh", "-c", 'for folder; do touch "$folder/probe" 2>/dev/null && echo "$folder"; done; true', "-", *folders
         )
         assert written.split() == ["/tmp", PACKAGES]
 
 
 class TestWithoutAStore:
-    def test_filled_volume_serves_without_store_and_variables(self, filled: Compose):
-        filled("up", "--detach")
-        filled.api.wait_ready()
-        assert transcribe(PORT, "en-00.wav") == EXACT["en-00.wav"]["text"]
-
     def test_whisper_cli_of_the_package_serves_the_same_text(self, filled: Compose):
         filled("up", "--detach", USE_WHISPER_LIBRARY="false")
         filled.api.wait_ready()
@@ -168,10 +168,3 @@ class TestWithAStore:
         assert inspect(with_store.api.name)["State"]["ExitCode"] == 5
         assert "http://store:9000" in result.stderr
         assert wrong not in result.stdout + result.stderr
-
-
-def test_container_uses_the_image_and_its_healthcheck(filled: Compose):
-    filled("up", "--detach")
-    container = inspect(filled.api.name)
-    assert container["Image"] == inspect(IMAGE)["Id"]
-    assert container["Config"]["Healthcheck"] == inspect(IMAGE)["Config"]["Healthcheck"]

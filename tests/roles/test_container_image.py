@@ -7,9 +7,10 @@ import tarfile
 
 import pytest
 
+from docker_client import docker, inspect
 from paths import ROOT
 from playbook import run_playbook
-from service_container import BUILD, docker, inspect
+from service_container import BUILD
 
 SECOND = 1_000_000_000
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from docker_client import docker, inspect
 from minio_server import NETWORK
 from running_service import EXACT, wait_for
-from service_container import PACKAGES, PORT, docker, inspect, transcribe
+from service_container import PACKAGES, PORT, PUBLISHED, transcribe
 from whisper_package.models import MODEL_CONFIGS
 from whisper_store.store import Store
 
 LIBRARY = f"{PACKAGES}/whisper_small_xeon/libwhisper.so.1"
 WEIGHTS = f"{PACKAGES}/whisper_small_xeon/ggml-small-q5_1.bin"
-PUBLISHED = (f"--publish=127.0.0.1:{PORT}:8000",)
 FREQUENT_CHECKS = ("--health-interval=1s", "--health-timeout=5s")
 
 
@@ -72,12 +72,19 @@ class TestSettings:
         assert (result.returncode, result.stdout) == (0, "10001\n")
 
 
-class TestWithoutAStore:
-    def test_filled_volume_serves(self, start_image, filled_volume):
-        service = start_image(volume=filled_volume, options=PUBLISHED)
-        service.wait_ready()
+class TestServing:
+    def test_filled_volume_serves(self, serving):
         assert transcribe(PORT, "en-00.wav") == EXACT["en-00.wav"]["text"]
 
+    def test_service_is_process_1(self, serving):
+        assert serving.run("cat", "/proc/1/cmdline").split("\0")[:3] == ["python3", "-m", "whisper_xeon"]
+
+    def test_libraries_are_found_by_programs_that_the_service_starts(self, serving):
+        variables = serving.run("cat", "/proc/1/environ").split("\0")
+        assert f"LD_LIBRARY_PATH={PACKAGES}/whisper_small_xeon" in variables
+
+
+class TestWithoutAStore:
     def test_self_test_passes(self, run_image, filled_volume):
         result = run_image("--self-test", volume=filled_volume)
         assert result.returncode == 0, result.stderr
@@ -151,11 +158,6 @@ class TestWithAStore:
 
 
 class TestProcess:
-    def test_service_is_process_1(self, start_image, filled_volume):
-        service = start_image(volume=filled_volume, options=PUBLISHED)
-        service.wait_ready()
-        assert service.run("cat", "/proc/1/cmdline").split("\0")[:3] == ["python3", "-m", "whisper_xeon"]
-
     def test_sigterm_ends_it_with_0(self, start_image, filled_volume):
         service = start_image(volume=filled_volume, options=PUBLISHED)
         service.wait_ready()
@@ -166,12 +168,6 @@ class TestProcess:
         result = run_image(*pending, volume=filled_volume)
         assert result.returncode == 0, result.stderr
         assert '"stopped"' in result.stderr
-
-    def test_libraries_are_found_by_programs_that_the_service_starts(self, start_image, filled_volume):
-        service = start_image(volume=filled_volume, options=PUBLISHED)
-        service.wait_ready()
-        variables = service.run("cat", "/proc/1/environ").split("\0")
-        assert f"LD_LIBRARY_PATH={PACKAGES}/whisper_small_xeon" in variables
 
 
 class TestHealth:

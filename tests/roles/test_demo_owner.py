@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from docker_client import docker
 from paths import ROOT
 from playbook import Play, run_playbook
-from service_container import docker
 
 PROJECT = "test-demo-owner"
 VOLUME = "whisper-xeon-test-demo-owner"

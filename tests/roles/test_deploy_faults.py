@@ -242,12 +242,12 @@ def test_a_model_file_that_does_not_load_is_named(small, deploy, small_package, 
     assert_failed(play, f"{model.name} is damaged or no Whisper model: it ends after")
 
 
-def test_a_service_that_hangs_is_started_anew(small, deploy):
+def test_a_service_that_hangs_is_started_anew(host, deploy):
     deploy("-e", "whisper_service_watchdog=3")
-    hung = small.main_pid()
-    small.run("kill", "-STOP", hung)
-    assert small.version()["model"] == "small"
-    assert small.main_pid() != hung
+    hung = host.main_pid()
+    host.run("kill", "-STOP", hung)
+    assert host.version()["model"] == "small"
+    assert host.main_pid() != hung
 
 
 def test_a_host_that_does_not_answer_stops_the_run_before_any_host_changes(both, artifacts_dir, tmp_path):
@@ -279,7 +279,7 @@ def test_a_host_that_goes_during_the_run_keeps_what_it_serves(both, copied, tmp_
 
 def test_a_control_node_that_dies_in_a_transfer_leaves_the_rest_to_the_next_run(hosts, small, proxy, release, tmp_path):
     before = (small.link("current"), small.main_pid())
-    proxy.bytes_per_second = BIG / 40
+    proxy.slow_after(BIG // 4, BIG / 300)
     with Deploy(hosts, tmp_path / "log", *release.arguments) as deploy:
         wait_until(small, IN_TRANSFER)
         deploy.kill()
@@ -304,7 +304,7 @@ def test_a_control_node_that_dies_in_a_switch_leaves_the_rest_to_the_next_run(ho
 
 def test_of_two_deploys_at_once_the_second_is_refused_by_name_or_waits(hosts, small, copied, proxy, release, tmp_path):
     arguments = ("--limit", small.name, *copied, *MEDIUM)
-    proxy.bytes_per_second = BIG / 300
+    proxy.slow_after(BIG // 4, BIG / 300)
     with Deploy(hosts, tmp_path / "first", *release.arguments) as first:
         wait_until(small, IN_TRANSFER)
         refused = hosts.play("deploy.yml", *arguments, "-e", "whisper_service_lock_wait=0", check=False)
@@ -351,6 +351,7 @@ def test_every_problem_of_every_host_is_in_one_report(both, artifacts_dir, tmp_p
         f"{both.medium.name}: port 22 is taken by ",
     ):
         assert len([line for line in report if line.startswith(problem)]) == 1, play.output
+    assert "did you mean WHISPER_LANGUAGE?" in play.said
     assert "\\n" not in play.output
     assert play.output.count("fatal: ") == 1
 

@@ -13,6 +13,7 @@ import uuid
 
 import pytest
 
+from host_container import table_row
 from paths import ROOT
 from sealed_packages import rewrite, variant
 from whisper_store.client import s3_client
@@ -41,19 +42,23 @@ def test_a_deployed_host_transcribes(small, exact_recordings):
     assert small.transcribe(recording["path"]) == recording["text"]
 
 
-def test_a_host_transcribes_with_whisper_cli_in_the_same_sandbox(small, deploy, exact_recordings):
+def test_a_host_transcribes_with_whisper_cli_in_the_same_sandbox(host, deploy, exact_recordings):
     deploy("-e", json.dumps({"whisper_service_settings": {"WHISPER_ADAPTER": "cli"}}))
-    assert small.version()["adapter"] == "cli"
-    assert small.transcribe(exact_recordings[0]["path"]) == exact_recordings[0]["text"]
+    assert host.version()["adapter"] == "cli"
+    assert host.transcribe(exact_recordings[0]["path"]) == exact_recordings[0]["text"]
 
 
-def test_a_second_run_changes_and_restarts_nothing_also_from_a_relative_folder(small, deploy, artifacts_dir):
+def test_a_second_run_changes_and_restarts_nothing_also_from_a_relative_folder_and_ends_with_the_table(
+    small, deploy, artifacts_dir
+):
     before = small.main_pid()
-    assert deploy(artifact_dir=os.path.relpath(artifacts_dir, ROOT)).changed == 0
+    play = deploy(artifact_dir=os.path.relpath(artifacts_dir, ROOT))
+    assert play.changed == 0
     assert small.main_pid() == before
+    assert table_row(play.output, small).endswith("serving")
 
 
-def test_check_mode_on_a_converged_host_reports_no_change(deploy):
+def test_check_mode_on_a_converged_host_reports_no_change(small, deploy):
     assert deploy("--check").changed == 0
 
 
@@ -84,16 +89,22 @@ def test_no_more_than_three_deployments_stay_those_in_use_do_and_shared_files_ar
     assert int(small.run("stat", "--dereference", "--format=%h", library)) > 1
 
 
-def test_another_port_is_listened_on_after_the_deploy(small, deploy):
+def test_another_port_is_listened_on_after_the_deploy(host, deploy):
     deploy("-e", "whisper_service_port=8123")
-    assert "8123" in small.run("systemctl", "show", "--property=Listen", "whisper-xeon.socket")
+    assert "8123" in host.run("systemctl", "show", "--property=Listen", "whisper-xeon.socket")
 
 
-def test_rollback_needs_no_store_and_no_package_and_a_second_one_returns(hosts, small, deploy):
+def test_rollback_needs_no_store_and_no_package_a_second_one_returns_and_a_host_without_a_previous_one_stays(
+    both, deploy
+):
     deploy(*MEDIUM)
-    for model in ("small", "medium"):
-        hosts.play("playbooks/rollback.yml", "--limit", small.name)
-        assert small.version()["model"] == model
+    both.medium.run("rm", "--force", "/opt/whisper-xeon/previous")
+    before = both.medium.main_pid()
+    play = both.play("playbooks/rollback.yml")
+    assert f"{both.medium.name} has no previous deployment" in play.said
+    assert (both.small.version()["model"], both.medium.main_pid()) == ("small", before)
+    both.play("playbooks/rollback.yml", "--limit", both.small.name)
+    assert both.small.version()["model"] == "medium"
 
 
 def test_a_deploy_that_was_cut_off_after_the_switch_is_finished_by_the_next(small, deploy):
@@ -106,7 +117,9 @@ def test_a_deploy_that_was_cut_off_after_the_switch_is_finished_by_the_next(smal
     assert small.link("confirmed") == small.link("current")
 
 
-def test_an_altered_file_keeps_the_old_deployment_and_is_named(small, deploy, medium_package, tmp_path):
+def test_an_altered_file_keeps_the_old_deployment_and_is_named_before_the_table(
+    small, deploy, medium_package, tmp_path
+):
     # A file that no deployment on the host has: others would not be fetched at all.
     altered = variant(medium_package, tmp_path, {"NOTE": uuid.uuid4().bytes})
     altered.path("NOTE").write_bytes(uuid.uuid4().bytes)
@@ -115,6 +128,7 @@ def test_an_altered_file_keeps_the_old_deployment_and_is_named(small, deploy, me
     assert "NOTE is missing or has another SHA-256" in play.output
     assert small.version()["model"] == "small"
     assert ".staging" not in small.run("ls", "--almost-all", "/opt/whisper-xeon/deployments")
+    assert table_row(play.output, small).endswith("serving")
 
 
 def test_a_candidate_that_hears_other_words_is_never_switched_to(small, deploy, medium_package, tmp_path):

@@ -66,15 +66,12 @@ def load(small, exact_recordings, record_property) -> Iterator[Load]:
     record_property("clients", f"{len(running.waits)} requests of {CLIENTS}, longest wait {max(running.waits):.1f} s")
 
 
-def test_three_deploys_of_another_model_fail_no_request(deploy, load):
+def test_three_deploys_of_another_model_and_fifty_switches_fail_no_request(hosts, small, deploy, load):
     for model in ("medium", "small", "medium"):
         deploy("-e", f"model={model}")
     assert load.failures == []
     assert load.models == {"small", "medium"}
-
-
-def test_fifty_switches_by_the_roles_own_step_fail_no_request(hosts, small, deploy, load):
-    deploy("-e", "model=medium")
+    load.models.clear()
     there = [small.link(name) for name in ("previous", "current")]
     play = hosts.play(
         str(ROOT / "tests" / "playbooks" / "switches.yml"),

@@ -8,8 +8,8 @@ import subprocess
 
 import pytest
 
+from docker_client import docker, inspect
 from minio_server import CONTAINER, NETWORK, PORT
-from service_container import docker, inspect
 from whisper_store.bucket import Bucket
 
 PLAYBOOK = "playbooks/minio.yml"

@@ -3,8 +3,8 @@
 import os
 import subprocess
 
+from docker_client import docker
 from paths import ROOT
-from service_container import docker
 
 
 def molecule(command: str, artifacts_dir) -> subprocess.CompletedProcess:

@@ -1,4 +1,4 @@
-"""Fixtures `hosts`, `small` and `both`: Debian machines in containers, made by the real role, reached over SSH.
+"""Fixtures `hosts`, `host`, `small` and `both`: Debian machines in containers, made by the real role, reached over SSH.
 
 They stand on the network of fixture `minio`, so that a deploy can take its packages from there.
 """
@@ -89,6 +89,12 @@ class Host:
         return json.loads(self.run("cat", "/opt/whisper-xeon/current/deployment.json"))
 
 
+def table_row(output: str, host: Host) -> str:
+    """Return the line about a host in the last table of a run's output, with single spaces; the recap's has a colon."""
+    lines = [" ".join(line.split()) for line in output.splitlines() if line.strip().startswith(f"{host.name}  ")]
+    return [line for line in lines if not line.startswith(f"{host.name} :")][-1]
+
+
 @dataclass(frozen=True)
 class Hosts:
     """The two hosts and the inventory that names them, each with the model of its own name in its host variables."""
@@ -113,7 +119,11 @@ class Hosts:
             stray = self._stray(members)
         if stray:
             self.deploy_copy(artifacts_dir, "--limit", ",".join(host.name for host in stray))
-            self.wanted.update({host.name: host.link("confirmed") for host in stray})
+            self.note_wanted(*stray)
+
+    def note_wanted(self, *members: Host) -> None:
+        """Note that hosts have just got what their host variables ask for."""
+        self.wanted.update({host.name: host.link("confirmed") for host in members})
 
     def _stray(self, members: Iterable[Host]) -> list[Host]:
         return [host for host in members if not host.serves(self.wanted.get(host.name, "unknown"))]
@@ -188,10 +198,16 @@ def small(hosts: Hosts, artifacts_dir) -> Host:
 
 
 @pytest.fixture
-def deploy(hosts: Hosts, artifacts_dir, small: Host) -> Callable[..., Play]:
+def host(hosts: Hosts) -> Host:
+    """The small host, whatever it serves: for tests that only look at what a deploy of their own leaves."""
+    return hosts.small
+
+
+@pytest.fixture
+def deploy(hosts: Hosts, artifacts_dir, host: Host) -> Callable[..., Play]:
     """Deploy to the small host by copy, from the real packages if no folder is given."""
 
     def run(*arguments: str, artifact_dir: Path | str = artifacts_dir, check: bool = True) -> Play:
-        return hosts.deploy_copy(artifact_dir, "--limit", small.name, *arguments, check=check)
+        return hosts.deploy_copy(artifact_dir, "--limit", host.name, *arguments, check=check)
 
     return run

@@ -83,12 +83,23 @@ def run_playbook(
     return Play(result.returncode, result.stdout)
 
 
-def run_build(folder: Path, *, check: bool = True, **variables) -> Play:
-    """Build `small` without publishing it, in `folder/work/context` and into `folder/dist`."""
+def run_build(
+    folder: Path, *arguments: str, check: bool = True, env: dict[str, str] | None = None, **variables
+) -> Play:
+    """Build `small`, or what `variables` ask for, without publishing: in `folder/work/context`, into `folder/dist`."""
     own = {
         "artifact_build_models": ["small"],
         "artifact_build_dist_dir": str(folder / "dist"),
         "artifact_build_context_dir": str(folder / "work" / "context"),
     }
     with one_at_a_time():
-        return run_playbook("build.yml", "--skip-tags", "publish", "-e", json.dumps({**own, **variables}), check=check)
+        return run_playbook(
+            "build.yml",
+            "--skip-tags",
+            "publish",
+            "-e",
+            json.dumps({**own, **variables}),
+            *arguments,
+            check=check,
+            env=env,
+        )

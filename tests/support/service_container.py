@@ -10,13 +10,14 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from docker_client import docker, inspect
 from paths import RECORDINGS, ROOT
 from playbook import one_at_a_time, run_playbook
 from running_service import encode_form, wait_for
@@ -32,32 +33,10 @@ PACKAGES = "/var/lib/whisper-xeon"
 START_SECONDS = 120
 BUILD = ("playbooks/images.yml", "--skip-tags", "store", "-e", f"service_image_name={IMAGE}")
 
+PUBLISHED = (f"--publish=127.0.0.1:{PORT}:8000",)
+
 # What compose.yml gives the container (test_container_compose.py holds it to that), for `docker run`.
 HARDENED = ("--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges")
-
-
-def docker(*arguments: str, check: bool = True, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the docker client; with `check` a failed run fails the test with its output."""
-    result = subprocess.run(
-        ["docker", *arguments],
-        cwd=ROOT,
-        env={**os.environ, **(env or {})},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=1200,
-    )
-    if check and result.returncode:
-        pytest.fail(
-            f"docker {' '.join(arguments)} ended with {result.returncode}:\n{result.stdout}{result.stderr}",
-            pytrace=False,
-        )
-    return result
-
-
-def inspect(name: str) -> dict[str, Any]:
-    """Return what Docker knows of a container, an image or a volume."""
-    return json.loads(docker("inspect", name).stdout)[0]
 
 
 def request(port: int, method: str, path: str, body: bytes = b"", content_type: str = "") -> dict[str, Any]:
@@ -148,9 +127,9 @@ def service_image() -> Iterator[str]:
     remove_leftovers()
 
 
-@pytest.fixture
-def volume(service_image) -> Iterator[str]:
-    """Name of an empty volume."""
+@contextmanager
+def empty_volume() -> Iterator[str]:
+    """Make an empty volume and give its name."""
     name = f"{NAME}-packages"
     docker("volume", "create", f"--label={LABEL}", name)
     yield name
@@ -158,6 +137,13 @@ def volume(service_image) -> Iterator[str]:
 
 
 @pytest.fixture
+def volume(service_image) -> Iterator[str]:
+    """Name of an empty volume."""
+    with empty_volume() as name:
+        yield name
+
+
+@pytest.fixture(scope="session")
 def fill(service_image, artifacts_dir) -> Callable[..., None]:
     """Copy real packages into a volume, as a person without a store does: `fill(volume, "small", ...)`."""
 
@@ -198,9 +184,9 @@ def run_image(service_image):
     return run
 
 
-@pytest.fixture
-def start_image(service_image, volume):
-    """Start the image in the background, with the arguments of `run_image`; the container goes before the volume."""
+@contextmanager
+def containers(image: str) -> Iterator[Callable[..., Container]]:
+    """Give a function that starts the image in the background, with the arguments of `run_image`."""
     started = []
 
     def start(*arguments: str, volume: str = "", network: str = "bridge", options: tuple[str, ...] = (), **environment):
@@ -212,7 +198,7 @@ def start_image(service_image, volume):
             f"--name={container.name}",
             *_options(volume, network, environment),
             *options,
-            service_image,
+            image,
             *arguments,
             env=environment,
         )
@@ -223,6 +209,23 @@ def start_image(service_image, volume):
     yield start
     for container in started:
         docker("rm", "--force", container.name)
+
+
+@pytest.fixture
+def start_image(service_image, volume) -> Iterator[Callable[..., Container]]:
+    """See `containers`; they go before the volume."""
+    with containers(service_image) as start:
+        yield start
+
+
+@pytest.fixture(scope="class")
+def serving(service_image, fill) -> Iterator[Container]:
+    """A container that serves `small` at 127.0.0.1:18003, for the tests of a class that only look at it."""
+    with empty_volume() as volume, containers(service_image) as start:
+        fill(volume, "small")
+        container = start(volume=volume, options=PUBLISHED)
+        container.wait_ready()
+        yield container
 
 
 def _options(volume: str, network: str, environment: dict[str, str]) -> list[str]:
@@ -271,7 +274,9 @@ class Compose:
 
     def with_store(self) -> Compose:
         """The same project with compose.store.yml."""
-        return Compose(self.config, (*self.files[:1], "compose.store.yml", *self.files[1:], "tests/compose.store.yml"))
+        return Compose(
+            self.config, (*self.files[:1], "compose.store.yml", *self.files[1:], "tests/support/compose.store.yml")
+        )
 
     @property
     def api(self) -> Container:
@@ -295,9 +300,16 @@ def compose_client() -> Path:
     return folder
 
 
+@contextmanager
+def compose_project(client: Path) -> Iterator[Compose]:
+    """Give compose.yml, and remove in the end what was made of it."""
+    made = Compose(client, ("compose.yml", "tests/support/compose.yml"))
+    yield made
+    made.with_store()("down", "--volumes", "--timeout=5", MINIO_ROOT_USER="any", MINIO_ROOT_PASSWORD="any")
+
+
 @pytest.fixture
 def compose(service_image, compose_client) -> Iterator[Compose]:
     """compose.yml, with nothing left of the test before."""
-    made = Compose(compose_client, ("compose.yml", "tests/compose.yml"))
-    yield made
-    made.with_store()("down", "--volumes", "--timeout=5", MINIO_ROOT_USER="any", MINIO_ROOT_PASSWORD="any")
+    with compose_project(compose_client) as project:
+        yield project

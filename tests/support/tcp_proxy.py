@@ -39,6 +39,14 @@ class TcpProxy:
         """Call `action` once, as soon as `count` bytes have been answered in all; that answer waits for its end."""
         self._due = (count, action)
 
+    def slow_after(self, count: int, bytes_per_second: float) -> None:
+        """Answer `count` bytes as fast as they come and what follows slowly, until the rate is set to None."""
+
+        def slow_down() -> None:
+            self.bytes_per_second = bytes_per_second
+
+        self.after(count, slow_down)
+
     def cut(self) -> None:
         """End the connections that there are; new ones are taken."""
         with self._lock:
@@ -83,8 +91,8 @@ class TcpProxy:
                 client.sendall(data)
                 sent += len(data)
                 self._count(len(data))
-                if self.bytes_per_second:
-                    time.sleep(len(data) / self.bytes_per_second)
+                if rate := self.bytes_per_second:  # read once: the test may lift it at any time
+                    time.sleep(len(data) / rate)
         for end in (client, server):
             # Wakes the other thread, whose waiting would keep the connection open.
             with contextlib.suppress(OSError):

@@ -4,181 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import json
 import socket
 import ssl
-import subprocess
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 
-from paths import RECORDINGS
-from running_service import EXACT, running_service, submit_json, wait_for
+from file_server import CONTENT, FileServer, certificate, tls_server
 from whisper_xeon.audio.fetch import FetchCancelled, FileTooLarge, HostFailed, HostRejected, HostTooSlow, fetch
 from whisper_xeon.audio.url_policy import AllowList, Url, UrlInvalid, UrlNotAllowed
 
-CLIP = "en-00.wav"
-CONTENT = (RECORDINGS / CLIP).read_bytes()
 SECRET = "signature=do-not-tell"
 PATIENCE = 60
 
 
-class Files(BaseHTTPRequestHandler):
-    """Serves one recording, and every way not to."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        self.server.seen.append((self.path, dict(self.headers)))
-        name = self.path.partition("?")[0].strip("/").replace("-", "_")
-        if name.isdigit():
-            self.answer(int(name), b"the reason why")
-        else:
-            getattr(self, name)()
-
-    def answer(self, status: int, body: bytes, **headers: str) -> None:
-        self.send_response(status)
-        for header, value in {"Content_Length": str(len(body)), **headers}.items():
-            self.send_header(header.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def clip(self):
-        self.answer(200, CONTENT)
-
-    def chunked(self):
-        self.send_response(200)
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-        for start in range(0, len(CONTENT), 7000):
-            part = CONTENT[start : start + 7000]
-            self.wfile.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
-        self.wfile.write(b"0\r\n\r\n")
-
-    def until_closed(self):
-        self.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n" + CONTENT)
-        self.close_connection = True
-
-    def endless(self):
-        self.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n")
-        with contextlib.suppress(OSError):
-            while True:
-                self.wfile.write(bytes(1 << 16))
-
-    def drip_head(self):
-        self.drip(b"HTTP/1.1 200 OK\r\nX-Filler: ")
-
-    def drip_body(self):
-        self.drip(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
-
-    def drip(self, head: bytes) -> None:
-        self.server.dripping.set()
-        self.wfile.write(head)
-        with contextlib.suppress(OSError):
-            while True:
-                self.wfile.write(b"x")
-                time.sleep(0.05)
-
-    def short(self):
-        self.answer(200, CONTENT, Content_Length=str(len(CONTENT) + 1))
-        self.close_connection = True
-
-    def broken_chunk(self):
-        self.answer(200, b"zzz\r\n", Transfer_Encoding="chunked")
-        self.close_connection = True
-
-    def compressed(self):
-        self.answer(200, CONTENT, Content_Encoding="gzip")
-
-    def nonsense(self):
-        self.wfile.write(b"SSH-2.0-OpenSSH_9.2 secret-banner\r\n")
-        self.close_connection = True
-
-    def redirect(self):
-        self.answer(302, b"", Location=self.server.target)
-
-    def chain(self):
-        left = int(self.path.partition("?")[2])
-        self.answer(307, b"", Location=f"/chain?{left - 1}" if left > 1 else "/clip")
-
-    def page(self):
-        self.answer(200, b"<!DOCTYPE html>")
-
-    def log_message(self, *_):
-        pass
-
-
-class Server(ThreadingHTTPServer):
-    """A file server on the loopback that remembers who asked for what, and who only connected."""
-
-    daemon_threads = True
-
-    def __init__(self, address: tuple[str, int] = ("127.0.0.1", 0), context: ssl.SSLContext | None = None):
-        super().__init__(address, Files)
-        self.seen: list[tuple[str, dict[str, str]]] = []
-        self.connections = 0
-        self.dripping = threading.Event()
-        self.target = ""
-        if context:
-            self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
-        self.thread = threading.Thread(target=self.serve_forever, args=(0.02,))
-        self.thread.start()
-
-    def get_request(self):
-        self.connections += 1
-        return super().get_request()
-
-    def handle_error(self, *_):
-        pass
-
-    @property
-    def port(self) -> int:
-        return self.server_address[1]
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def close(self) -> None:
-        self.shutdown()
-        self.thread.join()
-        self.server_close()
-
-
 @pytest.fixture
 def server():
-    with contextlib.closing(Server()) as running:
+    with contextlib.closing(FileServer()) as running:
         yield running
 
 
 @pytest.fixture
 def other():
-    with contextlib.closing(Server()) as running:
+    with contextlib.closing(FileServer()) as running:
         yield running
-
-
-def certificate(folder: Path, name: str, *, days: int = 2) -> Path:
-    """Make a key and a certificate for a name, signed by itself, in one file."""
-    pem = folder / f"{name}.pem"
-    subject = ["-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}", "-days", str(days)]
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    subprocess.run([*command, *subject, "-keyout", str(pem), "-out", f"{pem}.crt"], check=True, capture_output=True)
-    pem.write_bytes(pem.read_bytes() + Path(f"{pem}.crt").read_bytes())
-    return pem
-
-
-@pytest.fixture(scope="module")
-def localhost_pem(tmp_path_factory):
-    return certificate(tmp_path_factory.mktemp("tls"), "localhost")
-
-
-def tls_server(pem: Path) -> Server:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem)
-    return Server(context=context)
 
 
 def get(url: str, allowed: str, *, maximum: int = 10**6, seconds: float = PATIENCE, cancelled=lambda: False, ca=None):
@@ -505,7 +354,7 @@ def test_a_name_is_resolved_once_and_what_was_checked_is_connected_to(server, mo
     origin = f"http://rebound.example:{server.port}"
     getaddrinfo, asked = answers(["127.0.0.1"], ["127.0.0.2"])
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    with contextlib.closing(Server(("127.0.0.2", server.port))) as second:
+    with contextlib.closing(FileServer(("127.0.0.2", server.port))) as second:
         assert get(f"{origin}/clip", f"{origin}=127.0.0.1") == CONTENT
         assert second.connections == 0
     assert asked == ["rebound.example"]
@@ -557,122 +406,3 @@ def test_a_redirect_to_no_url_is_not_followed(server, target):
 def test_a_redirect_to_another_place_of_the_list_is_followed(server, other):
     server.target = f"{other.url}/clip"
     assert get(f"{server.url}/redirect", f"{server.url},{other.url}") == CONTENT
-
-
-# POST /transcribe.
-
-
-@pytest.fixture(scope="module")
-def files():
-    with contextlib.closing(Server()) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def service(artifacts_dir, files):
-    settings = {"WHISPER_AUDIO_URL_ALLOW": files.url, "WHISPER_MAX_UPLOAD_MB": "1", "WHISPER_ENGINES": "1"}
-    with running_service(artifacts_dir, WHISPER_REQUEST_TIMEOUT="20", **settings) as running:
-        yield running
-
-
-def transcribe(service, body, content_type: str | None = "application/json"):
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    headers = {"content_type": content_type} if content_type else {}
-    return service.request("POST", "/transcribe", data, **headers)
-
-
-@pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "application/json", "text/plain", None])
-def test_a_file_is_transcribed_from_its_url_under_any_content_type(service, files, content_type):
-    answer = transcribe(service, {"audio_url": f"{files.url}/clip?{SECRET}"}, content_type)
-    assert (answer.status, answer.json["text"]) == (200, EXACT[CLIP]["small"])
-    line = service.request_line(answer.headers["x-request-id"])
-    assert (line["fetched_bytes"], line["route"]) == (len(CONTENT), "/transcribe")
-    assert SECRET not in service.log_text
-
-
-def test_options_stand_beside_the_url(service, files):
-    body = {"audio_url": f"{files.url}/clip", "language": "en", "temperature": 0, "model": "small", "prompt": None}
-    assert transcribe(service, body).json["text"] == EXACT[CLIP]["small"]
-
-
-@pytest.mark.parametrize(
-    ("body", "code", "param"),
-    [
-        (b"", "invalid_json", None),
-        (b"audio_url=https://a/b", "invalid_json", None),
-        (b"\xff\xfe", "invalid_json", None),
-        (b'["audio_url"]', "invalid_json", None),
-        (b"[" * 60000, "invalid_json", None),
-        (b'{"audio_url": "https://a/b", "temperature": NaN}', "invalid_json", None),
-        (b'{"audio_url": "https://a/b", "prompt": "\\ud800"}', "invalid_json", None),
-        ({}, "invalid_value", "audio_url"),
-        ({"audiourl": "https://a/b"}, "unknown_field", "audiourl"),
-        ({"audio_url": None}, "invalid_value", "audio_url"),
-        ({"audio_url": ["https://a/b"]}, "invalid_value", "audio_url"),
-        (b'{"audio_url": "https://a/b", "audio_url": "https://a/c"}', "invalid_value", "audio_url"),
-        ({"audio_url": "https://a/b", "langauge": "en"}, "unknown_field", "langauge"),
-        ({"audio_url": "https://a/b", "stream": True}, "invalid_value", "stream"),
-        ({"audio_url": "no address"}, "invalid_value", "audio_url"),
-        ({"audio_url": "https://user:word@127.0.0.1/"}, "invalid_value", "audio_url"),
-        ({"audio_url": "http://169.254.169.254/latest/"}, "audio_url_not_allowed", "audio_url"),
-    ],
-)
-def test_a_wrong_body_is_told_what_is_wrong(service, body, code, param):
-    answer = transcribe(service, body)
-    assert (answer.status, answer.error["code"], answer.error["param"]) == (400, code, param)
-
-
-def test_a_body_over_its_limit_is_413(service):
-    answer = transcribe(service, {"audio_url": "https://a/b", "prompt": "a" * 70000})
-    assert (answer.status, answer.error["code"]) == (413, "body_too_large")
-
-
-def test_a_url_that_is_not_allowed_is_refused_by_its_origin(service):
-    answer = transcribe(service, {"audio_url": f"https://elsewhere.example/clip?{SECRET}"})
-    assert answer.error["code"] == "audio_url_not_allowed"
-    assert answer.error["message"] == (
-        "audio_url: this server is not allowed to fetch from https://elsewhere.example (WHISPER_AUDIO_URL_ALLOW)"
-    )
-
-
-@pytest.mark.parametrize(
-    ("path", "status", "code"),
-    [
-        ("404", 422, "audio_url_failed"),
-        ("500", 502, "audio_url_failed"),
-        ("nonsense", 502, "audio_url_failed"),
-        ("endless", 413, "file_too_large"),
-    ],
-)
-def test_a_file_that_cannot_be_had_is_told_why(service, files, path, status, code):
-    answer = transcribe(service, {"audio_url": f"{files.url}/{path}?{SECRET}"})
-    assert (answer.status, answer.error["code"], answer.error["param"]) == (status, code, "audio_url")
-    assert not any(word in answer.text + service.log_text for word in (SECRET, "the reason why", "secret-banner"))
-
-
-def test_a_file_without_sound_is_422_and_names_the_field(service, files):
-    answer = transcribe(service, {"audio_url": f"{files.url}/page"})
-    assert (answer.status, answer.error["code"], answer.error["param"]) == (422, "audio_unreadable", "audio_url")
-
-
-def test_a_client_that_leaves_ends_the_fetching(service, files):
-    with submit_json(service, "/transcribe", {"audio_url": f"{files.url}/drip-body"}):
-        assert files.dripping.wait(PATIENCE)
-    wait_for(lambda: [line for line in service.events("request") if line["status"] == 499])
-
-
-def test_a_server_that_drips_is_504_at_the_requests_timeout(artifacts_dir, files):
-    settings = {"WHISPER_AUDIO_URL_ALLOW": files.url, "WHISPER_REQUEST_TIMEOUT": "1"}
-    with running_service(artifacts_dir, **settings) as service:
-        answer = transcribe(service, {"audio_url": f"{files.url}/drip-body"})
-    assert (answer.status, answer.error["code"]) == (504, "audio_url_failed")
-    assert answer.error["message"] == "audio_url: 127.0.0.1 did not send the file in time"
-
-
-def test_tls_of_a_private_authority_is_trusted_by_ssl_cert_file(artifacts_dir, localhost_pem):
-    with contextlib.closing(tls_server(localhost_pem)) as files:
-        origin = f"https://localhost:{files.port}"
-        settings = {"WHISPER_AUDIO_URL_ALLOW": f"{origin}=127.0.0.1", "SSL_CERT_FILE": str(localhost_pem)}
-        with running_service(artifacts_dir, **settings) as service:
-            answer = transcribe(service, {"audio_url": f"{origin}/clip"})
-    assert answer.json["text"] == EXACT[CLIP]["small"]

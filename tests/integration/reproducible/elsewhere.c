@@ -1,10 +1,16 @@
-// Lets a program believe that it is 400 days later: LD_PRELOAD it. Every way of asking for the time of day goes through here.
+// Lets a program believe that it runs on a host named elsewhere, 400 days later: LD_PRELOAD it. Every way of asking for the
+// host's name or the time of day goes through here.
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
+#include <string.h>
 #include <sys/time.h>
+#include <sys/utsname.h>
 #include <time.h>
 
 #define LATER (400L * 24 * 3600)
+
+static const char host[] = "elsewhere";
 
 int clock_gettime(clockid_t clock, struct timespec * now) {
     int (*original)(clockid_t, struct timespec *) = (int (*)(clockid_t, struct timespec *)) dlsym(RTLD_NEXT, "clock_gettime");
@@ -31,4 +37,22 @@ time_t time(time_t * now) {
         *now = precise.tv_sec;
     }
     return precise.tv_sec;
+}
+
+int uname(struct utsname * system) {
+    int (*original)(struct utsname *) = (int (*)(struct utsname *)) dlsym(RTLD_NEXT, "uname");
+    int result = original(system);
+    if (result == 0) {
+        strcpy(system->nodename, host);
+    }
+    return result;
+}
+
+int gethostname(char * name, size_t size) {
+    if (size < sizeof host) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    strcpy(name, host);
+    return 0;
 }

@@ -1,14 +1,19 @@
 #!/usr/bin/env bash
 # Build once more, in the builder's image, what lies in its /built, with everything else that must not matter: where source
-# and build lie, the day, the time zone, the language, the user's name, the umask, the number of jobs, no compiler cache.
+# and build lie, the host's name, the day, the time zone, the language, the user's name, the umask, the number of jobs, no
+# compiler cache.
 # Prints the digests of both.
 set -euo pipefail
 
 mkdir -p /somewhere/else
-cc -shared -fPIC -O1 "$(dirname -- "$0")/later.c" -o /somewhere/later.so -ldl
-export LD_PRELOAD=/somewhere/later.so
-if (($(date +%s) < $(stat -c %Y /somewhere/later.so) + 30000000)); then
+cc -shared -fPIC -O1 "$(dirname -- "$0")/elsewhere.c" -o /somewhere/elsewhere.so -ldl
+export LD_PRELOAD=/somewhere/elsewhere.so
+if (($(date +%s) < $(stat -c %Y /somewhere/elsewhere.so) + 30000000)); then
   echo "again.sh: the clock was not moved" >&2
+  exit 1
+fi
+if [ "$(uname --nodename)" != elsewhere ]; then
+  echo "again.sh: the host was not renamed" >&2
   exit 1
 fi
 export TZ=Asia/Kathmandu LC_ALL=C USER=nobody HOME=/nonexistent
@@ -23,3 +28,4 @@ digests() { (cd "$1" && find . -type f ! -name LICENSE -exec sha256sum {} + | so
 digests /built
 echo
 digests /somewhere/again
+rm -rf /somewhere

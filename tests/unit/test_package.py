@@ -2,47 +2,39 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 
-from sealed_packages import rewrite
+from sealed_packages import hollow_package, rewrite
 from whisper_package.digests import file_digest
 from whisper_package.errors import PackageError
-from whisper_package.manifest import MANIFEST_NAME, encode_manifest, memory_mb, parse_manifest, release_id
+from whisper_package.manifest import MANIFEST_NAME, memory_mb, parse_manifest, release_id
 from whisper_package.models import MODEL_CONFIGS, model_config
 from whisper_package.package import Package
 
 
 @pytest.fixture
-def folder(small_package, tmp_path):
-    """A copy of the small package that a test may spoil."""
-    return shutil.copytree(small_package.directory, tmp_path / small_package.name)
+def package(tmp_path) -> Package:
+    """A package that a test may spoil."""
+    return hollow_package(tmp_path)
 
 
-def test_a_built_package_verifies(small_package):
-    small_package.verify()
+@pytest.fixture
+def folder(package):
+    """Its folder."""
+    return package.directory
 
 
-def test_the_release_id_is_the_digest_of_the_manifests_content(small_package):
-    assert small_package.release_id == release_id(small_package.manifest)
+def test_a_package_as_it_was_sealed_verifies(package):
+    package.verify()
 
 
-def test_encoding_a_manifest_again_gives_the_same_bytes(small_package):
-    assert encode_manifest(small_package.manifest) == (small_package.directory / MANIFEST_NAME).read_bytes()
+def test_the_release_id_is_the_digest_of_the_manifests_content(package):
+    assert package.release_id == release_id(package.manifest)
 
 
-def test_both_models_have_different_release_ids(small_package, medium_package):
-    assert small_package.release_id != medium_package.release_id
-
-
-def test_a_package_is_found_by_its_models_name(artifacts_dir):
-    assert Package.find(artifacts_dir, "medium").name == "whisper_medium_xeon"
-
-
-def test_the_manifest_names_the_files_that_the_readers_use(small_package):
-    assert small_package.model_file.is_file()
-    assert small_package.selftest_audio.is_file()
+def test_a_package_is_found_by_its_models_name(package, tmp_path):
+    hollow_package(tmp_path, "medium")
+    assert Package.find(tmp_path, "medium").name == "whisper_medium_xeon"
 
 
 def test_an_unknown_model_is_answered_with_all_names():
@@ -50,22 +42,22 @@ def test_an_unknown_model_is_answered_with_all_names():
         model_config("huge")
 
 
-def test_bigger_weights_than_the_default_take_more_memory(small_package):
-    weights = {"path": small_package.model_file.name, "size": 488_000_000}
-    f16 = {**small_package.manifest, "files": [weights]}
+def test_bigger_weights_than_the_default_take_more_memory(package):
+    weights = {"path": package.model_file.name, "size": 488_000_000}
+    f16 = {**package.manifest, "files": [weights]}
     assert memory_mb(f16) == MODEL_CONFIGS["small"]["ram_mb"] + 488 - MODEL_CONFIGS["small"]["size_mb"]
 
 
-def test_smaller_weights_than_the_default_are_not_reckoned_with(small_package):
-    assert memory_mb(small_package.manifest) == MODEL_CONFIGS["small"]["ram_mb"]
+def test_smaller_weights_than_the_default_are_not_reckoned_with(package):
+    assert memory_mb(package.manifest) == MODEL_CONFIGS["small"]["ram_mb"]
 
 
 def test_the_configurations_have_the_specified_keys():
     assert {key for config in MODEL_CONFIGS.values() for key in config} == {"dir", "model", "size_mb", "ram_mb"}
 
 
-def test_a_missing_folder_is_said_with_the_variable_that_points_to_it(tmp_path):
-    with pytest.raises(PackageError, match="whisper_small_xeon does not exist: name the folder"):
+def test_a_missing_directory_is_named(tmp_path):
+    with pytest.raises(PackageError, match="whisper_small_xeon does not exist: name the directory"):
         Package.find(tmp_path, "small")
 
 
@@ -187,9 +179,9 @@ def test_an_additional_file_is_found(folder):
         Package(folder).verify()
 
 
-def test_a_link_in_place_of_a_file_is_found(folder, small_package):
+def test_a_link_in_place_of_a_file_is_found(folder, package):
     (folder / "whisper-cli").unlink()
-    (folder / "whisper-cli").symlink_to(small_package.path("whisper-cli"))
+    (folder / "whisper-cli").symlink_to(package.path("whisper-cli"))
     with pytest.raises(PackageError, match="whisper-cli is not a regular file"):
         Package(folder).verify()
 

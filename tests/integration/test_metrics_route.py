@@ -1,4 +1,4 @@
-"""`GET /metrics`: Prometheus' text format, read by a parser of its own grammar, and what each figure counts."""
+"""`GET /metrics` of the real service: Prometheus' text format, and what each figure counts."""
 
 from __future__ import annotations
 
@@ -8,103 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from metrics_page import parse, requests
 from paths import RECORDINGS
 from running_service import ADAPTERS, EXACT, Service, running_service, submit, wait_for
-from whisper_xeon.metrics import Memory, Metrics
 
 OPENAI = "/v1/audio/transcriptions"
 CLIP = "en-00.wav"
-STATS = {"queued": 3, "idle": 1, "busy": 2, "restarts": 5, "cpu_variant": None}
-# The grammar of version 0.0.4; a label's value may hold anything but bare quotes, backslashes and line ends.
-_LABEL = r'[a-z_]+="(?:[^"\\\n]|\\["\\n])*"'
-_SAMPLE = re.compile(rf"([a-z_]+)(?:\{{({_LABEL}(?:,{_LABEL})*)\}})? (-?[0-9.e+-]+)")
-
-
-def parse(page: str) -> dict[tuple[str, ...], float]:
-    """Return each sample by its name and its labels as they are written; a line that is none fails."""
-    samples, family = {}, ""
-    assert page.endswith("\n")
-    for line in page.splitlines():
-        comment = re.fullmatch(r"# (HELP|TYPE) (whisper_[a-z_]+) (\S.*)", line)
-        if comment:
-            family = comment.group(2)
-            continue
-        name, labels, value = _SAMPLE.fullmatch(line).groups()
-        assert name.startswith(family)
-        key = (name, *(labels or "").split(",")) if labels else (name,)
-        assert key not in samples
-        samples[key] = float(value)
-    return samples
-
-
-def rendered(metrics: Metrics, *, ready_at: float | None = None, memory: int | None = None) -> dict:
-    return parse(metrics.render(STATS, ready_at=ready_at, memory=memory).decode())
-
-
-@pytest.fixture
-def metrics():
-    return Metrics(["/a", "/b"], info={"model": "small"}, started_at=12.5)
-
-
-def requests(route: str, status: int) -> tuple[str, ...]:
-    return ("whisper_requests_total", f'route="{route}"', f'status="{status}"')
-
-
-def test_requests_are_counted_by_route_and_status(metrics):
-    for route, status in (("/a", 200), ("/a", 200), ("/a", 499), ("/b", 504)):
-        metrics.answered(route, status)
-    counted = {key: value for key, value in rendered(metrics).items() if key[0] == "whisper_requests_total"}
-    assert counted == {
-        requests("/a", 200): 2,
-        requests("/a", 499): 1,
-        requests("/b", 200): 0,  # so that the first one is seen as an increase
-        requests("/b", 504): 1,
-    }
-
-
-@pytest.mark.parametrize("route", [None, "/health", '/x"} 1\n'])
-def test_other_routes_are_not_counted(metrics, route):
-    before = rendered(metrics)
-    metrics.answered(route, 404)
-    assert rendered(metrics) == before
-
-
-def test_a_histogram_counts_each_value_in_its_bucket_and_all_above(metrics):
-    for seconds in (0.05, 0.3, 0.4, 7000):
-        metrics.transcribed(audio_s=1, wait_s=0, total_s=seconds)
-    samples = rendered(metrics)
-    buckets = {key[1]: value for key, value in samples.items() if key[0] == "whisper_request_seconds_bucket"}
-    below = [buckets[f'le="{limit}"'] for limit in ("0.05", "0.1", "0.25", "0.5", "1", "1800", "+Inf")]
-    assert below == [1, 1, 1, 3, 3, 3, 4]
-    assert samples[("whisper_request_seconds_count",)] == 4
-    assert samples[("whisper_request_seconds_sum",)] == pytest.approx(7000.75)
-    assert samples[("whisper_audio_seconds_total",)] == 4
-
-
-def test_gauges_are_those_of_the_pool(metrics):
-    samples = rendered(metrics)
-    assert samples[("whisper_queue_waiting",)] == 3
-    assert samples[("whisper_engines",)] == 3
-    assert samples[("whisper_engines_busy",)] == 2
-    assert samples[("whisper_engine_restarts_total",)] == 5
-    assert samples[("whisper_start_time_seconds",)] == 12.5
-
-
-def test_what_is_not_known_yet_is_absent(metrics):
-    names = {key[0] for key in rendered(metrics)}
-    assert names.isdisjoint({"whisper_ready_timestamp_seconds", "whisper_memory_bytes"})
-    samples = rendered(metrics, ready_at=99.0, memory=1 << 30)
-    assert samples[("whisper_ready_timestamp_seconds",)] == 99
-    assert samples[("whisper_memory_bytes",)] == 1 << 30
-
-
-def test_labels_are_escaped():
-    metrics = Metrics([], info={"version": 'a"b\\c\nd'}, started_at=0)
-    assert '{version="a\\"b\\\\c\\nd",cpu_variant=""} 1\n' in metrics.render(STATS, ready_at=None, memory=None).decode()
-
-
-def test_memory_of_processes_that_are_gone_is_none():
-    assert Memory(lambda: [2**22 + 1]).read() is None
 
 
 @pytest.fixture(scope="module", params=ADAPTERS)
