@@ -283,7 +283,7 @@ def add_minio(inventory: Path, findings: Findings) -> None:
         return
     if text and not text.endswith("\n"):
         text += "\n"
-    comment = "# The bucket and the accounts that MinIO creates are those with which the store is used.\n"
+    comment = "# MinIO creates the bucket and the accounts that build.yml and deploy.yml use.\n"
     findings.changed[path] = (text + comment + lines, [*done, f"added {', '.join(missing)}"])
 
 

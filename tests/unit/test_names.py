@@ -104,3 +104,8 @@ def test_no_old_name_is_left():
     mine = (*RENAMING, "scripts/rename_variables.py", "tests/roles/test_rename", str(Path(__file__).relative_to(ROOT)))
     found = [place for place, line in lines(*rooms) if OLD_NAMES.search(line) and not place.startswith(mine)]
     assert found == []
+
+
+def test_no_yaml_file_begins_with_dashes():
+    begins = {name: (ROOT / name).read_text("utf-8").lstrip().startswith("---") for name in tracked("*.yml", "*.yaml")}
+    assert [name for name, dashes in begins.items() if dashes] == []

@@ -68,6 +68,13 @@ def test_plain_defaults_are_the_same_in_both_places(role):
 
 
 @pytest.mark.parametrize("role", ROLES, ids=identify)
+def test_an_option_of_several_entry_points_is_one(role):
+    entries = load(role / "meta" / "argument_specs.yml")["argument_specs"].values()
+    described = [item for entry in entries for item in entry.get("options", {}).items()]
+    assert [name for name, option in described if option != options(role)[name]] == []
+
+
+@pytest.mark.parametrize("role", ROLES, ids=identify)
 def test_every_option_is_described(role):
     assert [name for name, option in options(role).items() if not option.get("description")] == []
 
