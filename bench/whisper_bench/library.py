@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from whisper_package.package import Package
+from whisper_package.variants import choose_variant, cpu_flags
 from whisper_xeon.engine import library
 from whisper_xeon.engine.cores import available_cores
 
@@ -43,7 +44,7 @@ class Engine:
         self.threads = threads
         fields = package.manifest["abi"]["whisper_full_params"]["fields"]
         self._filter_offset = fields["logits_filter_callback"]["offset"]
-        self._library = lib = library.load(package, variant)
+        self._library = lib = library.load(package, choose_variant(package, cpu_flags(), variant))
         self.variant: str = lib.variant.name
         handle = ctypes.CDLL(str(package.path("libwhisper.so.1").absolute()))
         pointer, c_int = ctypes.c_void_p, ctypes.c_int
