@@ -1,4 +1,4 @@
-"""Module `whisper_deployment` on a folder of its own: staging, verifying, switching, confirming, pruning."""
+"""Module `whisper_service_deployment` on a folder of its own: staging, verifying, switching, confirming, pruning."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from collection_module import load_module
 PACKAGE_FILE = "package/whisper_small_xeon/model.bin"
 
 
-whisper_deployment = load_module("whisper_deployment")
+whisper_deployment = load_module("whisper_service_deployment")
 
 
 class Root:

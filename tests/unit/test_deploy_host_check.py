@@ -1,4 +1,4 @@
-"""Module `whisper_host_check`: what makes a host unfit, in words that say what to do."""
+"""Module `whisper_service_host_check`: what makes a host unfit, in words that say what to do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from collection_module import load_module
 
-host_check = load_module("whisper_host_check")
+host_check = load_module("whisper_service_host_check")
 
 BASELINE = {"name": "baseline", "cpu_flags": ["avx", "avx2", "fma"]}
 WIDE = {"name": "icelake", "cpu_flags": ["avx", "avx2", "avx512f", "avx512_vnni", "fma"]}

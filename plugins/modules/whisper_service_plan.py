@@ -23,7 +23,7 @@ from whisper_package.package import Package
 from whisper_xeon.settings import settings_problems
 
 DOCUMENTATION = r"""
-module: whisper_deployment_plan
+module: whisper_service_plan
 short_description: Say what a deployment consists of
 options:
   model: {type: str, required: true, description: Model that the package must hold.}

@@ -13,7 +13,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
-module: whisper_packages
+module: whisper_service_packages
 short_description: Remove the Debian packages that the role installed
 options:
   record: {type: path, required: true, description: "File with a package a line; without it there is nothing to do."}

@@ -16,7 +16,7 @@ import urllib.request
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whisper.xeon.plugins.module_utils.whisper_host import (
+from ansible_collections.whisper.xeon.plugins.module_utils.whisper_service_host import (
     LOCK,
     direct_opener,
     store_of,
@@ -24,7 +24,7 @@ from ansible_collections.whisper.xeon.plugins.module_utils.whisper_host import (
 )
 
 DOCUMENTATION = r"""
-module: whisper_fetch
+module: whisper_service_fetch
 short_description: Fetch the files of a package from the store
 description:
   - A transfer that breaks off goes on where it stopped; a file with another digest than expected is removed.

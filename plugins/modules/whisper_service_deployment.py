@@ -23,10 +23,10 @@ import tarfile
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whisper.xeon.plugins.module_utils.whisper_host import wait_for_others
+from ansible_collections.whisper.xeon.plugins.module_utils.whisper_service_host import wait_for_others
 
 DOCUMENTATION = r"""
-module: whisper_deployment
+module: whisper_service_deployment
 short_description: The deployments on a host
 options:
   root: {type: path, required: true, description: Folder of the service.}

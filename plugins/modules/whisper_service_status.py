@@ -10,10 +10,10 @@ import urllib.error
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whisper.xeon.plugins.module_utils.whisper_host import direct_opener, show_unit
+from ansible_collections.whisper.xeon.plugins.module_utils.whisper_service_host import direct_opener, show_unit
 
 DOCUMENTATION = r"""
-module: whisper_status
+module: whisper_service_status
 short_description: Tell what the service of a host does
 options:
   root: {type: path, required: true, description: Folder of the service.}

@@ -19,7 +19,7 @@ NUMBERS = ("memory_mb", "requests", "errors")
 
 
 def fleet_table(results: dict[str, dict[str, Any]]) -> str:
-    """Return host -> result of module `whisper_status` as a table, a line a host, silent hosts included."""
+    """Return host -> result of module `whisper_service_status` as a table, a line a host, silent hosts included."""
     rows = [COLUMNS]
     for host, result in results.items():
         status = result.get("status") or {"state": _why(result)}
@@ -36,7 +36,7 @@ def fleet_table(results: dict[str, dict[str, Any]]) -> str:
 
 
 def fleet_problems(results: dict[str, tuple[dict[str, Any], ...]]) -> list[str]:
-    """Return `host: problem` for host -> results of modules `whisper_deployment_plan` and `whisper_host_check`."""
+    """Return `host: problem` for host -> results of modules `whisper_service_plan` and `whisper_service_host_check`."""
     return [
         f"{host}: {problem}"
         for host, several in results.items()

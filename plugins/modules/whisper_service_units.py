@@ -10,7 +10,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
-module: whisper_units
+module: whisper_service_units
 short_description: The links by which systemd finds the units of the current deployment
 options:
   units: {type: str, required: true, description: "Folder of the units, by way of the link `current`."}

@@ -9,7 +9,7 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
-# Who changes the host (module whisper_lock); its time of modification is the last sign of life of that run.
+# Who changes the host (module whisper_service_lock); its time of modification is the last sign of life of that run.
 LOCK = Path("/run/whisper-xeon-deploy.json")
 
 

@@ -14,10 +14,10 @@ import time
 from typing import TextIO
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whisper.xeon.plugins.module_utils.whisper_host import LOCK
+from ansible_collections.whisper.xeon.plugins.module_utils.whisper_service_host import LOCK
 
 DOCUMENTATION = r"""
-module: whisper_lock
+module: whisper_service_lock
 short_description: One run at a time changes the service of a host
 options:
   owner: {type: dict, required: true, description: Who asks; the same content is the same run.}

@@ -20,10 +20,10 @@ import urllib.error
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whisper.xeon.plugins.module_utils.whisper_host import direct_opener, show_unit, store_of
+from ansible_collections.whisper.xeon.plugins.module_utils.whisper_service_host import direct_opener, show_unit, store_of
 
 DOCUMENTATION = r"""
-module: whisper_host_check
+module: whisper_service_host_check
 short_description: Tell whether a host can take a deployment
 options:
   root: {type: path, required: true, description: Folder of the service; it need not exist.}
