@@ -8,18 +8,15 @@ module: artifact_release
 short_description: Find releases in the artifact store
 description:
   - Resolves models and a channel, or release ids, to releases, and checks their manifests.
-  - Without models it only checks that the endpoint answers, takes the credentials and has the bucket.
+  - Without models it only checks that the endpoint answers, accepts the credentials and has the bucket.
   - Needs botocore, and C(app/) of this repository on PYTHONPATH.
 options:
   models: {type: list, elements: str, default: [], description: Models to find; without any only the store is checked.}
   channel: {type: str, default: stable, description: Channel that names the releases.}
-  releases: {type: dict, default: {}, description: Model -> release id to use instead of the channel's.}
-  url_endpoint:
+  release:
     type: str
     default: ""
-    description:
-      - Address under which hosts reach the store. With it, C(urls) is returned; the task then wants C(no_log).
-  url_seconds: {type: int, default: 3600, description: How long the URLs are good.}
+    description: Id of the release to find instead of the channel's; its first 8 or more digits are enough.
   endpoint: {type: str, required: true, description: Address of the store.}
   bucket: {type: str, default: whisper-artifacts, description: Bucket.}
   region: {type: str, default: us-east-1, description: Region of the store.}
@@ -45,10 +42,11 @@ found:
   description: >-
     For each model: release_id, package (its folder's name), manifest (checked), manifest_sha256, and files with path,
     size, sha256 and executable of each, manifest.json too.
-urls: {type: dict, returned: with a url_endpoint, description: "For each model: path -> URL."}
 """
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402 - Ansible wants the documentation first
+from dataclasses import asdict  # noqa: E402 - Ansible wants the documentation first
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible_collections.whisper.xeon.plugins.module_utils.artifact_store import STORE_ARGUMENTS, store_errors, store_of  # noqa: E402
 
 
@@ -57,31 +55,20 @@ def main():
         argument_spec={
             "models": {"type": "list", "elements": "str", "default": []},
             "channel": {"type": "str", "default": "stable"},
-            "releases": {"type": "dict", "default": {}},
-            "url_endpoint": {"type": "str", "default": ""},
-            "url_seconds": {"type": "int", "default": 3600},
+            "release": {"type": "str", "default": ""},
             **STORE_ARGUMENTS,
         },
         supports_check_mode=True,
     )
     wanted = module.params
-    found, urls = {}, {}
+    found = {}
     with store_errors(module):
         store = store_of(module)
         if not wanted["models"]:
             store.bucket.check()
         for model in wanted["models"]:
-            release = store.resolve(model, wanted["channel"], wanted["releases"].get(model))
-            found[model] = {
-                "release_id": release.release_id,
-                "package": release.package,
-                "manifest": release.manifest,
-                "manifest_sha256": release.manifest_sha256,
-                "files": release.files,
-            }
-            if wanted["url_endpoint"]:
-                urls[model] = store.signed_urls(release, wanted["url_seconds"], wanted["url_endpoint"])
-    module.exit_json(changed=False, found=found, urls=urls)
+            found[model] = asdict(store.resolve(model, wanted["channel"], wanted["release"]))
+    module.exit_json(changed=False, found=found)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,11 @@ import urllib.error
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whisper.xeon.plugins.module_utils.whisper_service_host import direct_opener, show_unit, store_of
+from ansible_collections.whisper.xeon.plugins.module_utils.whisper_service_host import (
+    direct_opener,
+    show_unit,
+    store_of,
+)
 
 DOCUMENTATION = r"""
 module: whisper_service_host_check
