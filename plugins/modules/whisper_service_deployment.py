@@ -49,8 +49,9 @@ options:
 """
 
 RETURN = r"""
-deployments: {description: "digest -> {model, release_id, url} of every complete deployment", type: dict}
+deployments: {description: "digest -> {digest, model, release_id, url} of every complete deployment", type: dict}
 current: {description: "Digest that the link names, or an empty string; confirmed and previous likewise", type: str}
+rollback: {description: Digest of the deployment to which a rollback goes; empty if there is none, type: str}
 staging: {description: The staging folder, type: str}
 complete: {description: The deployment stands under its name and every digest is right, type: bool}
 missing: {description: "Files that have to be brought to the staging folder: path, size, sha256", type: list}
@@ -267,6 +268,14 @@ class Deployments:
             replace_link(self.root / "previous", f"deployments/{self.link('confirmed')}")
         replace_link(self.root / "confirmed", f"deployments/{self.link('current')}")
 
+    def rollback(self) -> str:
+        """Return where a rollback goes, or an empty string: to what was confirmed while a switch is unfinished, to the
+        deployment before that otherwise.
+        """
+        current, confirmed, previous = (self.link(name) for name in LINKS)
+        digest = confirmed if current != confirmed else previous
+        return digest if digest in self.complete() else ""
+
     def superfluous(self, keep: int) -> list[Path]:
         """Return the folders that `pruned` removes: unfinished ones, and deployments neither in use nor new."""
         used = {self.link(name) for name in LINKS}
@@ -363,9 +372,10 @@ def main() -> None:
             wait_for_others(deployments.folder)
         result = run(deployments, module.params, module.check_mode)
         result["deployments"] = {
-            digest: {key: record[key] for key in ("model", "release_id", "url")}
+            digest: {"digest": digest, **{key: record[key] for key in ("model", "release_id", "url")}}
             for digest, record in deployments.complete().items()
         }
+        result["rollback"] = deployments.rollback()
     except DeploymentError as error:
         module.fail_json(msg=str(error))
     except OSError as error:

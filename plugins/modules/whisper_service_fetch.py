@@ -29,9 +29,10 @@ short_description: Fetch the files of a package from the store
 description:
   - A transfer that breaks off goes on where it stopped; a file with another digest than expected is removed.
 options:
-  folder: {type: path, required: true, description: The staging folder.}
-  files: {type: list, elements: dict, required: true, description: "path below O(folder), size in bytes, sha256"}
-  urls: {type: dict, required: true, description: "path -> signed address of the file"}
+  directory: {type: path, required: true, description: The staging directory.}
+  files: {type: list, elements: dict, required: true, description: "path below O(directory), size in bytes, sha256"}
+  package: {type: str, required: true, description: "Directory of the package below O(directory)."}
+  urls: {type: dict, required: true, description: "Path below O(package) -> signed URL of the file."}
 """
 
 RETURN = r"""
@@ -136,11 +137,14 @@ class Transfer:
         )
 
 
-def fetch(folder: Path, files: list[dict], urls: dict[str, str]) -> int:
-    """Fetch every file, the largest first, and return the bytes. Raises `FetchError` for the first that fails."""
+def fetch(directory: Path, package: str, files: list[dict], urls: dict[str, str]) -> int:
+    """Fetch every file, the largest first, and return the bytes. Raises `FetchError` for the first that fails.
+
+    The paths of `files` begin at `directory`, those of `urls` at `package` below it.
+    """
     stop = threading.Event()
     transfers = [
-        Transfer(folder / entry["path"], entry, urls[entry["path"]], stop)
+        Transfer(directory / entry["path"], entry, urls[entry["path"].removeprefix(f"{package}/")], stop)
         for entry in sorted(files, key=lambda entry: entry["size"], reverse=True)
     ]
     with concurrent.futures.ThreadPoolExecutor(CONNECTIONS) as pool:
@@ -163,15 +167,17 @@ def main() -> None:
     """Run as an Ansible module."""
     module = AnsibleModule(
         argument_spec={
-            "folder": {"type": "path", "required": True},
+            "directory": {"type": "path", "required": True},
             "files": {"type": "list", "elements": "dict", "required": True},
+            "package": {"type": "str", "required": True},
             "urls": {"type": "dict", "required": True, "no_log": True},
         },
     )
-    folder = Path(module.params["folder"])
-    wait_for_others(folder.parent)
+    wanted = module.params
+    directory = Path(wanted["directory"])
+    wait_for_others(directory.parent)
     try:
-        fetched = fetch(folder, module.params["files"], module.params["urls"])
+        fetched = fetch(directory, wanted["package"], wanted["files"], wanted["urls"])
     except FetchError as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=True, bytes=fetched)

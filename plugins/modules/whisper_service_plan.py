@@ -39,11 +39,14 @@ options:
 RETURN = r"""
 problems: {description: "One sentence each, with what to do; empty when it can be deployed", type: list}
 digest: {description: Name of the deployment, type: str}
+model: {description: Its model, type: str}
+url: {description: Where the host itself reaches the service, type: str}
 record: {description: "Text of deployment.json: model, release, every file with its digest", type: str}
 bundle: {description: "Base64 of a tar.gz with every file that is not fetched from a store or folder", type: str}
 sources: {description: "Path in the deployment -> file on the control node, for the files of the package", type: dict}
 release_id: {type: str}
-package: {description: Folder name of the package, type: str}
+package: {description: Directory name of the package, type: str}
+manifest_sha256: {description: SHA-256 of the package's manifest.json, type: str}
 weights_bytes: {description: Size of the model file, type: int}
 ram_mb: {description: Memory of one engine with the package's weights, type: int}
 minimum: {description: "glibc and glibcxx that the libraries need", type: dict}
@@ -131,8 +134,11 @@ def plan(
         "record": text,
         "bundle": bundle_of(small),
         "sources": sources,
+        "model": model,
+        "url": url,
         "release_id": manifest["release_id"],
         "package": manifest["package"],
+        "manifest_sha256": next(entry["sha256"] for entry in files if entry["path"] == MANIFEST_NAME),
         "weights_bytes": weights_bytes(manifest),
         "ram_mb": memory_mb(manifest),
         "minimum": manifest["minimum"],
@@ -140,15 +146,18 @@ def plan(
     }
 
 
-def without_package(model: str) -> dict:
-    """Return the module's result where there is no package to deploy: a host can still be looked at."""
+def without_package(model: str, url: str) -> dict:
+    """Return the module's result where there is no package to deploy: the host can still be checked."""
     return {
         "digest": "",
         "record": "",
         "bundle": "",
         "sources": {},
+        "model": model,
+        "url": url,
         "release_id": "",
         "package": model_config(model)["dir"],
+        "manifest_sha256": "",
         "weights_bytes": 0,
         "ram_mb": 0,
         "minimum": {},
@@ -177,7 +186,7 @@ def main() -> None:
     settings = module.params.pop("settings")
     named = {name: str(value) for name, value in settings.items()}
     problems = [f"whisper_service_settings: {problem}" for problem in settings_problems(named)]
-    result = without_package(module.params["model"])
+    result = without_package(module.params["model"], module.params["url"])
     try:
         result = plan(**module.params)
     except PackageError as error:

@@ -178,6 +178,38 @@ def test_confirming_makes_the_one_before_the_previous(root):
     assert (root.link("confirmed"), root.link("previous")) == (two, one)
 
 
+def test_a_rollback_goes_to_the_deployment_before(root):
+    one, two = root.deploy("one"), root.deploy("two")
+    assert whisper_deployment.Deployments(root.path).rollback() == one
+    root.run("current", one)
+    root.run("confirmed")
+    assert whisper_deployment.Deployments(root.path).rollback() == two
+
+
+def test_a_rollback_of_an_unfinished_switch_goes_to_what_was_confirmed(root):
+    root.deploy("one")
+    two = root.deploy("two")
+    three, _ = root.stage("three")
+    root.run("complete", three)
+    root.run("current", three)
+    assert whisper_deployment.Deployments(root.path).rollback() == two
+
+
+@pytest.mark.parametrize("names", [[], ["one"]], ids=["nothing deployed", "first deployment"])
+def test_without_a_deployment_before_there_is_nothing_to_roll_back_to(root, names):
+    for name in names:
+        root.deploy(name)
+    assert whisper_deployment.Deployments(root.path).rollback() == ""
+
+
+def test_an_altered_record_is_nothing_to_roll_back_to(root):
+    one, _ = root.deploy("one"), root.deploy("two")
+    record = root.file(one, "deployment.json")
+    record.chmod(0o644)
+    record.write_text("{}")
+    assert whisper_deployment.Deployments(root.path).rollback() == ""
+
+
 def test_the_same_deployment_needs_no_restart(root):
     digest = root.deploy("one")
     result = root.run("current", digest)
