@@ -17,13 +17,13 @@ _DISPLAY = Display()
 
 
 def machine() -> str:
-    """Name this boot of this machine, or of this container: process ids mean the same only within it."""
+    """Identify this boot of this machine, or of this container: process IDs are unique only within it."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
 
 
 def started(pid: int) -> str:
-    """Return when a process started, in ticks since the boot; empty if there is none or it is dead but not reaped."""
+    """Return when a process started, in ticks since boot; empty if it does not exist or is dead but not reaped."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
     except OSError:
@@ -44,12 +44,12 @@ def this_run() -> dict[str, Any]:
 
 
 def is_dead(holder: dict[str, Any]) -> bool:
-    """Tell whether a run is over for certain: one of this machine whose process is gone."""
+    """Return whether a run is certainly over: one of this machine whose process is gone."""
     return holder["machine"] == machine() and started(holder["pid"]) != holder["started"]
 
 
 class ActionModule(ActionBase):
-    """Adds `wait` (seconds) and `take_over` (bool) to the module's options and fails by the holder's name."""
+    """Adds `wait` (seconds) and `take_over` (bool) to the module's options; on failure it names the holder."""
 
     def run(self, tmp: str | None = None, task_vars: dict | None = None) -> dict[str, Any]:
         """Return the module's result once the lock is held, or freed."""
@@ -65,7 +65,7 @@ class ActionModule(ActionBase):
             result = self._execute_module("whisper_service_lock", module_args=options, task_vars=task_vars)
             if options.get("state") == "renewed" and not result.get("held"):
                 result.update(
-                    failed=True, msg=f"another run took {host} from this one, which changes nothing more there"
+                    failed=True, msg=f"another run took over the lock of {host}: this run changes nothing more there"
                 )
             if result.get("failed") or "holder" not in result:
                 return result
@@ -83,7 +83,7 @@ class ActionModule(ActionBase):
                 result.update(
                     failed=True,
                     msg=f"{who}; this run changed nothing there. Try again when that one is over. If it died, its lock "
-                    f"lapses in {minutes} minutes; -e whisper_service_lock_take_over=true takes it at once",
+                    f"lapses in {minutes} minutes; -e whisper_service_lock_take_over=true takes it over at once",
                 )
                 return result
             if not announced:

@@ -1,12 +1,12 @@
 """Ansible module: the deployments on a host, from staging to pruning.
 
-Below the root stand `deployments/<digest>/` and three links. `current` is what systemd starts, `confirmed` is what last
-passed its health check, `previous` what was confirmed before that. `current` and `confirmed` differ only while a switch
-is under way, so whoever comes after an interrupted one knows that, and where to go back to. A deployment's digest is
-the SHA-256 of its `deployment.json`, which lists every file; it is complete if it stands under its name, since it gets
-that name by a rename, last of all.
+The root contains `deployments/<digest>/` and three links. `current` is what systemd starts, `confirmed` is what last
+passed its health check, `previous` is what was confirmed before that. `current` and `confirmed` differ only while a
+switch is unfinished, so the run after an interrupted one sees that, and what to roll back to. A deployment's digest is
+the SHA-256 of its `deployment.json`, which lists every file. A directory with a digest as its name is complete, because
+it gets that name last, by a rename.
 
-The module never reads or changes anything outside the root and needs nothing but Python 3.9 on the host.
+The module never reads or changes anything outside the root and needs only Python 3.9 on the host.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ DOCUMENTATION = r"""
 module: whisper_service_deployment
 short_description: The deployments on a host
 options:
-  root: {type: path, required: true, description: Folder of the service.}
+  root: {type: path, required: true, description: Directory of the service.}
   state:
     type: str
     default: query
     choices: [query, staged, complete, current, confirmed, absent, pruned]
     description:
       - C(query) changes nothing.
-      - C(staged) fills a staging folder with all that is at hand and returns what is missing.
-      - C(complete) verifies the staging folder and gives it its name.
-      - C(current) makes a deployment the one that systemd starts; an empty digest makes it none.
-      - C(confirmed) notes that the current deployment is healthy.
-      - C(absent) removes a deployment and its staging folder, unless a link names it.
-      - C(pruned) removes all but the newest O(keep) and those in use.
+      - C(staged) fills a staging directory with the files that are at hand and returns those that are missing.
+      - C(complete) verifies the staging directory and renames it to the digest.
+      - C(current) makes a deployment the one that systemd starts; an empty digest means none.
+      - C(confirmed) records that the current deployment is healthy.
+      - C(absent) removes a deployment and its staging directory, unless a link names it.
+      - C(pruned) removes all deployments except the newest O(keep) and those in use.
   digest: {type: str, description: Name of the deployment.}
   record: {type: str, description: Text of deployment.json, for C(staged).}
-  bundle: {type: str, description: "Base64 of a tar.gz with the small files, for C(staged)."}
+  bundle: {type: str, description: "Base64 of a tar.gz of the small files, for C(staged)."}
   keep: {type: int, default: 3, description: How many deployments C(pruned) leaves.}
 """
 
@@ -52,10 +52,10 @@ RETURN = r"""
 deployments: {description: "digest -> {digest, model, release_id, url} of every complete deployment", type: dict}
 current: {description: "Digest that the link names, or an empty string; confirmed and previous likewise", type: str}
 rollback: {description: Digest of the deployment to which a rollback goes; empty if there is none, type: str}
-staging: {description: The staging folder, type: str}
-complete: {description: The deployment stands under its name and every digest is right, type: bool}
-missing: {description: "Files that have to be brought to the staging folder: path, size, sha256", type: list}
-restart: {description: The service does not run the current deployment for certain, type: bool}
+staging: {description: The staging directory, type: str}
+complete: {description: The deployment exists and every digest is right, type: bool}
+missing: {description: "Files that must be brought to the staging directory: path, size, sha256", type: list}
+restart: {description: The service may not be running the current deployment, type: bool}
 restart_socket: {description: The socket's unit differs from the confirmed deployment's, type: bool}
 """
 
@@ -65,7 +65,7 @@ SOCKET_UNIT = "units/whisper-xeon.socket"
 
 
 class DeploymentError(Exception):
-    """What is wrong with a deployment, for the person who deploys."""
+    """What is wrong with a deployment, in words for the person who deploys."""
 
 
 def file_digest(path: Path) -> str:
@@ -78,7 +78,7 @@ def file_digest(path: Path) -> str:
 
 
 def is_right(path: Path, entry: dict) -> bool:
-    """Tell whether the file at `path` is the one that a record's entry describes."""
+    """Return whether the file at `path` is the one that a record's entry describes."""
     try:
         status = path.lstat()
     except OSError:
@@ -87,7 +87,7 @@ def is_right(path: Path, entry: dict) -> bool:
 
 
 def replace_link(link: Path, target: str) -> None:
-    """Let `link` name `target` by one rename, or remove it if `target` is empty."""
+    """Point `link` to `target` by one rename, or remove it if `target` is empty."""
     if not target:
         link.unlink(missing_ok=True)
         return
@@ -99,13 +99,13 @@ def replace_link(link: Path, target: str) -> None:
 
 
 def describe(record: dict) -> str:
-    """Return a record as lines to compare: model, release, and every file with the head of its digest."""
+    """Return a record as lines to compare: model, release, and every file with the first digits of its digest."""
     files = [f"{entry['sha256'][:12]} {entry['path']}" for entry in record["files"]]
     return "\n".join([f"model {record['model']}", f"release {record['release_id']}", *files, ""])
 
 
 def sync(path: Path) -> None:
-    """Have the kernel write a file or folder to the disk."""
+    """Have the kernel write a file or directory to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -113,28 +113,28 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def remove_tree(folder: Path) -> None:
-    """Remove a folder, read-only folders in it included."""
-    for parent, _, _ in os.walk(folder):
+def remove_tree(directory: Path) -> None:
+    """Remove a directory, read-only directories in it included."""
+    for parent, _, _ in os.walk(directory):
         Path(parent).chmod(0o755)
-    shutil.rmtree(folder)
+    shutil.rmtree(directory)
 
 
 class Deployments:
     """The deployments below one root."""
 
     def __init__(self, root: os.PathLike | str):
-        """Look at `root`, which need not exist."""
+        """`root` need not exist."""
         self.root = Path(root)
-        self.folder = self.root / "deployments"
+        self.directory = self.root / "deployments"
 
     def path(self, digest: str) -> Path:
-        """Return the folder of a complete deployment."""
-        return self.folder / digest
+        """Return the directory of a complete deployment."""
+        return self.directory / digest
 
     def staging(self, digest: str) -> Path:
-        """Return the folder in which a deployment is put together."""
-        return self.folder / f".staging-{digest}"
+        """Return the directory in which a deployment is staged."""
+        return self.directory / f".staging-{digest}"
 
     def link(self, name: str) -> str:
         """Return the digest that a link names, or an empty string."""
@@ -155,43 +155,47 @@ class Deployments:
         return json.loads(data)
 
     def describe(self, digest: str) -> str:
-        """Return a deployment as lines to compare; nothing if there is none."""
+        """Return a deployment as lines to compare; an empty string if there is none."""
         return describe(self.record(digest)) if digest and self.path(digest).is_dir() else ""
 
     def complete(self) -> dict[str, dict]:
-        """Return digest -> record of every deployment that stands under its name with an unaltered record."""
+        """Return digest -> record of every complete deployment whose record is unaltered."""
         found = {}
-        for path in sorted(self.folder.glob("[0-9a-f]*")):
+        for path in sorted(self.directory.glob("[0-9a-f]*")):
             with contextlib.suppress(DeploymentError):
                 found[path.name] = self.record(path.name)
         return found
 
-    def problems(self, folder: Path, record: dict) -> list[str]:
-        """Return what distinguishes a folder from its record, by reading every byte."""
+    def problems(self, directory: Path, record: dict) -> list[str]:
+        """Return how a directory differs from its record, reading every byte."""
         listed = {entry["path"] for entry in record["files"]} | {RECORD}
         wrong = [
             f"{entry['path']} is missing or has another SHA-256 than its manifest says"
             for entry in record["files"]
-            if not is_right(folder / entry["path"], entry)
+            if not is_right(directory / entry["path"], entry)
         ]
-        present = (Path(parent, name).relative_to(folder) for parent, _, names in os.walk(folder) for name in names)
+        present = (
+            Path(parent, name).relative_to(directory) for parent, _, names in os.walk(directory) for name in names
+        )
         return wrong + [f"{path} does not belong there" for path in present if path.as_posix() not in listed]
 
     def is_sound(self, digest: str) -> bool:
-        """Tell whether a deployment is complete and unaltered."""
+        """Return whether a deployment is complete and unaltered."""
         try:
             return not self.problems(self.path(digest), self.record(digest))
         except DeploymentError:
             return False
 
     def stage(self, digest: str, text: str, bundle: str, dry_run: bool) -> list[dict]:
-        """Fill the staging folder with what is at hand: its own right files, equal files of other deployments as hard
-        links, the bundle. Return the entries of the files that are still missing.
+        """Fill the staging directory with what is at hand: right files that it has already, equal files of other
+        deployments as hard links, the bundle. Return the entries of the files that are still missing.
         """
         record = json.loads(text)
         for entry in record["files"]:
             if Path(entry["path"]).is_absolute() or ".." in Path(entry["path"]).parts:
-                raise DeploymentError(f"{entry['path']} is outside the deployment: this record is not one of ours")
+                raise DeploymentError(
+                    f"{entry['path']} is outside the deployment: this record was not made by whisper-xeon"
+                )
         staging = self.staging(digest)
         alike = self._files_by_digest()
         with tarfile.open(fileobj=io.BytesIO(base64.b64decode(bundle)), mode="r:gz") as archive:
@@ -224,15 +228,16 @@ class Deployments:
         return found
 
     def finish(self, digest: str) -> None:
-        """Verify the staging folder, make it read-only and give it its name. Raises `DeploymentError`."""
+        """Verify the staging directory, make it read-only and rename it to the digest. Raises `DeploymentError`."""
         staging = self.staging(digest)
         text = (staging / RECORD).read_bytes()
         record = json.loads(text)
         problems = self.problems(staging, record)
         if problems or hashlib.sha256(text).hexdigest() != digest:
             raise DeploymentError(
-                f"what arrived in {staging} is not the deployment: {'; '.join(problems) or f'{RECORD} was altered'}. "
-                "Nothing was switched; publish the package again if a second run says the same"
+                f"the files in {staging} are not those of the deployment: "
+                f"{'; '.join(problems) or f'{RECORD} was altered'}. Nothing was switched. Run it again; if that fails "
+                "too, publish the package again"
             )
         executable = {entry["path"] for entry in record["files"] if entry["executable"]}
         for parent, _, names in os.walk(staging, topdown=False):
@@ -242,19 +247,19 @@ class Deployments:
                 sync(path)
             Path(parent).chmod(0o555)
             sync(Path(parent))
-        broken = self.folder / f".broken-{digest}"
+        broken = self.directory / f".broken-{digest}"
         if self.path(digest).exists():
             if self.link("confirmed") == digest:
-                # What was confirmed were other bytes: the service has to start, and be checked, once more.
+                # What was confirmed had other content: the service must start, and be checked, again.
                 replace_link(self.root / "confirmed", "")
             self.path(digest).rename(broken)
         staging.rename(self.path(digest))
-        sync(self.folder)
+        sync(self.directory)
         if broken.exists():
             remove_tree(broken)
 
     def socket_differs(self, digest: str, other: str) -> bool:
-        """Tell whether two deployments listen differently."""
+        """Return whether two deployments listen differently."""
         try:
             one, two = ((self.path(name) / SOCKET_UNIT).read_bytes() for name in (digest, other))
         except OSError:
@@ -262,7 +267,7 @@ class Deployments:
         return one != two
 
     def confirm(self) -> None:
-        """Note the current deployment as healthy; what was confirmed before it becomes the previous one."""
+        """Record the current deployment as healthy; what was confirmed before it becomes the previous one."""
         os.utime(self.path(self.link("current")))
         if self.link("confirmed"):
             replace_link(self.root / "previous", f"deployments/{self.link('confirmed')}")
@@ -277,20 +282,22 @@ class Deployments:
         return digest if digest in self.complete() else ""
 
     def superfluous(self, keep: int) -> list[Path]:
-        """Return the folders that `pruned` removes: unfinished ones, and deployments neither in use nor new."""
+        """Return the directories that `pruned` removes: unfinished ones, and deployments neither in use nor newest."""
         used = {self.link(name) for name in LINKS}
-        complete = [path for path in self.folder.glob("[0-9a-f]*") if path.is_dir()]
+        complete = [path for path in self.directory.glob("[0-9a-f]*") if path.is_dir()]
         newest_first = sorted(complete, key=lambda path: (path.name in used, path.stat().st_mtime), reverse=True)
-        return newest_first[max(keep, len(used & {path.name for path in complete})) :] + list(self.folder.glob(".*-*"))
+        return newest_first[max(keep, len(used & {path.name for path in complete})) :] + list(
+            self.directory.glob(".*-*")
+        )
 
 
 def _identity(entry: dict) -> tuple:
-    # A hard link shares its mode, so an executable file is never the same as one that is not.
+    # Hard links share their mode, so an executable file is never equal to one that is not.
     return entry["sha256"], entry["size"], entry["executable"]
 
 
 def run(deployments: Deployments, parameters: dict, dry_run: bool) -> dict:
-    """Bring the deployments into the state asked for and return the module's result. Raises `DeploymentError`."""
+    """Bring the deployments into the requested state and return the module's result. Raises `DeploymentError`."""
     state, digest = parameters["state"], parameters["digest"]
     result = {"changed": False}
     if state == "staged":
@@ -324,21 +331,21 @@ def run(deployments: Deployments, parameters: dict, dry_run: bool) -> dict:
         if result["changed"] and not dry_run:
             deployments.confirm()
     elif state == "absent":
-        folders = [path for path in (deployments.staging(digest), deployments.path(digest)) if path.exists()]
+        directories = [path for path in (deployments.staging(digest), deployments.path(digest)) if path.exists()]
         used = digest in {deployments.link(name) for name in LINKS}
-        folders = [path for path in folders if not used or path != deployments.path(digest)]
-        result["changed"] = bool(folders)
-        _remove(folders, dry_run)
+        directories = [path for path in directories if not used or path != deployments.path(digest)]
+        result["changed"] = bool(directories)
+        _remove(directories, dry_run)
     elif state == "pruned":
-        folders = deployments.superfluous(parameters["keep"])
-        result["changed"] = bool(folders)
-        _remove(folders, dry_run)
+        directories = deployments.superfluous(parameters["keep"])
+        result["changed"] = bool(directories)
+        _remove(directories, dry_run)
     return result
 
 
-def _remove(folders: list[Path], dry_run: bool) -> None:
-    for folder in folders if not dry_run else ():
-        remove_tree(folder)
+def _remove(directories: list[Path], dry_run: bool) -> None:
+    for directory in directories if not dry_run else ():
+        remove_tree(directory)
 
 
 def main() -> None:
@@ -368,8 +375,8 @@ def main() -> None:
     deployments = Deployments(module.params["root"])
     try:
         if module.params["state"] != "query" and not module.check_mode:
-            deployments.folder.mkdir(parents=True, exist_ok=True)
-            wait_for_others(deployments.folder)
+            deployments.directory.mkdir(parents=True, exist_ok=True)
+            wait_for_others(deployments.directory)
         result = run(deployments, module.params, module.check_mode)
         result["deployments"] = {
             digest: {"digest": digest, **{key: record[key] for key in ("model", "release_id", "url")}}

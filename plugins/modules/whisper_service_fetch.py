@@ -1,6 +1,6 @@
 """Ansible module: fetch the files of a package from the store, several at a time, each checked while it arrives.
 
-The addresses are as good as credentials: the module tells the store and the file, never an address.
+The URLs are as good as credentials: messages name the store and the file, never a URL.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DOCUMENTATION = r"""
 module: whisper_service_fetch
 short_description: Fetch the files of a package from the store
 description:
-  - A transfer that breaks off goes on where it stopped; a file with another digest than expected is removed.
+  - An interrupted transfer is resumed. A file with an unexpected digest fails the task.
 options:
   directory: {type: path, required: true, description: The staging directory.}
   files: {type: list, elements: dict, required: true, description: "path below O(directory), size in bytes, sha256"}
@@ -36,25 +36,25 @@ options:
 """
 
 RETURN = r"""
-bytes: {description: How much was fetched, type: int}
+bytes: {description: Number of bytes that were fetched, type: int}
 """
 
 CONNECTIONS = 4
-ATTEMPTS = 5  # in a row without a byte more
+ATTEMPTS = 5  # in a row without another byte
 TIMEOUT_S = 30  # without any data
 BLOCK_BYTES = 1 << 20
 SIGN_OF_LIFE_S = 60
 
 
 class FetchError(Exception):
-    """Why a file could not be fetched, for the person who deploys."""
+    """Why a file could not be fetched, in words for the person who deploys."""
 
 
 class Transfer:
-    """One file on its way: what has arrived and its digest so far."""
+    """The transfer of one file: what has arrived and its digest so far."""
 
     def __init__(self, path: Path, entry: dict, url: str, stop: threading.Event):
-        """`path` is where the file goes, `entry` what it has to be; `stop` is set when another file has failed."""
+        """`path` is where the file goes, `entry` what it must be; `stop` is set when another file has failed."""
         self._path, self._entry, self._url, self._stop = path, entry, url, stop
         self._arrived, self._digest = 0, hashlib.sha256()
 
@@ -76,14 +76,15 @@ class Transfer:
                     break
                 self._stop.wait(2 ** (attempt - 1))
             else:
-                reason = "the transfer was given up"
+                reason = "the transfer was stopped"
         raise FetchError(
             f"{self._entry['path']} did not arrive from {store_of(self._url)}: {reason} "
             f"(after {self._arrived} of {self._entry['size']} bytes)"
         )
 
     def _go_on(self, target: io.FileIO) -> str:
-        """Fetch what is missing; return why some still is, or nothing. Raises `FetchError` where a retry is in vain."""
+        """Fetch what is missing; return why some still is, or an empty string. Raises `FetchError` if a retry is
+        of no use."""
         request = urllib.request.Request(self._url)  # noqa: S310 - signed on the control node, for an http(s) endpoint
         if self._arrived:
             request.add_header("Range", f"bytes={self._arrived}-")
@@ -94,7 +95,7 @@ class Transfer:
                     self._arrived, self._digest = 0, hashlib.sha256()
                     target.truncate(0)
                     if answer.status == 206:
-                        return "the store answered with another part of the file than was asked for"
+                        return "the store answered with another part of the file than was requested"
                 target.seek(self._arrived)
                 self._receive(answer, target)
         except urllib.error.HTTPError as error:
@@ -133,7 +134,7 @@ class Transfer:
     def _altered(self) -> str:
         return (
             f"{self._entry['path']} from {store_of(self._url)} has another SHA-256 than its manifest says: the "
-            "store holds other bytes than were published"
+            "content in the store is not what was published. Publish the package again"
         )
 
 

@@ -1,6 +1,6 @@
-"""Ansible module: tell whether a host can take a deployment. It changes nothing and names every problem at once.
+"""Ansible module: check whether a host can take a deployment. It changes nothing and reports every problem at once.
 
-It has to run where the service cannot, to say so: on any Linux with a Python that Ansible takes.
+It must run where the service cannot, to report that: on any Linux with a Python that Ansible supports.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ from ansible_collections.whisper.xeon.plugins.module_utils.whisper_service_host 
 
 DOCUMENTATION = r"""
 module: whisper_service_host_check
-short_description: Tell whether a host can take a deployment
+short_description: Check whether a host can take a deployment
 options:
-  root: {type: path, required: true, description: Folder of the service; it need not exist.}
+  root: {type: path, required: true, description: Directory of the service; it need not exist.}
   digest: {type: str, required: true, description: Name of the deployment.}
   record:
     type: str
     required: true
-    description: Text of its deployment.json; files that are there need no more room. Empty where no package is known.
+    description: Text of its deployment.json. Files that the host has need no space. Empty if there is no package.
   variants: {type: list, elements: dict, required: true, description: CPU variants of the package with their cpu_flags.}
-  minimum: {type: dict, required: true, description: glibc and glibcxx that the package needs.}
-  memory_mb: {type: int, required: true, description: Memory of the model with one engine.}
+  minimum: {type: dict, required: true, description: Versions of glibc and glibcxx that the package needs.}
+  memory_mb: {type: int, required: true, description: Memory of the model with one engine, in MB.}
   weights_bytes: {type: int, required: true, description: Size of the model file.}
   memory_max: {type: str, default: "", description: The unit's MemoryMax; empty means none.}
-  packages: {type: list, elements: str, default: [], description: Debian packages to look for.}
+  packages: {type: list, elements: str, default: [], description: Debian packages that the service needs.}
   address: {type: str, default: "", description: "Address to listen on, IPv6 in brackets; empty means all."}
   port: {type: int, required: true, description: Port to listen on.}
-  socket_unit: {type: str, required: true, description: The socket unit that may hold the port already.}
-  store_url: {type: str, description: "Signed address of a file in the store, if the package comes from there."}
-  store_sha256: {type: str, description: Digest of that file.}
+  socket_unit: {type: str, required: true, description: The socket unit that may listen on the port already.}
+  store_url: {type: str, description: "Signed URL of a file in the store, if the package comes from there."}
+  store_sha256: {type: str, description: SHA-256 of that file.}
 """
 
 RETURN = r"""
-problems: {description: "One sentence each, with what to do; empty when the host is fit", type: list}
-packages_missing: {description: Those of the packages that are not installed, type: list}
+problems: {description: "What prevents the deployment and what to do about it; empty if nothing does", type: list}
+packages_missing: {description: Which of the packages are not installed, type: list}
 """
 
 OLDEST_PYTHON = (3, 9)
@@ -76,15 +76,15 @@ def glibcxx_version() -> str:
     return ""
 
 
-def disk_free_mb(folder: Path) -> int:
-    """Return the free space of the file system that holds `folder` or would hold it."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free >> 20
+def disk_free_mb(directory: Path) -> int:
+    """Return the free space of the file system that contains `directory` or would contain it."""
+    while not directory.exists():
+        directory = directory.parent
+    return shutil.disk_usage(directory).free >> 20
 
 
 def memory_available_mb() -> int:
-    """Return what new processes can take without swapping."""
+    """Return the memory that new processes can use without swapping."""
     return _meminfo_kb("MemAvailable") >> 10
 
 
@@ -109,15 +109,15 @@ def packages_missing(packages: list[str]) -> list[str]:
 
 
 def system_problems() -> list[str]:
-    """Return what keeps this machine from being a host at all."""
+    """Return what prevents this machine from being a host at all."""
     found = []
     machine = os.uname().machine
     if machine != "x86_64":
         found.append(f"the processor is {machine}: the package is for x86_64")
     if not Path("/run/systemd/system").is_dir():
-        found.append("systemd does not run here: the service is a systemd unit")
+        found.append("systemd does not run on this host: the service is a systemd unit")
     if not shutil.which("dpkg-query"):
-        found.append("this is not a Debian, nor a relative of it: the role installs with apt-get")
+        found.append("this is neither Debian nor derived from it: the role installs with apt-get")
     if sys.version_info < OLDEST_PYTHON:
         wanted = ".".join(map(str, OLDEST_PYTHON))
         found.append(f"Python is {sys.version.split()[0]}, the service needs {wanted}: use a newer Debian")
@@ -125,29 +125,29 @@ def system_problems() -> list[str]:
 
 
 def processor_problems(flags: set[str], variants: list[dict]) -> list[str]:
-    """Return the problem of a processor that no variant of the package supports, if it is one."""
+    """Return the problem of a processor that no variant of the package supports, if there is one."""
     lacking = [sorted(set(variant["cpu_flags"]) - flags) for variant in variants]
     if not all(lacking):
         return []
-    return [f"the processor lacks {', '.join(min(lacking, key=len))}: this package needs a newer one"]
+    return [f"the processor lacks {', '.join(min(lacking, key=len))}: the package needs a newer one"]
 
 
 def library_problems(name: str, present: str, needed: str) -> list[str]:
-    """Return the problem of a library older than needed, if it is one."""
+    """Return the problem of a library older than needed, if there is one."""
     if present and _numbers(present) >= _numbers(needed):
         return []
     return [f"{name} is {present or 'missing'}, the package needs {needed}: use a newer Debian"]
 
 
 def space_problems(what: str, free_mb: int, needed_mb: int) -> list[str]:
-    """Return the problem of too little disk or memory, if it is one."""
+    """Return the problem of too little disk or memory, if there is one."""
     return [] if free_mb >= needed_mb else [f"{what} has {free_mb} MB free, {needed_mb} MB are needed: make room"]
 
 
 def disk_problems(root: Path, record: dict, packages_mb: int) -> list[str]:
-    """Return the problem of a disk without room for what is missing and, on a fresh host, for the deployment after it.
+    """Return the problem of a disk without space for what is missing and, on a new host, for the deployment after it.
 
-    `packages_mb` is what Debian packages will take of the disk that holds /usr.
+    `packages_mb` is what Debian packages will take of the disk that contains /usr.
     """
     known = [json.loads(path.read_text("utf-8")) for path in root.glob("deployments/*/deployment.json")]
     present = {entry["sha256"] for each in known for entry in each["files"]}
@@ -165,7 +165,7 @@ def disk_problems(root: Path, record: dict, packages_mb: int) -> list[str]:
 
 
 def memory_problems(root: Path, digest: str, memory_mb: int) -> list[str]:
-    """Return the problem of too little memory for a candidate beside what serves or, on a fresh host, will serve."""
+    """Return the problem of too little memory for a candidate beside what serves or, on a new host, will serve."""
     current = root / "current"
     if current.resolve().name == digest:
         return []
@@ -174,7 +174,7 @@ def memory_problems(root: Path, digest: str, memory_mb: int) -> list[str]:
 
 
 def memory_limit(memory_max: str) -> int | None:
-    """Return what a MemoryMax of systemd allows, in bytes; None where there is no limit or systemd has to judge it."""
+    """Return what systemd's MemoryMax allows, in bytes; None if there is no limit or only systemd can judge it."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGTPE%]?)", memory_max)
     if not found:
         return None
@@ -185,18 +185,18 @@ def memory_limit(memory_max: str) -> int | None:
 
 
 def limit_problems(memory_max: str, weights_bytes: int, memory_mb: int) -> list[str]:
-    """Return the problem of a limit of memory in which not even the weights have room, if it is one."""
+    """Return the problem of a memory limit below the size of the weights, if there is one."""
     limit = memory_limit(memory_max)
     if limit is None or limit >= weights_bytes:
         return []
     return [
-        f"whisper_service_memory_max is {memory_max}, and the weights alone take {weights_bytes / 1e6:.0f} MB: set at "
-        f"least {memory_mb}M, which is what one engine with ten minutes of audio needs"
+        f"whisper_service_memory_max is {memory_max}, but the weights alone take {weights_bytes / 1e6:.0f} MB: set at "
+        f"least {memory_mb}M, which one engine with ten minutes of audio needs"
     ]
 
 
 def package_problems(root: Path, wanted: dict, packages_mb: int) -> list[str]:
-    """Return what keeps this machine from running the package; `wanted` has the module's options."""
+    """Return what prevents this machine from running the package; `wanted` has the module's options."""
     return [
         *processor_problems(cpu_flags(), wanted["variants"]),
         *library_problems("glibc", os.confstr("CS_GNU_LIBC_VERSION").split()[-1], wanted["minimum"]["glibc"]),
@@ -208,7 +208,7 @@ def package_problems(root: Path, wanted: dict, packages_mb: int) -> list[str]:
 
 
 def port_problems(address: str, port: int, socket_unit: str) -> list[str]:
-    """Return the problem of a port that is none, or on which somebody other than the service's own socket listens."""
+    """Return the problem of an invalid port, or of one on which something other than the service's socket listens."""
     if not 1 <= port <= 65535:
         return [f"whisper_service_port is {port}: set a number from 1 to 65535"]
     try:
@@ -217,7 +217,7 @@ def port_problems(address: str, port: int, socket_unit: str) -> list[str]:
             probe.bind((address.strip("[]"), port))
             return []
     except OSError as error:
-        # Another error, as that of an address which the host gets later, is no reason against the port.
+        # Another error, such as that of an address that the host gets later, is no problem of the port.
         if error.errno != errno.EADDRINUSE or port in _ports_of(socket_unit):
             return []
     where = f"{address}:{port}" if address else f"port {port}"
@@ -239,7 +239,7 @@ def _ports_of(unit: str) -> set[int]:
 
 
 def _listener(port: int) -> str:
-    """Return ` by NAME (process N)`, or an empty string if that cannot be told."""
+    """Return ` by NAME (process N)`, or an empty string if that is not known."""
     inodes = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text("ascii").splitlines()[1:] if Path(table).exists() else ():
@@ -248,7 +248,7 @@ def _listener(port: int) -> str:
                 inodes.add(f"socket:[{fields[9]}]")
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            # Path.readlink came with Python 3.9, which is what this module finds out.
+            # Path.readlink needs Python 3.9, which is what this module checks.
             if any(os.readlink(descriptor) in inodes for descriptor in (process / "fd").iterdir()):  # noqa: PTH115
                 return f" by {(process / 'comm').read_text('utf-8', 'replace').strip()} (process {process.name})"
         except OSError:
@@ -257,22 +257,22 @@ def _listener(port: int) -> str:
 
 
 def store_problems(url: str, sha256: str) -> list[str]:
-    """Return the problem of a store from which this host cannot fetch a file, without the signed address."""
+    """Return the problem of a store from which this host cannot fetch a file, without the signed URL."""
     store = store_of(url)
     try:
         with direct_opener().open(url, timeout=STORE_TIMEOUT_S) as answer:
             data = answer.read(STORE_MAX_BYTES)
     except urllib.error.HTTPError as error:
         return [
-            f"the store {store} answers this host with {error.code} {error.reason}: compare the clocks, and see that "
-            "artifact_store_host_endpoint leads to the store without a proxy that changes requests"
+            f"the store {store} answers this host with {error.code} {error.reason}: compare the clocks, and check that "
+            "artifact_store_host_endpoint leads to the store without a proxy that rewrites requests"
         ]
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLCertVerificationError):
             return [
                 f"this host does not trust the certificate of the store {store} ({reason.verify_message}): install the "
-                "authority there, with the package ca-certificates and update-ca-certificates"
+                "certificate authority there, with the package ca-certificates and update-ca-certificates"
             ]
         why = getattr(reason, "strerror", None) or str(reason)
         return [
@@ -280,7 +280,10 @@ def store_problems(url: str, sha256: str) -> list[str]:
             "an address that hosts can reach, or deploy with -e whisper_service_transport=copy"
         ]
     if hashlib.sha256(data).hexdigest() != sha256:
-        return [f"the store {store} answers this host with other bytes than the control node: what stands between?"]
+        return [
+            f"the store {store} sends this host content that differs from what the control node reads: is a proxy "
+            "rewriting responses?"
+        ]
     return []
 
 

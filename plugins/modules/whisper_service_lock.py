@@ -1,8 +1,8 @@
-"""Ansible module: one run at a time changes the service of a host. Its action plugin of the same name waits for it.
+"""Ansible module: the lock with which one run at a time changes a host. The action plugin of this name waits for it.
 
-The lock is a file below /run with who holds it, so a restart of the host frees it too. Its time of modification is the
-holder's last sign of life. A run that died cannot free its lock: the action plugin recognizes that of a process of its
-own machine, any other lapses.
+The lock is a file in /run that names its holder, so a restart of the host frees it too. Its modification time is the
+holder's last sign of life. A run that died cannot free its lock: the action plugin recognizes a dead process of its own
+machine, any other lock lapses.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from ansible_collections.whisper.xeon.plugins.module_utils.whisper_service_host 
 
 DOCUMENTATION = r"""
 module: whisper_service_lock
-short_description: One run at a time changes the service of a host
+short_description: Hold the lock of a host, so that one run at a time changes it
 options:
-  owner: {type: dict, required: true, description: Who asks; the same content is the same run.}
+  owner: {type: dict, required: true, description: The run that asks; equal content means the same run.}
   state:
     type: str
     default: held
     choices: [held, renewed, free]
-    description: C(held) takes the lock, C(renewed) gives a sign of life if it is the caller's, C(free) gives it back.
-  lapse: {type: int, required: true, description: Seconds after the last sign of life in which the lock is still held.}
+    description: C(held) takes the lock, C(renewed) gives a sign of life if the caller holds it, C(free) frees it.
+  lapse: {type: int, required: true, description: Seconds after the last sign of life until the lock lapses.}
   take_over: {type: dict, description: Take the lock from this holder.}
 """
 
 RETURN = r"""
 held: {description: The caller holds the lock, type: bool}
-holder: {description: Who holds it if it is somebody else, type: dict}
-since: {description: "When that run took the lock, as seconds since 1970", type: float}
+holder: {description: The run that holds it if it is another one, type: dict}
+since: {description: "When that run took the lock, in seconds since 1970", type: float}
 silent: {description: Seconds since its last sign of life, type: float}
 """
 
 
 def locked_file() -> TextIO:
-    """Open the lock and keep other modules from it until it is closed."""
+    """Open the lock and keep other modules out until it is closed."""
     while True:
         file = os.fdopen(os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+", encoding="utf-8")
         fcntl.flock(file, fcntl.LOCK_EX)

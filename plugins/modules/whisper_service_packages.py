@@ -1,6 +1,7 @@
 """Ansible module: remove the Debian packages that the role installed, with what only they needed, and nothing else.
 
-What another package has come to need stays. So does everything that was superfluous before: it is not ours to remove.
+Packages that another one needs by now stay. So do those that were superfluous before: the role did not install them.
+`apt-get autoremove`, and the apt module with it, would remove these too.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ DOCUMENTATION = r"""
 module: whisper_service_packages
 short_description: Remove the Debian packages that the role installed
 options:
-  record: {type: path, required: true, description: "File with a package a line; without it there is nothing to do."}
+  record: {type: path, required: true, description: "File with one package per line; it need not exist."}
 """
 
 RETURN = r"""
@@ -47,14 +48,14 @@ def run(*command: str) -> str:
 
 
 def superfluous() -> set[str]:
-    """Return the packages that came with others and that none needs any more."""
+    """Return the packages that were installed with others and that none needs any more."""
     return set(re.findall(r"^Remv (\S+)", run("apt-get", "--simulate", "autoremove"), re.MULTILINE))
 
 
 def remove(packages: list[str]) -> list[str]:
-    """Remove `packages`, as far as none needs them, and what came with them; return what went.
+    """Remove those of `packages` that no other needs, and what was installed with them; return what was removed.
 
-    Raises `PackageManagerError`; then everything is as it was, also what apt thinks of it.
+    Raises `PackageManagerError`; then everything is as it was, including what apt regards as installed by hand.
     """
     manual = run("apt-mark", "showmanual", *packages).split()
     before = superfluous()
@@ -86,7 +87,7 @@ def main() -> None:
     try:
         names = remove(packages)
     except PackageManagerError as error:
-        module.fail_json(msg=f"{error}; remove {' '.join(packages)} by hand, or mend apt-get and run this again")
+        module.fail_json(msg=f"{error}; remove {' '.join(packages)} by hand, or fix apt-get and run this again")
     module.exit_json(changed=bool(names), removed=names)
 
 

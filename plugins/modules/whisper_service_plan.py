@@ -1,8 +1,8 @@
-"""Ansible module: say what a deployment consists of, before any host is touched.
+"""Ansible module: plan what a deployment consists of, before any host is touched.
 
 Runs on the control node with `PYTHONPATH` naming this project's `app/`. A deployment is a package, the application,
-its settings and its units; the record lists every file of it, and the digest of the record is its name. The module
-reads only: no host, no store, no file is changed.
+its settings and its units. Its record lists every file, and the digest of the record is its name. The module only
+reads: no host, no store and no file is changed.
 """
 
 from __future__ import annotations
@@ -24,48 +24,48 @@ from whisper_xeon.settings import settings_problems
 
 DOCUMENTATION = r"""
 module: whisper_service_plan
-short_description: Say what a deployment consists of
+short_description: Plan what a deployment consists of
 options:
-  model: {type: str, required: true, description: Model that the package must hold.}
-  artifact_dir: {type: path, description: Package folder, or a folder that holds package folders.}
-  manifest: {type: dict, description: "Checked content of manifest.json, when the package is not on the control node."}
+  model: {type: str, required: true, description: Model that the package must contain.}
+  artifact_dir: {type: path, description: Directory of the package, or one that contains packages.}
+  manifest: {type: dict, description: "Checked content of manifest.json, if the package is not on the control node."}
   files: {type: list, elements: dict, description: "Every file of that package: path, size, sha256, executable."}
-  url: {type: str, required: true, description: Where the host itself reaches the service; goes into the record.}
-  app_dir: {type: path, required: true, description: Folder that holds the application package whisper_xeon.}
+  url: {type: str, required: true, description: URL at which the host itself reaches the service; part of the record.}
+  app_dir: {type: path, required: true, description: Directory that contains the application, whisper_xeon.}
   texts: {type: dict, required: true, description: "Path in the deployment -> content: settings and units."}
   settings: {type: dict, default: {}, description: The service's settings from the inventory, to be checked.}
 """
 
 RETURN = r"""
-problems: {description: "One sentence each, with what to do; empty when it can be deployed", type: list}
+problems: {description: "What prevents the deployment and what to do about it; empty if nothing does", type: list}
 digest: {description: Name of the deployment, type: str}
 model: {description: Its model, type: str}
-url: {description: Where the host itself reaches the service, type: str}
+url: {description: URL at which the host itself reaches the service, type: str}
 record: {description: "Text of deployment.json: model, release, every file with its digest", type: str}
-bundle: {description: "Base64 of a tar.gz with every file that is not fetched from a store or folder", type: str}
+bundle: {description: "Base64 of a tar.gz of every file that does not belong to the package", type: str}
 sources: {description: "Path in the deployment -> file on the control node, for the files of the package", type: dict}
 release_id: {type: str}
 package: {description: Directory name of the package, type: str}
 manifest_sha256: {description: SHA-256 of the package's manifest.json, type: str}
 weights_bytes: {description: Size of the model file, type: int}
 ram_mb: {description: Memory of one engine with the package's weights, type: int}
-minimum: {description: "glibc and glibcxx that the libraries need", type: dict}
+minimum: {description: "Versions of glibc and glibcxx that the libraries need", type: dict}
 variants: {description: CPU variants with the flags each needs, type: list}
 """
 
-# What of app/ a host runs.
+# The packages of app/ that a host runs.
 APP_PACKAGES = ("whisper_package", "whisper_xeon")
 
 
 def package_in(artifact_dir: Path, model: str) -> Package:
-    """Return the package of `model` that `artifact_dir` is or holds. Raises `PackageError`."""
+    """Return the package of `model` that `artifact_dir` is or contains. Raises `PackageError`."""
     if not (artifact_dir / MANIFEST_NAME).exists():
         return Package.find(artifact_dir, model)
     package = Package(artifact_dir)
     if package.model != model:
         raise PackageError(
-            f"{artifact_dir} holds model {package.model!r}, this host gets {model!r}: name the folder that holds "
-            f"{model_config(model)['dir']}"
+            f"{artifact_dir} contains model {package.model!r}, this host gets {model!r}: name the directory that "
+            f"contains {model_config(model)['dir']}"
         )
     return package
 
@@ -79,7 +79,7 @@ def app_files(app_dir: Path) -> dict[str, bytes]:
         if path.is_file() and "__pycache__" not in path.parts
     }
     if "app/whisper_xeon/__main__.py" not in found:
-        raise PackageError(f"{app_dir} does not hold the application: whisper_xeon/__main__.py is missing")
+        raise PackageError(f"{app_dir} does not contain the application: whisper_xeon/__main__.py is missing")
     return found
 
 
@@ -113,10 +113,10 @@ def plan(
         sources = {f"package/{package.name}/{entry['path']}": str(package.path(entry["path"])) for entry in files}
     elif manifest["model"]["name"] != model:
         raise PackageError(f"the store offers model {manifest['model']['name']!r} as {model!r}: publish it again")
-    folder = f"package/{manifest['package']}"
+    directory = f"package/{manifest['package']}"
     small = app_files(Path(app_dir))
     small.update({path: text.encode("utf-8") for path, text in texts.items()})
-    recorded = [dict(entry, path=f"{folder}/{entry['path']}") for entry in files] + [
+    recorded = [dict(entry, path=f"{directory}/{entry['path']}") for entry in files] + [
         {"path": path, "size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "executable": False}
         for path, data in small.items()
     ]

@@ -1,4 +1,4 @@
-"""Ansible module: tell what the service of a host does, as the service itself and systemd say. It changes nothing."""
+"""Ansible module: report what a host serves, as the service itself and systemd say. It changes nothing."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from ansible_collections.whisper.xeon.plugins.module_utils.whisper_service_host 
 
 DOCUMENTATION = r"""
 module: whisper_service_status
-short_description: Tell what the service of a host does
+short_description: Report what a host serves
 options:
-  root: {type: path, required: true, description: Folder of the service.}
+  root: {type: path, required: true, description: Directory of the service.}
   unit: {type: str, required: true, description: The service's unit.}
-  wait: {type: int, default: 0, description: Seconds to wait for a service that does not serve yet.}
+  wait: {type: int, default: 0, description: Seconds to wait if the service does not serve yet.}
 """
 
 RETURN = r"""
 status:
   description: >-
     state (serving, not deployed, or what is wrong), model, release_id, cpu_variant, ready_at, memory_mb,
-    requests and errors (transcriptions answered since the start, and those answered with 5xx); unknown ones are missing
+    requests and errors (transcriptions answered since the start, and those answered with 5xx); what is unknown is left
+    out
   type: dict
 """
 
@@ -35,7 +36,7 @@ REQUESTS = re.compile(r'^whisper_requests_total\{[^}]*status="(\d+)"[^}]*\} ([0-
 
 
 def get(url: str) -> str:
-    """Return the text of an answer of the service, whatever its status. Raises OSError."""
+    """Return the body of an answer of the service, whatever its status. Raises OSError."""
     try:
         with direct_opener().open(url, timeout=TIMEOUT_S) as answer:
             return answer.read().decode("utf-8")
@@ -73,7 +74,7 @@ def status_of(root: Path, unit: str) -> dict:
 
 
 def awaited_status(root: Path, unit: str, seconds: float) -> dict:
-    """Return the status as soon as the service serves or has failed for good, at the latest after so many seconds."""
+    """Return the status as soon as the service serves or has failed for good, or after that many seconds."""
     deadline = time.monotonic() + seconds
     while True:
         status = status_of(root, unit)

@@ -1,6 +1,8 @@
 """Ansible module: the links by which systemd finds the units of the current deployment.
 
-Links and not `systemctl enable`, which resolves them and would name one deployment, gone some deployments later.
+Links of our own and not `systemctl enable`, which resolves them and would name one deployment, removed some deploys
+later. One module and not the file module, because a link of this role must be told from a unit of somebody else, which
+a deploy replaces and an uninstall leaves.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ DOCUMENTATION = r"""
 module: whisper_service_units
 short_description: The links by which systemd finds the units of the current deployment
 options:
-  units: {type: str, required: true, description: "Folder of the units, by way of the link `current`."}
-  wants: {type: dict, required: true, description: "Unit -> target that starts it with the machine."}
+  units: {type: str, required: true, description: "Directory of the units, through the link `current`."}
+  wants: {type: dict, required: true, description: "Unit -> target that starts it at boot."}
   state: {type: str, default: present, choices: [present, absent]}
 """
 
@@ -22,14 +24,14 @@ SYSTEMD = Path("/etc/systemd/system")
 
 
 def links_of(units: Path, wants: dict[str, str]) -> dict[Path, str]:
-    """Return every link and what it names."""
+    """Return every link and its target."""
     links = {SYSTEMD / unit: str(units / unit) for unit in wants}
     links.update({SYSTEMD / f"{target}.wants" / unit: f"../{unit}" for unit, target in wants.items()})
     return links
 
 
 def target_of(link: Path) -> str | None:
-    """Return what a link names; None if there is none."""
+    """Return the target of a link; None if there is no link."""
     try:
         return str(link.readlink())
     except OSError:
@@ -37,7 +39,7 @@ def target_of(link: Path) -> str | None:
 
 
 def make(link: Path, target: str) -> None:
-    """Let `link` name `target`, by one rename."""
+    """Point `link` to `target` by one rename."""
     link.parent.mkdir(mode=0o755, exist_ok=True)
     temporary = link.with_name(f".{link.name}.new")
     if temporary.is_symlink():
@@ -59,7 +61,7 @@ def main() -> None:
     links = links_of(Path(module.params["units"]), module.params["wants"])
     present = module.params["state"] == "present"
     try:
-        # A file in a link's place is somebody's own unit: replaced when the service is deployed, left when it goes.
+        # A file in place of a link is somebody else's unit: a deploy replaces it, an uninstall leaves it.
         wrong = [link for link, target in links.items() if (target_of(link) == target) != present]
         if not present:
             wrong = [link for link in wrong if link.is_symlink()]

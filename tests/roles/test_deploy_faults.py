@@ -345,7 +345,7 @@ def test_every_problem_of_every_host_is_in_one_report(both, artifacts_dir, tmp_p
     for problem in (
         f"{both.small.name}: whisper_service_settings: WHISPER_QUEUE='long' is not allowed",
         f"{both.small.name}: whisper_service_settings: WHISPER_LANGAUGE is not a setting",
-        f"{both.small.name}: whisper_service_memory_max is 1M, and the weights alone take 8 MB",
+        f"{both.small.name}: whisper_service_memory_max is 1M, but the weights alone take 8 MB",
         f"{both.small.name}: port 8123 is taken by python3",
         f"{both.medium.name}: the disk of /mnt/little has 9 MB free",
         f"{both.medium.name}: port 22 is taken by ",
