@@ -59,13 +59,16 @@ APP_PACKAGES = ("whisper_package", "whisper_xeon")
 
 def package_in(artifact_dir: Path, model: str) -> Package:
     """Return the package of `model` that `artifact_dir` is or contains. Raises `PackageError`."""
-    if not (artifact_dir / MANIFEST_NAME).exists():
-        return Package.find(artifact_dir, model)
-    package = Package(artifact_dir)
+    try:
+        if not (artifact_dir / MANIFEST_NAME).exists():
+            return Package.find(artifact_dir, model)
+        package = Package(artifact_dir)
+    except PackageError as error:
+        raise PackageError(f"whisper_service_artifact_dir: {error}") from None
     if package.model != model:
         raise PackageError(
-            f"{artifact_dir} contains model {package.model!r}, this host gets {model!r}: name the directory that "
-            f"contains {model_config(model)['dir']}"
+            f"whisper_service_artifact_dir: {artifact_dir} contains model {package.model!r}, this host gets {model!r}: "
+            f"name the directory that contains {model_config(model)['dir']}"
         )
     return package
 
