@@ -28,6 +28,8 @@ from ansible_collections.whisper.xeon.plugins.module_utils.whisper_service_host 
 DOCUMENTATION = r"""
 module: whisper_service_deployment
 short_description: The deployments on a host
+description:
+  - Stages, verifies, switches, confirms and removes the deployments below a directory, and reports what is there.
 options:
   root: {type: path, required: true, description: Directory of the service.}
   state:

@@ -29,6 +29,8 @@ from ansible_collections.whisper.xeon.plugins.module_utils.whisper_service_host 
 DOCUMENTATION = r"""
 module: whisper_service_host_check
 short_description: Check whether a host can take a deployment
+description:
+  - Compares CPU, libraries, disk, memory, port and the way to the store with what a deployment needs. Changes nothing.
 options:
   root: {type: path, required: true, description: Directory of the service; it need not exist.}
   digest: {type: str, required: true, description: Name of the deployment.}

@@ -19,6 +19,8 @@ from ansible_collections.whisper.xeon.plugins.module_utils.whisper_service_host 
 DOCUMENTATION = r"""
 module: whisper_service_lock
 short_description: Hold the lock of a host, so that one run at a time changes it
+description:
+  - The action plugin of this name adds C(owner), waits while another run holds the lock and names that run.
 options:
   owner: {type: dict, required: true, description: The run that asks; equal content means the same run.}
   state:

@@ -16,6 +16,8 @@ from ansible.module_utils.basic import AnsibleModule
 DOCUMENTATION = r"""
 module: whisper_service_packages
 short_description: Remove the Debian packages that the role installed
+description:
+  - Removes those that no other package needs by now, with what was installed for them only.
 options:
   record: {type: path, required: true, description: "File with one package per line; it need not exist."}
 """

@@ -25,6 +25,9 @@ from whisper_xeon.settings import settings_problems
 DOCUMENTATION = r"""
 module: whisper_service_plan
 short_description: Plan what a deployment consists of
+description:
+  - Lists every file of the package, the application, the settings and the units with its digest. Needs C(app/) of this
+    project on PYTHONPATH.
 options:
   model: {type: str, required: true, description: Model that the package must contain.}
   artifact_dir: {type: path, description: Directory of the package, or one that contains packages.}
@@ -44,7 +47,7 @@ url: {description: URL at which the host itself reaches the service, type: str}
 record: {description: "Text of deployment.json: model, release, every file with its digest", type: str}
 bundle: {description: "Base64 of a tar.gz of every file that does not belong to the package", type: str}
 sources: {description: "Path in the deployment -> file on the control node, for the files of the package", type: dict}
-release_id: {type: str}
+release_id: {description: Release ID of the package, type: str}
 package: {description: Directory name of the package, type: str}
 manifest_sha256: {description: SHA-256 of the package's manifest.json, type: str}
 weights_bytes: {description: Size of the model file, type: int}

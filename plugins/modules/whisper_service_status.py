@@ -15,6 +15,8 @@ from ansible_collections.whisper.xeon.plugins.module_utils.whisper_service_host 
 DOCUMENTATION = r"""
 module: whisper_service_status
 short_description: Report what a host serves
+description:
+  - Asks systemd and the service itself, and can wait until the service is ready.
 options:
   root: {type: path, required: true, description: Directory of the service.}
   unit: {type: str, required: true, description: The service's unit.}

@@ -14,10 +14,16 @@ from ansible.module_utils.basic import AnsibleModule
 DOCUMENTATION = r"""
 module: whisper_service_units
 short_description: The links by which systemd finds the units of the current deployment
+description:
+  - Makes or removes the links of the units and those that start them at boot.
 options:
   units: {type: str, required: true, description: "Directory of the units, through the link `current`."}
   wants: {type: dict, required: true, description: "Unit -> target that starts it at boot."}
-  state: {type: str, default: present, choices: [present, absent]}
+  state: {type: str, default: present, choices: [present, absent], description: "Whether the links exist."}
+"""
+
+RETURN = r"""
+links: {description: Links that were changed, type: list}
 """
 
 SYSTEMD = Path("/etc/systemd/system")
