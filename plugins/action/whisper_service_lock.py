@@ -62,7 +62,7 @@ class ActionModule(ActionBase):
         while True:
             if os.getppid() != options["owner"]["pid"]:
                 return {"failed": True, "msg": "this run was killed while it waited"}
-            result = self._execute_module("whisper_service_lock", module_args=options, task_vars=task_vars)
+            result = self._execute_module("whisper.xeon.whisper_service_lock", module_args=options, task_vars=task_vars)
             if options.get("state") == "renewed" and not result.get("held"):
                 result.update(
                     failed=True, msg=f"another run took over the lock of {host}: this run changes nothing more there"
