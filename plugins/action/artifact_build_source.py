@@ -1,4 +1,4 @@
-"""Action `artifact_source`: get a model or the whisper.cpp source into the control node's cache.
+"""Action `artifact_build_source`: get a model or the whisper.cpp source into the control node's cache.
 
 An action and not a module, because it runs on the control node whatever the host is, and because only an action can
 show progress while a model of 1.5 GB comes down. It never writes outside the cache.

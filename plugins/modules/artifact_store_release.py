@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: artifact_release
+module: artifact_store_release
 short_description: Find releases in the artifact store
 description:
   - Resolves models and a channel, or release ids, to releases, and checks their manifests.
@@ -28,7 +28,7 @@ author: whisper-xeon
 """
 
 EXAMPLES = r"""
-- artifact_release:
+- whisper.xeon.artifact_store_release:
     models: [medium]
     endpoint: http://127.0.0.1:9000
     access_key: "{{ artifact_store_reader_access_key }}"

@@ -1,4 +1,4 @@
-"""Action `artifact_dist`: tell whether `dist/` holds the packages of these inputs, or put exported ones there.
+"""Action `artifact_build_dist`: tell whether `dist/` holds the packages of these inputs, or put exported ones there.
 
 It runs on the control node. A package folder is exchanged by a rename after every digest was checked.
 

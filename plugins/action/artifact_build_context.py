@@ -1,4 +1,4 @@
-"""Action `build_context`: make a Docker build context exactly what its arguments describe.
+"""Action `artifact_build_context`: make a Docker build context exactly what its arguments describe.
 
 It runs on the control node, where the sources are. It touches only what differs and removes what is not described. The
 context then is this run's until the playbook ends: another one that asks for it is refused.

@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: artifact_urls
+module: artifact_store_urls
 short_description: Sign a URL for each file of releases
 description:
-  - Signs for the releases that M(artifact_release) found, without reading the store, so a channel that has moved since
-    then makes no difference.
+  - Signs for the releases that M(whisper.xeon.artifact_store_release) found. It reads no channel, so one that has moved
+    since then makes no difference.
   - A URL is as good as a credential for its file until it expires, so the task needs C(no_log).
   - Needs botocore, and C(app/) of this repository on PYTHONPATH.
 options:
-  releases: {type: dict, required: true, description: "Model -> release, as C(found) of M(artifact_release)."}
+  releases:
+    type: dict
+    required: true
+    description: Model -> release, as C(found) of M(whisper.xeon.artifact_store_release).
   url_endpoint: {type: str, required: true, description: Address of the store as hosts reach it; part of the signature.}
   url_seconds: {type: int, default: 3600, description: How long the URLs are valid.}
   endpoint: {type: str, required: true, description: Address of the store.}
@@ -26,7 +29,7 @@ author: whisper-xeon
 """
 
 EXAMPLES = r"""
-- artifact_urls:
+- whisper.xeon.artifact_store_urls:
     releases: "{{ found.found }}"
     url_endpoint: http://store.example.org:9000
     endpoint: http://127.0.0.1:9000

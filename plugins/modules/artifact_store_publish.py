@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: artifact_publish
+module: artifact_store_publish
 short_description: Publish a package to the artifact store
 description:
   - Puts the files of a package under C(releases/<release id>/) and makes it a channel's release of its model.
@@ -25,7 +25,7 @@ author: whisper-xeon
 """
 
 EXAMPLES = r"""
-- artifact_publish:
+- whisper.xeon.artifact_store_publish:
     package_dir: dist/whisper_small_xeon
     endpoint: http://127.0.0.1:9000
     access_key: "{{ artifact_store_access_key }}"
