@@ -47,26 +47,20 @@ _RELEASE_ID_START = re.compile(r"[0-9a-f]{8,63}")
 
 @dataclass(frozen=True)
 class Release:
-    """One release of one model in the store, with its checked manifest."""
+    """One release of one model in the store, with its checked manifest and that file's SHA-256 in hex.
+
+    `files` is every file of the package, `manifest.json` included: path, size in bytes, sha256, executable.
+    """
 
     release_id: str
     package: str
     manifest: dict[str, Any]
-    manifest_bytes: bytes
+    manifest_sha256: str
+    files: list[dict[str, Any]]
 
     def key(self, path: str) -> str:
         """Return the key of a file of this release."""
         return release_key(self.release_id, self.package, path)
-
-    @property
-    def manifest_sha256(self) -> str:
-        """SHA-256 of `manifest.json`, in hex."""
-        return hashlib.sha256(self.manifest_bytes).hexdigest()
-
-    @property
-    def files(self) -> list[dict[str, Any]]:
-        """Every file of the package, `manifest.json` included: path, size in bytes, sha256, executable."""
-        return listed_files(self.manifest, self.manifest_bytes)
 
 
 @dataclass(frozen=True)
@@ -274,7 +268,13 @@ class Store:
             manifest = parse_manifest(data, where)
         except PackageError as error:
             raise DigestMismatch(str(error)) from None
-        found = Release(release_id, _package_name(model), manifest, data)
+        found = Release(
+            release_id,
+            _package_name(model),
+            manifest,
+            hashlib.sha256(data).hexdigest(),
+            listed_files(manifest, data),
+        )
         if manifest["release_id"] != release_id or manifest["model"]["name"] != model:
             raise DigestMismatch(
                 f"{where} is the manifest of release {manifest['release_id']} of {manifest['model']['name']!r}: "

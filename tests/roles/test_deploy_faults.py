@@ -345,7 +345,7 @@ def test_every_problem_of_every_host_is_in_one_report(both, artifacts_dir, tmp_p
     for problem in (
         f"{both.small.name}: whisper_service_settings: WHISPER_QUEUE='long' is not allowed",
         f"{both.small.name}: whisper_service_settings: WHISPER_LANGAUGE is not a setting",
-        f"{both.small.name}: whisper_service_memory_max is 1M, and the weights alone take 8 MB",
+        f"{both.small.name}: whisper_service_memory_max is 1M, but the weights alone take 8 MB",
         f"{both.small.name}: port 8123 is taken by python3",
         f"{both.medium.name}: the disk of /mnt/little has 9 MB free",
         f"{both.medium.name}: port 22 is taken by ",
@@ -359,7 +359,7 @@ def test_every_problem_of_every_host_is_in_one_report(both, artifacts_dir, tmp_p
 @pytest.mark.parametrize(
     ("limit", "reason"),
     [
-        ("memory_max=8M", "was it out of memory (whisper_service_memory_max is 8M)"),
+        ("memory_max=8M", "did it run out of memory (whisper_service_memory_max is 8M)"),
         ("cpu_affinity=4000", "CPUAFFINITY is whisper_service_cpu_affinity (4000)"),
     ],
     ids=["memory", "processors"],
@@ -367,4 +367,4 @@ def test_every_problem_of_every_host_is_in_one_report(both, artifacts_dir, tmp_p
 def test_a_candidate_that_ends_without_a_word_is_told_with_its_limit(small, deploy, limit, reason):
     with unharmed(small):
         play = deploy("-e", f"whisper_service_{limit}", check=False)
-    assert_failed(play, "keeps what it serves", reason)
+    assert_failed(play, "still serves what it served before", reason)

@@ -84,7 +84,7 @@ def test_a_host_whose_variables_are_refused_is_a_line_of_the_report(both, artifa
     play = both.deploy_copy(artifacts_dir, "-i", str(inventory), check=False)
     assert play.returncode != 0
     assert "Nothing was changed on any host" in play.said
-    assert f"{both.medium.name}: its variables are refused, see above" in play.said
+    assert f"{both.medium.name}: its variables are rejected, see above" in play.said
 
 
 def test_a_release_can_be_named(hosts, small, minio, small_package, tmp_path):

@@ -48,11 +48,12 @@ def test_a_host_transcribes_with_whisper_cli_in_the_same_sandbox(host, deploy, e
     assert host.transcribe(exact_recordings[0]["path"]) == exact_recordings[0]["text"]
 
 
-def test_a_second_run_changes_and_restarts_nothing_also_from_a_relative_folder_and_ends_with_the_table(
+def test_a_second_run_plans_once_changes_nothing_also_from_a_relative_directory_and_ends_with_the_table(
     small, deploy, artifacts_dir
 ):
     before = small.main_pid()
     play = deploy(artifact_dir=os.path.relpath(artifacts_dir, ROOT))
+    assert play.output.count(": Plan the deployment]") == 1
     assert play.changed == 0
     assert small.main_pid() == before
     assert table_row(play.output, small).endswith("serving")

@@ -80,6 +80,6 @@ def test_three_deploys_of_another_model_and_fifty_switches_fail_no_request(hosts
         "-e",
         json.dumps({"switches": list(itertools.islice(itertools.cycle(there), SWITCHES))}),
     )
-    assert play.output.count("Let the link name it") == SWITCHES
+    assert play.output.count("Switch the link to the deployment") == SWITCHES
     assert load.failures == []
     assert load.models == {"small", "medium"}

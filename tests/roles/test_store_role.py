@@ -24,13 +24,18 @@ def fresh_package(small_package, tmp_path):
     return variant(small_package, tmp_path, {"NEW": uuid.uuid4().bytes})
 
 
+def include_role(tasks_from, **variables):
+    """Return the task that includes an entry point of the role."""
+    include = {"name": "whisper.xeon.artifact_store", "tasks_from": tasks_from}
+    return {"name": "Include the role", "ansible.builtin.include_role": include, "vars": variables}
+
+
 @pytest.fixture
 def play_role(minio, tmp_path):
     """Run the role, or another of its entry points, with variables; returns how it ended."""
 
     def play(*arguments, tasks_from="main", tasks_after=(), check=True, **variables):
-        include = {"name": "whisper.xeon.artifact_store", "tasks_from": tasks_from}
-        role = {"name": "Include the role", "ansible.builtin.include_role": include, "vars": variables}
+        role = include_role(tasks_from, **variables)
         playbook = tmp_path / "playbook.yml"
         playbook.write_text(
             json.dumps([{"hosts": "whisper_store", "gather_facts": False, "tasks": [role, *tasks_after]}]),
@@ -100,6 +105,27 @@ def test_resolved_urls_are_good_for_a_machine_without_a_credential(play_role, ch
     package = type(fresh_package)(target)
     package.verify()
     assert package.release_id == fresh_package.release_id
+
+
+def test_urls_signed_again_are_those_of_the_resolved_release_whatever_the_channel_names_by_then(
+    play_role, channel, small_package, fresh_package
+):
+    packages = [[str(package.directory)] for package in (small_package, fresh_package)]
+    key = f"releases/{small_package.release_id}/{small_package.name}/manifest.json"
+    play_role(
+        tasks_after=[
+            include_role("resolve", artifact_store_models=["small"], artifact_store_channel=channel),
+            include_role("main", artifact_store_packages=packages[1], artifact_store_channel=channel),
+            {"name": "Forget the URLs", "ansible.builtin.set_fact": {"artifact_store_urls": {}}},
+            include_role("sign"),
+            {
+                "name": "Require a URL of the first release",
+                "ansible.builtin.assert": {"that": f"'/{key}?' in artifact_store_urls.small['manifest.json']"},
+            },
+        ],
+        artifact_store_packages=packages[0],
+        artifact_store_channel=channel,
+    )
 
 
 def test_no_output_shows_a_secret_or_a_signature(minio, play_role, channel, fresh_package):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -94,3 +95,9 @@ def test_limits_are_set_by_variables(render):
 )
 def test_socket_listens_where_the_variables_say(render, address, expected):
     assert f"ListenStream={expected}" in directives(render(whisper_service_address=address) / NAMES[1])
+
+
+def test_socket_is_byte_for_byte_what_earlier_versions_deployed(units):
+    # Otherwise an upgrade restarts the socket, and clients are refused meanwhile.
+    digest = hashlib.sha256((units / NAMES[1]).read_bytes()).hexdigest()
+    assert digest == "c858d5d814274c7e241f9ce134c6cf8083b38589f46dbc53b208386fe9c7ab4a"

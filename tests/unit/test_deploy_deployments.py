@@ -1,4 +1,4 @@
-"""Module `whisper_deployment` on a folder of its own: staging, verifying, switching, confirming, pruning."""
+"""Module `whisper_service_deployment` on a folder of its own: staging, verifying, switching, confirming, pruning."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from collection_module import load_module
 PACKAGE_FILE = "package/whisper_small_xeon/model.bin"
 
 
-whisper_deployment = load_module("whisper_deployment")
+whisper_deployment = load_module("whisper_service_deployment")
 
 
 class Root:
@@ -176,6 +176,38 @@ def test_switching_leaves_what_was_confirmed_until_it_is_confirmed(root):
 def test_confirming_makes_the_one_before_the_previous(root):
     one, two = root.deploy("one"), root.deploy("two")
     assert (root.link("confirmed"), root.link("previous")) == (two, one)
+
+
+def test_a_rollback_goes_to_the_deployment_before(root):
+    one, two = root.deploy("one"), root.deploy("two")
+    assert whisper_deployment.Deployments(root.path).rollback() == one
+    root.run("current", one)
+    root.run("confirmed")
+    assert whisper_deployment.Deployments(root.path).rollback() == two
+
+
+def test_a_rollback_of_an_unfinished_switch_goes_to_what_was_confirmed(root):
+    root.deploy("one")
+    two = root.deploy("two")
+    three, _ = root.stage("three")
+    root.run("complete", three)
+    root.run("current", three)
+    assert whisper_deployment.Deployments(root.path).rollback() == two
+
+
+@pytest.mark.parametrize("names", [[], ["one"]], ids=["nothing deployed", "first deployment"])
+def test_without_a_deployment_before_there_is_nothing_to_roll_back_to(root, names):
+    for name in names:
+        root.deploy(name)
+    assert whisper_deployment.Deployments(root.path).rollback() == ""
+
+
+def test_an_altered_record_is_nothing_to_roll_back_to(root):
+    one, _ = root.deploy("one"), root.deploy("two")
+    record = root.file(one, "deployment.json")
+    record.chmod(0o644)
+    record.write_text("{}")
+    assert whisper_deployment.Deployments(root.path).rollback() == ""
 
 
 def test_the_same_deployment_needs_no_restart(root):

@@ -1,4 +1,4 @@
-"""Module `whisper_host_check`: what makes a host unfit, in words that say what to do."""
+"""Module `whisper_service_host_check`: what makes a host unfit, in words that say what to do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from collection_module import load_module
 
-host_check = load_module("whisper_host_check")
+host_check = load_module("whisper_service_host_check")
 
 BASELINE = {"name": "baseline", "cpu_flags": ["avx", "avx2", "fma"]}
 WIDE = {"name": "icelake", "cpu_flags": ["avx", "avx2", "avx512f", "avx512_vnni", "fma"]}
@@ -18,7 +18,7 @@ def test_a_processor_that_one_variant_supports_is_fit():
 
 def test_a_processor_that_no_variant_supports_is_told_the_least_that_it_lacks():
     assert host_check.processor_problems({"avx"}, [WIDE, BASELINE]) == [
-        "the processor lacks avx2, fma: this package needs a newer one"
+        "the processor lacks avx2, fma: the package needs a newer one"
     ]
 
 
@@ -54,7 +54,7 @@ def test_a_number_that_is_no_port_is_refused_with_the_range(port):
 @pytest.mark.parametrize("limit", ["1M", "568.9M", "595000000", "0.5G", "0%"])
 def test_a_limit_below_the_weights_is_refused_with_what_one_engine_needs(limit):
     (problem,) = host_check.limit_problems(limit, 597_000_000, 1050)
-    assert problem.startswith(f"whisper_service_memory_max is {limit}, and the weights alone take 597 MB")
+    assert problem.startswith(f"whisper_service_memory_max is {limit}, but the weights alone take 597 MB")
     assert "at least 1050M" in problem
 
 

@@ -1,0 +1,60 @@
+"""Action `artifact_build_dist`: tell whether `dist/` holds the packages of these inputs, or put exported ones there.
+
+It runs on the control node. A package folder is exchanged by a rename after every digest was checked.
+
+Arguments: `dist_dir`, `models`, `inputs_sha256`, and `export_dir` to install from there.
+Returns `outdated` (messages; empty when nothing has to be built) without `export_dir`, else `packages` (model, path,
+release_id).
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "app"))
+
+from whisper_build.distribution import Distribution
+from whisper_package.errors import PackageError
+
+
+class ActionModule(ActionBase):
+    """Inspect or install; reports changed when a package folder was exchanged."""
+
+    _supports_check_mode = True
+    _supports_async = False
+    _requires_connection = False
+
+    def run(self, tmp=None, task_vars=None):
+        """Return outdated, or install and return packages."""
+        result = super().run(tmp, task_vars)
+        _, arguments = self.validate_argument_spec(
+            {
+                "dist_dir": {"type": "str", "required": True},
+                "models": {"type": "list", "elements": "str", "required": True},
+                "inputs_sha256": {"type": "str", "required": True},
+                "export_dir": {"type": "str", "default": ""},
+            }
+        )
+        try:
+            dist = Distribution(Path(arguments["dist_dir"]), arguments["models"])
+            if not arguments["export_dir"]:
+                outdated = dist.outdated(arguments["inputs_sha256"])
+                packages = [] if outdated else dist.built()
+                return {**result, "changed": False, "outdated": outdated, "packages": _plain(packages)}
+            if self._task.check_mode:
+                return {**result, "changed": True, "packages": []}
+            changed = dist.install(Path(arguments["export_dir"]), arguments["inputs_sha256"])
+            return {**result, "changed": bool(changed), "packages": _plain(dist.built())}
+        except PackageError as error:
+            raise AnsibleActionFail(str(error)) from None
+        except OSError as error:
+            raise AnsibleActionFail(f"{error.filename}: {error.strerror}") from None
+
+
+def _plain(packages):
+    return [{**asdict(package), "path": str(package.path)} for package in packages]

@@ -1,0 +1,61 @@
+"""Action `artifact_build_source`: get a model or the whisper.cpp source into the control node's cache.
+
+An action and not a module, because it runs on the control node whatever the host is, and because only an action can
+show progress while a model of 1.5 GB comes down. It never writes outside the cache.
+
+Arguments: `name` (for messages), `kind` (`file` or `whisper_cpp`), `sources` (see whisper_build/sources.py), `sha256`
+(the pinned digest of the whisper.cpp tree; empty for a tree of one's own), `cache_dir`.
+Returns `path`, `sha256` and `fetched`; both are empty in check mode when the content would have to be downloaded.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "app"))
+
+from whisper_build.downloads import SourceError
+from whisper_build.sources import Cache, default_cache
+
+
+class ActionModule(ActionBase):
+    """Fetch through the cache; reports changed when something new came into it."""
+
+    _supports_check_mode = True
+    _supports_async = False
+    _requires_connection = False
+
+    def run(self, tmp=None, task_vars=None):
+        """Return path, sha256 and fetched, or fail with the one line that says what to do."""
+        result = super().run(tmp, task_vars)
+        _, arguments = self.validate_argument_spec(
+            {
+                "name": {"type": "str", "required": True},
+                "kind": {"type": "str", "required": True, "choices": ["file", "whisper_cpp"]},
+                "sources": {"type": "list", "elements": "dict", "required": True},
+                "sha256": {"type": "str", "default": ""},
+                "cache_dir": {"type": "str", "default": ""},
+            }
+        )
+        directory = Path(arguments["cache_dir"]).expanduser() if arguments["cache_dir"] else default_cache()
+        cache = Cache(directory, lambda line: self._display.display(f"  {line}"), read_only=self._task.check_mode)
+        try:
+            if arguments["kind"] == "file":
+                fetched = cache.file(arguments["name"], arguments["sources"])
+            else:
+                fetched = cache.whisper_cpp(arguments["sources"], arguments["sha256"] or None)
+        except SourceError as error:
+            raise AnsibleActionFail(str(error)) from None
+        if fetched is None:
+            return {**result, "changed": True, "fetched": False, "path": "", "sha256": ""}
+        return {
+            **result,
+            "changed": fetched.changed,
+            "fetched": True,
+            "path": str(fetched.path),
+            "sha256": fetched.sha256,
+        }

@@ -1,0 +1,75 @@
+#!/usr/bin/python
+"""Find releases in the artifact store, or check that the store can be used. Reads only."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: artifact_store_release
+short_description: Find releases in the artifact store
+description:
+  - Resolves models and a channel, or release ids, to releases, and checks their manifests.
+  - Without models it only checks that the endpoint answers, accepts the credentials and has the bucket.
+  - Needs botocore, and C(app/) of this repository on PYTHONPATH.
+options:
+  models: {type: list, elements: str, default: [], description: Models to find; without any only the store is checked.}
+  channel: {type: str, default: stable, description: Channel that names the releases.}
+  release:
+    type: str
+    default: ""
+    description: Id of the release to find instead of the channel's; its first 8 or more digits are enough.
+  endpoint: {type: str, required: true, description: Address of the store.}
+  bucket: {type: str, default: whisper-artifacts, description: Bucket.}
+  region: {type: str, default: us-east-1, description: Region of the store.}
+  access_key: {type: str, required: true, description: Access key of an account that may read.}
+  secret_key: {type: str, required: true, description: Its secret.}
+attributes:
+  check_mode: {support: full, description: It never changes anything.}
+author: whisper-xeon
+"""
+
+EXAMPLES = r"""
+- whisper.xeon.artifact_store_release:
+    models: [medium]
+    endpoint: http://127.0.0.1:9000
+    access_key: "{{ artifact_store_reader_access_key }}"
+    secret_key: "{{ artifact_store_reader_secret_key }}"
+  register: found
+"""
+
+RETURN = r"""
+found:
+  type: dict
+  description: >-
+    For each model: release_id, package (its folder's name), manifest (checked), manifest_sha256, and files with path,
+    size, sha256 and executable of each, manifest.json too.
+"""
+
+from dataclasses import asdict  # noqa: E402 - Ansible wants the documentation first
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible_collections.whisper.xeon.plugins.module_utils.artifact_store import STORE_ARGUMENTS, store_errors, store_of  # noqa: E402
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "models": {"type": "list", "elements": "str", "default": []},
+            "channel": {"type": "str", "default": "stable"},
+            "release": {"type": "str", "default": ""},
+            **STORE_ARGUMENTS,
+        },
+        supports_check_mode=True,
+    )
+    wanted = module.params
+    found = {}
+    with store_errors(module):
+        store = store_of(module)
+        if not wanted["models"]:
+            store.bucket.check()
+        for model in wanted["models"]:
+            found[model] = asdict(store.resolve(model, wanted["channel"], wanted["release"]))
+    module.exit_json(changed=False, found=found)
+
+
+if __name__ == "__main__":
+    main()
