@@ -165,7 +165,9 @@ def test_a_key_file_without_usable_keys_is_refused(tmp_path, content):
 def test_a_bad_setting_ends_the_start_with_one_line_and_status_2(arguments):
     result = run_cli(*arguments, WHISPER_PORT="eighty")
     assert result.returncode == 2
-    assert result.stderr == ("whisper-xeon: WHISPER_PORT='eighty' is not allowed: must be a whole number from 1 to 65535\n")
+    assert result.stderr == (
+        "whisper-xeon: WHISPER_PORT='eighty' is not allowed: must be a whole number from 1 to 65535\n"
+    )
 
 
 def test_check_config_prints_every_setting():
