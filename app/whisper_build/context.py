@@ -1,6 +1,6 @@
 """Keep a Docker build context exactly equal to a description of it, touching only what differs.
 
-It removes whatever the description does not name, so it refuses a folder that it did not make itself.
+It removes whatever the description does not name, so it rejects a directory that it did not create itself.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from whisper_build.downloads import SourceError
 from whisper_package.digests import file_digest
 
 _MARK = "build.json"
-# Bigger files are hard links where the file system allows: a model is not worth a second copy.
+# Larger files are hard links where the file system allows it, to save a second copy of a model.
 _LINK_BYTES = 16 << 20
 
 
 class BuildContext:
-    """A folder described by files (`relative path -> source path`), trees of files, texts and empty folders."""
+    """A directory described by files (`relative path -> source path`), trees of files, texts and empty directories."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class BuildContext:
         texts: dict[str, str],
         folders: list[str],
     ):
-        """Describe the context in `directory`; `texts` has to hold build.json, by which it is known again."""
+        """Describe the context in `directory`; `texts` must contain build.json, by which it is recognised."""
         self.directory = directory
         self.texts = {relative: text.encode("utf-8") for relative, text in texts.items()}
         self.folders = folders
@@ -39,7 +39,7 @@ class BuildContext:
         for relative, tree in trees.items():
             self.files.update({f"{relative}/{path}": tree / path for path in _regular_files(tree)})
         if _MARK not in self.texts:
-            raise SourceError(f"a build context needs {_MARK}")
+            raise SourceError(f"a build context must contain {_MARK}")
 
     def differences(self) -> list[str]:
         """Return the relative paths that are missing, different or not part of the context."""
@@ -59,8 +59,8 @@ class BuildContext:
         """Bring the named paths in line with the description. Raises `SourceError`."""
         if self.directory.is_dir() and any(self.directory.iterdir()) and not (self.directory / _MARK).is_file():
             raise SourceError(
-                f"{self.directory} holds other files and no {_MARK}: "
-                "choose an empty folder for artifact_build_context_dir"
+                f"{self.directory} contains other files and no {_MARK}: "
+                "choose an empty directory for artifact_build_context_dir"
             )
         for relative in [_MARK, *differences]:
             target = self.directory / relative
@@ -79,7 +79,7 @@ class BuildContext:
     def digest(self, known: dict[str, str]) -> str:
         """Return the SHA-256 (hex) over path, executable bit and content of everything described.
 
-        `known` has the SHA-256 of files (by their path in the context) that are too big to be read once more.
+        `known` has the SHA-256 of files (by their path in the context) that are too large to be read again.
         """
         lines = [f"{hashlib.sha256(content).hexdigest()} - {relative}\n" for relative, content in self.texts.items()]
         lines += [
@@ -114,7 +114,7 @@ def _place(source: Path, target: Path) -> None:
 
 
 def _regular_files(root: Path) -> Iterator[str]:
-    for folder, subfolders, names in os.walk(root):
-        subfolders[:] = sorted(name for name in subfolders if name != "__pycache__")
+    for directory, subdirectories, names in os.walk(root):
+        subdirectories[:] = sorted(name for name in subdirectories if name != "__pycache__")
         for name in sorted(names):
-            yield (Path(folder) / name).relative_to(root).as_posix()
+            yield (Path(directory) / name).relative_to(root).as_posix()

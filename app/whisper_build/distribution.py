@@ -1,6 +1,6 @@
-"""Fill `dist/`: put each exported package in place by a rename, and tell whether what lies there is still it.
+"""Fill `dist/`: put each exported package in place by a rename, and tell whether it is still current.
 
-A package folder in `dist/` is the old one or the new one, never a mix; what does not verify never gets there.
+A package in `dist/` is the old one or the new one, never a mix, and has always been verified.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ class Built:
 
 
 class Distribution:
-    """The folder that holds the packages, and a note of the inputs that they were built from."""
+    """The directory of the packages, and a note of the inputs that they were built from."""
 
     def __init__(self, directory: Path, models: list[str]):
-        """Look after the packages of `models` in `directory`. Raises `PackageError` for an unknown model."""
+        """Manage the packages of `models` in `directory`. Raises `PackageError` for an unknown model."""
         self.directory = directory
-        self.folders = {model: model_config(model)["dir"] for model in models}
+        self.package_directories = {model: model_config(model)["dir"] for model in models}
 
     def outdated(self, inputs_sha256: str | None) -> list[str]:
-        """Return, as messages, why the packages have to be built or exported again; empty when they need not."""
+        """Return, as messages, why the packages must be built or exported again; empty if they need not be."""
         note = self._note()
         reasons = []
-        for model, folder in self.folders.items():
-            if not (self.directory / folder).exists():
-                reasons.append(f"{self.directory / folder} is not built yet")
+        for model, name in self.package_directories.items():
+            if not (self.directory / name).exists():
+                reasons.append(f"{self.directory / name} is not built yet")
                 continue
             try:
                 package = Package.find(self.directory, model)
@@ -53,16 +53,16 @@ class Distribution:
             except PackageError as error:
                 reasons.append(str(error))
                 continue
-            if note.get(folder) != {"inputs_sha256": inputs_sha256, "manifest_sha256": package.manifest_digest}:
+            if note.get(name) != {"inputs_sha256": inputs_sha256, "manifest_sha256": package.manifest_digest}:
                 reasons.append(f"{package.directory} was built from other inputs")
         return reasons
 
     def install(self, exported: Path, inputs_sha256: str) -> list[str]:
         """Put the packages found in `exported` in place and return the models whose package changed.
 
-        Raises `PackageError` when one does not match its manifest; then `dist/` is as it was.
+        Raises `PackageError` if one does not match its manifest; then `dist/` is unchanged.
         """
-        candidates = {model: Package.find(exported, model) for model in self.folders}
+        candidates = {model: Package.find(exported, model) for model in self.package_directories}
         for candidate in candidates.values():
             candidate.verify()
         changed = []
@@ -80,8 +80,8 @@ class Distribution:
         return changed
 
     def built(self) -> list[Built]:
-        """Return what `dist/` holds, in the order of the models."""
-        packages = {model: Package.find(self.directory, model) for model in self.folders}
+        """Return the packages in `dist/`, in the order of the models."""
+        packages = {model: Package.find(self.directory, model) for model in self.package_directories}
         return [Built(model, package.directory, package.release_id) for model, package in packages.items()]
 
     def _note(self) -> dict[str, Any]:
@@ -93,13 +93,13 @@ class Distribution:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Let builds with contexts of their own fill one `dist/` one after the other."""
-        folder = os.open(self.directory, os.O_RDONLY)
+        """Let builds with separate contexts fill one `dist/` one after another."""
+        directory = os.open(self.directory, os.O_RDONLY)
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
+            fcntl.flock(directory, fcntl.LOCK_EX)
             yield
         finally:
-            os.close(folder)
+            os.close(directory)
 
     def _holds(self, candidate: Package, model: str) -> bool:
         try:
@@ -115,7 +115,7 @@ class Distribution:
         outgoing = self.directory / f".{candidate.name}.old"
         for leftover in (incoming, outgoing):
             shutil.rmtree(leftover, ignore_errors=True)
-        # dist/ may lie on another file system than the export: only a rename within it is atomic.
+        # dist/ and the export may be on different file systems: only a rename within one is atomic.
         shutil.copytree(candidate.directory, incoming)
         Package(incoming).verify()
         if target.exists():

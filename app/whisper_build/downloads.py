@@ -1,6 +1,6 @@
 """Download one file over HTTP(S) so that a file under its final name is always complete and has the pinned SHA-256.
 
-It never leaves a partial file behind, never trusts a length alone, and never retries what cannot get better.
+It never leaves a partial file behind, never trusts a length alone, and never retries what cannot succeed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Report = Callable[[str], None]
 
 _PROGRESS_SECONDS = 5.0
 _BLOCK = 1 << 20
-# Answers that a later attempt may turn into a good one.
+# Answers after which a later attempt may succeed.
 _PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -28,15 +28,15 @@ class SourceError(Exception):
 
 
 class SourceUnavailable(SourceError):
-    """A source could not be reached or does not have the thing: another one may."""
+    """A source cannot be reached or does not have the file: another one may."""
 
 
 class PinMismatch(SourceError):
-    """A source answered with other bytes than those pinned: an error, never a reason to try another source."""
+    """The content of a source differs from its pin: an error, never a reason to try another source."""
 
 
 class _Interrupted(Exception):
-    """One attempt broke off; what was received stays for the next one."""
+    """One attempt was interrupted; what was received is kept for the next one."""
 
 
 def download(
@@ -51,8 +51,8 @@ def download(
 ) -> None:
     """Put the bytes of `url` at `destination`, checked against `sha256` (hex).
 
-    Attempts after a broken connection go on where it broke; `pause` seconds, doubled each time, lie between them.
-    Raises `SourceUnavailable` when the server cannot give the file, `PinMismatch` when it gives another one.
+    After an interruption the next attempt resumes, after `pause` seconds, doubled each time.
+    Raises `SourceUnavailable` if the server cannot give the file, `PinMismatch` if its content differs.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
     partial = destination.with_name(f".{destination.name}.{os.getpid()}.part")
@@ -72,7 +72,7 @@ def download(
         if actual != sha256:
             raise PinMismatch(
                 f"{url} has SHA-256 {actual}, versions.yml pins {sha256}: "
-                "the file was replaced or tampered with; find out which before changing the pin"
+                "the file was replaced or tampered with; find out which before you change the pin"
             )
         partial.chmod(0o444)
         partial.replace(destination)
@@ -94,7 +94,7 @@ class _Transfer:
         self.validator: str | None = None
 
     def attempt(self) -> None:
-        """Receive what is missing; raises `_Interrupted` when it pays to try again, `SourceUnavailable` when not."""
+        """Receive what is missing; raises `_Interrupted` if trying again makes sense, `SourceUnavailable` if not."""
         request = urllib.request.Request(self.url, headers={"User-Agent": "whisper-xeon"})  # noqa: S310
         if self.received and self.validator:
             request.add_header("Range", f"bytes={self.received}-")
@@ -107,11 +107,11 @@ class _Transfer:
                 raise _Interrupted(f"answered {error.code} {error.reason}") from None
             raise SourceUnavailable(f"{self.url}: answered {error.code} {error.reason}") from None
         except urllib.error.URLError as error:
-            raise _Interrupted(f"not reachable ({error.reason})") from None
+            raise _Interrupted(f"cannot be reached ({error.reason})") from None
         except (OSError, http.client.HTTPException) as error:
-            raise _Interrupted(f"connection broke off ({error})") from None
+            raise _Interrupted(f"the connection was interrupted ({error})") from None
         except ValueError as error:
-            raise SourceUnavailable(f"{self.url}: not a usable address ({error})") from None
+            raise SourceUnavailable(f"{self.url}: not a valid URL ({error})") from None
 
     def _receive(self, response: http.client.HTTPResponse) -> None:
         resumed = response.status == 206 and response.headers.get("Content-Range", "").startswith(
@@ -120,7 +120,7 @@ class _Transfer:
         if not resumed:
             self.received = 0
             self.digest = hashlib.sha256()
-        # A weak ETag does not promise equal bytes, so it cannot carry a resumed transfer.
+        # A weak ETag does not promise identical bytes, so it is not enough to resume.
         etag = response.headers.get("ETag", "")
         self.validator = etag if etag.startswith('"') else response.headers.get("Last-Modified")
         length = response.headers.get("Content-Length")
@@ -129,7 +129,7 @@ class _Transfer:
         if total is not None and free < total - self.received:
             raise SourceError(
                 f"{self.url} has {total >> 20} MiB, {self.partial.parent} has {free >> 20} MiB free: "
-                "make room or let WHISPER_XEON_CACHE name a folder on a bigger disk"
+                "free some space, or set WHISPER_XEON_CACHE to a directory on a larger disk"
             )
         started, before = time.monotonic(), self.received
         next_report = started + _PROGRESS_SECONDS
@@ -146,7 +146,7 @@ class _Transfer:
                     self.report(self._progress(total, before, now - started))
                     next_report = now + _PROGRESS_SECONDS
         if total is not None and self.received < total:
-            raise _Interrupted(f"connection broke off after {self.received} of {total} bytes")
+            raise _Interrupted(f"the connection was closed after {self.received} of {total} bytes")
         self.report(self._progress(total, before, time.monotonic() - started))
 
     def _progress(self, total: int | None, before: int, seconds: float) -> str:

@@ -1,7 +1,7 @@
-"""The normalized whisper.cpp tree: the files that a build reads, whatever way they came.
+"""The normalized whisper.cpp tree: the files that a build reads, wherever they came from.
 
-A git checkout and an sdist carry different extras, modes and times; the digest sees paths and bytes only, so that
-every way to get the same source gives the same id.
+A git checkout and an sdist have different extra files, modes and times; the digest covers paths and bytes only, so that
+the same source has the same id however it was obtained.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from pathlib import Path, PurePosixPath
 from whisper_build.downloads import SourceError
 from whisper_package.digests import file_digest
 
-# What CMake needs to configure, compile whisper, whisper-cli and whisper-quantize, and the public-domain clip that is
-# the default self-test. The example folders beside cli and quantize are only configured: examples/CMakeLists.txt adds
-# them without a condition.
-_FOLDERS = (
+# What CMake needs to configure and compile whisper, whisper-cli and whisper-quantize, and the public-domain clip that
+# is the default self-test. The example directories beside cli and quantize are only configured, since
+# examples/CMakeLists.txt adds them unconditionally.
+_DIRECTORIES = (
     "cmake",
     "examples/bench",
     "examples/cli",
@@ -57,7 +57,7 @@ def belongs(relative: str) -> bool:
     parts = PurePosixPath(relative).parts
     if any(part.startswith(".") for part in parts):
         return False
-    return relative in _FILES or any(relative.startswith(folder + "/") for folder in _FOLDERS)
+    return relative in _FILES or any(relative.startswith(directory + "/") for directory in _DIRECTORIES)
 
 
 def tree_digest(root: Path) -> str:
@@ -70,7 +70,7 @@ def tree_digest(root: Path) -> str:
     return hashlib.sha256("".join(lines).encode("utf-8")).hexdigest()
 
 
-def copy_from_folder(source: Path, destination: Path) -> None:
+def copy_from_directory(source: Path, destination: Path) -> None:
     """Write the normalized tree of a whisper.cpp checkout to `destination`. Raises `SourceError`."""
     _write(((path, (source / path).read_bytes()) for path in _walk(source) if belongs(path)), destination, str(source))
 
@@ -110,8 +110,8 @@ def _write(files: Iterable[tuple[str, bytes]], destination: Path, source: str) -
 
 
 def _walk(root: Path) -> Iterator[str]:
-    for folder, _, names in os.walk(root):
+    for directory, _, names in os.walk(root):
         for name in names:
-            path = Path(folder) / name
+            path = Path(directory) / name
             if path.is_file() and not path.is_symlink():
                 yield path.relative_to(root).as_posix()

@@ -2,13 +2,13 @@
 
 A source is a dictionary of one of these forms, as in `versions.yml`:
 
-    {path: FILE_OR_FOLDER, sha256: optional}
+    {path: FILE_OR_DIRECTORY, sha256: optional}
     {url: ADDRESS, sha256: HEX, subdir: for archives of a tree}
     {pypi: {name, version, sha256, subdir}}
     {git: {url, tag, commit}}
 
-A source that cannot be reached is passed over with a note; one that answers with other bytes than those pinned is an
-error. Everything lands in a cache that other runs share, complete or not at all.
+A source that cannot be reached is skipped with a note; one whose content differs from its pin is an error. Everything
+is stored in a cache that other runs share, complete or not at all.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Fetched:
 
 
 def default_cache() -> Path:
-    """The cache's folder: $WHISPER_XEON_CACHE, or `whisper-xeon` in the user's cache folder."""
+    """The directory of the cache: $WHISPER_XEON_CACHE, or `whisper-xeon` in the user's cache directory."""
     configured = os.environ.get("WHISPER_XEON_CACHE")
     if configured:
         return Path(configured).expanduser()
@@ -53,27 +53,27 @@ def default_cache() -> Path:
 
 
 class _NotCached(Exception):
-    """The thing would have to be brought into the cache, which a read-only cache does not do."""
+    """The content is not in the cache, and a read-only cache fetches nothing."""
 
 
 class Cache:
-    """A folder of files and trees, each under a name that holds the SHA-256 of its content."""
+    """A directory of files and trees, each named after the SHA-256 of its content."""
 
     def __init__(self, directory: Path, report: Report, *, read_only: bool = False):
-        """Use `directory`; `report` is called with one line for each thing worth showing a waiting person.
+        """Use `directory`; `report` is called with each line that is worth showing to a waiting person.
 
-        A read-only cache (Ansible's check mode) answers None for what would have to be brought into it.
+        A read-only cache (Ansible's check mode) returns None for what it does not have.
         """
         self.directory = directory
         self.report = report
         self.read_only = read_only
 
     def file(self, name: str, sources: list[dict[str, Any]]) -> Fetched | None:
-        """Return the file `name`, unpacked when it comes as `.xz`. Raises `SourceError`."""
+        """Return the file `name`, unpacked if it is an `.xz` file. Raises `SourceError`."""
         return self._first(name, sources, self._file_from)
 
     def whisper_cpp(self, sources: list[dict[str, Any]], sha256: str | None) -> Fetched | None:
-        """Return the normalized whisper.cpp tree; with `sha256` any other tree is refused. Raises `SourceError`."""
+        """Return the normalized whisper.cpp tree; with `sha256`, any other tree is rejected. Raises `SourceError`."""
         if sha256:
             tree = self._cached_tree(sha256)
             if tree.is_dir() and source_tree.tree_digest(tree) == sha256:
@@ -83,19 +83,19 @@ class Cache:
     def _first(
         self, name: str, sources: list[dict[str, Any]], fetch: Callable[[dict[str, Any]], Fetched]
     ) -> Fetched | None:
-        passed_over = []
+        skipped = []
         for source in sources:
             try:
                 return fetch(source)
             except _NotCached:
                 return None
             except SourceUnavailable as error:
-                passed_over.append(str(error))
-                self.report(f"{name}: source passed over: {error}")
-        reasons = "; ".join(passed_over) or "none is given"
+                skipped.append(str(error))
+                self.report(f"{name}: source skipped: {error}")
+        reasons = "; ".join(skipped) or "none is configured"
         raise SourceError(
             f"no source of {name} could be used: {reasons}. "
-            "Give a local path instead (artifact_build_model_overrides, artifact_build_whisper_cpp_path) "
+            "Set a local path instead (artifact_build_model_overrides, artifact_build_whisper_cpp_path), "
             "or restore the network."
         )
 
@@ -103,13 +103,13 @@ class Cache:
         if "path" in source:
             path = _existing(source["path"])
             if not path.is_file():
-                raise SourceError(f"{path} is a folder: a file is needed here")
+                raise SourceError(f"{path} is a directory: it must be a file")
             return self._unpacked(path, _check_digest(path, source.get("sha256")))
         if "url" in source:
             path, changed = self._downloaded(source)
             fetched = self._unpacked(path, source["sha256"])
             return Fetched(fetched.path, fetched.sha256, changed or fetched.changed)
-        raise SourceError(f"unknown source {source!r}: a file comes from a path or a url")
+        raise SourceError(f"unknown source {source!r}: use path or url for a file")
 
     def _tree_from(self, source: dict[str, Any], expected: str | None) -> Fetched:
         if self.read_only:
@@ -120,7 +120,7 @@ class Cache:
             if "path" in source:
                 path = _existing(source["path"])
                 if path.is_dir():
-                    source_tree.copy_from_folder(path, tree)
+                    source_tree.copy_from_directory(path, tree)
                 else:
                     _check_digest(path, source.get("sha256"))
                     source_tree.copy_from_archive(path, source.get("subdir", ""), tree)
@@ -133,14 +133,14 @@ class Cache:
             elif "git" in source:
                 checkout = Path(scratch) / "checkout"
                 _git_checkout(checkout, **source["git"])
-                source_tree.copy_from_folder(checkout, tree)
+                source_tree.copy_from_directory(checkout, tree)
             else:
                 raise SourceError(f"unknown source {source!r}: use path, url, pypi or git")
             digest = source_tree.tree_digest(tree)
             if expected and digest != expected:
                 raise PinMismatch(
                     f"the whisper.cpp tree from {source!r} has digest {digest}, versions.yml pins {expected}: "
-                    "find out which of the two is wrong before changing the pin"
+                    "find out which of the two is wrong before you change the pin"
                 )
             target = self._cached_tree(digest)
             with self._locked(digest):
@@ -183,8 +183,8 @@ class Cache:
                 return target
             self.report(f"{name} {version}: downloading its source distribution from the Python package index")
             with tempfile.TemporaryDirectory(dir=self.directory, prefix=".pip-") as scratch:
-                # pip wants metadata of what it downloads and would run the package's build backend for them, after
-                # fetching that too: unpinned. Ours answers in its place; the hash is checked before.
+                # pip needs the metadata of what it downloads and would run the package's build backend to get it,
+                # after fetching that too: unpinned. Ours replaces it; the hash is checked before.
                 requirements = Path(scratch) / "requirements.txt"
                 requirements.write_text(f"{name}=={version} --hash=sha256:{sha256}\n")
                 found = Path(scratch) / "found"
@@ -195,8 +195,8 @@ class Cache:
                 result = _run(command, f"{name} {version} from the Python package index", PYTHONPATH=str(_PIP_BACKEND))
                 if "DO NOT MATCH THE HASHES" in result.stderr:
                     raise PinMismatch(
-                        f"the source distribution of {name} {version} has another SHA-256 than versions.yml pins "
-                        f"({sha256}): it was replaced or tampered with; find out which before changing the pin"
+                        f"the source distribution of {name} {version} differs from the SHA-256 that versions.yml pins "
+                        f"({sha256}): it was replaced or tampered with; find out which before you change the pin"
                     )
                 files = list(found.iterdir()) if found.is_dir() else []
                 if result.returncode != 0 or len(files) != 1:
@@ -210,12 +210,12 @@ class Cache:
         return target
 
     def _unpacked(self, path: Path, packed_digest: str) -> Fetched:
-        """Return the content of a file, unpacked into the cache when it is `.xz` by its first bytes."""
+        """Return the content of a file, unpacked into the cache if its first bytes say that it is an `.xz` file."""
         with open(path, "rb") as stream:
             packed = stream.read(6) == b"\xfd7zXZ\x00"
         if not packed:
             return Fetched(path, packed_digest, changed=False)
-        # The cache names files by content, so what a packed file unpacks to is noted beside them.
+        # The cache names files by content, so a note says what a packed file unpacks to.
         note = self.directory / "unpacked" / packed_digest
         with self._locked(packed_digest):
             if note.is_file():
@@ -241,7 +241,7 @@ class Cache:
 
     @contextlib.contextmanager
     def _locked(self, key: str) -> Iterator[None]:
-        """Let one process at a time bring a thing into the cache."""
+        """Let one process at a time add a file or tree to the cache."""
         if self.read_only:
             yield
             return
@@ -257,7 +257,7 @@ class Cache:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                self.report("another run holds this part of the cache: waiting for it")
+                self.report("another run is using this part of the cache: waiting for it")
                 fcntl.flock(stream, fcntl.LOCK_EX)
             yield
 
@@ -273,7 +273,7 @@ def _check_digest(path: Path, sha256: str | None) -> str:
     """Return the digest of a file, after comparing it with the one expected if there is one."""
     actual = file_digest(path)
     if sha256 and actual != sha256:
-        raise PinMismatch(f"{path} has SHA-256 {actual}, {sha256} was expected")
+        raise PinMismatch(f"{path} has SHA-256 {actual}, but {sha256} was expected")
     return actual
 
 
@@ -285,7 +285,7 @@ def _unpack(path: Path, destination: Path) -> str:
                 stream.write(block)
                 digest.update(block)
     except (lzma.LZMAError, EOFError) as error:
-        raise SourceError(f"{path} cannot be unpacked ({error}): get it again") from None
+        raise SourceError(f"{path} cannot be unpacked ({error}): download it again") from None
     return digest.hexdigest()
 
 
@@ -304,7 +304,7 @@ def _git_checkout(directory: Path, url: str, tag: str, commit: str) -> None:
     if actual != commit:
         raise PinMismatch(
             f"tag {tag} of {url} is commit {actual}, versions.yml pins {commit}: "
-            "the tag was moved; find out why before changing the pin"
+            "the tag was moved; find out why before you change the pin"
         )
     result = _run([*git, "checkout", "--quiet", "--detach", commit], what)
     if result.returncode != 0:
@@ -321,7 +321,7 @@ def _run(command: list[str], what: str, **environment: str) -> subprocess.Comple
             stdin=subprocess.DEVNULL,
             timeout=_COMMAND_SECONDS,
             check=False,
-            # A source that asks for a password is one that cannot be reached.
+            # A source that asks for a password counts as one that cannot be reached.
             env={**os.environ, "GIT_TERMINAL_PROMPT": "0", **environment},
         )
     except FileNotFoundError:

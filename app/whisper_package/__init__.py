@@ -1,5 +1,5 @@
-"""The format of an artifact package (`whisper_<model>_xeon/`), which builder, store, roles and service share.
+"""The format of an artifact package (`whisper_<model>_xeon/`), shared by builder, store, roles and service.
 
 Manifest, digests, models, the check of the weights, CPU variants and the comparison behind the self-test. Standard
-library only. It knows none of those who use it and never loads a library.
+library only. It knows nothing about them and never loads a library.
 """

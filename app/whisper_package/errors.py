@@ -12,4 +12,4 @@ class ModelFileError(PackageError):
 
 
 class VariantError(PackageError):
-    """This host's processor cannot run the CPU library that was asked for, or none of the package."""
+    """This host's processor cannot run the CPU library that was requested, or any of the package."""

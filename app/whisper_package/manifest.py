@@ -1,4 +1,4 @@
-"""`manifest.json`: what a package consists of, checked before anything in it is believed."""
+"""`manifest.json`: what a package consists of, checked before any of it is used."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def parse_manifest(data: bytes, source: str) -> dict[str, Any]:
         raise PackageError(f"{source} has no schema_version: it is not the manifest of a whisper-xeon package")
     if manifest["schema_version"] > SCHEMA_VERSION:
         raise PackageError(
-            f"{source} has schema_version {manifest['schema_version']}, this reader knows up to {SCHEMA_VERSION}: "
+            f"{source} has schema_version {manifest['schema_version']}, but this version reads up to {SCHEMA_VERSION}: "
             "update whisper-xeon before using this package"
         )
     _check_fields(manifest, source)
     actual = release_id(manifest)
     if manifest["release_id"] != actual:
         raise PackageError(
-            f"{source} was altered: it names release {manifest['release_id']}, its content is {actual}; "
+            f"{source} was altered: it names release {manifest['release_id']}, but its content is {actual}: "
             "fetch or build the package again"
         )
     return manifest
@@ -58,7 +58,7 @@ def parse_manifest(data: bytes, source: str) -> dict[str, Any]:
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("duplicate key")
     return result
 
 
@@ -103,10 +103,10 @@ def _check_fields(manifest: dict[str, Any], source: str) -> None:
         ):
             raise PackageError(f"{source} lists an invalid file entry {entry!r}: fetch or build the package again")
         seen.add(path)
-    # A folder's name becomes part of paths on hosts: only the one that the model's package has is taken.
-    folder = model_config(manifest["model"]["name"])["dir"]
-    if manifest["package"] != folder:
-        raise PackageError(f"{source} names its package {manifest['package']!r} instead of {folder}: it is not ours")
+    # The directory's name becomes part of paths on hosts, so only that of the model's package is accepted.
+    directory = model_config(manifest["model"]["name"])["dir"]
+    if manifest["package"] != directory:
+        raise PackageError(f"{source} names its package {manifest['package']!r} instead of {directory}: it is not ours")
     for variant in manifest["variants"]:
         if (
             not isinstance(variant, dict)
@@ -143,6 +143,6 @@ def weights_bytes(manifest: dict[str, Any]) -> int:
 
 
 def memory_mb(manifest: dict[str, Any]) -> int:
-    """Return what a host with one engine needs for the package of a manifest: more where its weights are bigger."""
+    """Return the memory that a host with one engine needs for a manifest's package: more if its weights are larger."""
     config = model_config(manifest["model"]["name"])
     return config["ram_mb"] + max(0, weights_bytes(manifest) // 1_000_000 - config["size_mb"])

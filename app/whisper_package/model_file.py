@@ -1,9 +1,9 @@
 """Checks a ggml Whisper model before the library reads it.
 
-whisper.cpp's loader trusts its input: a tensor of more than four dimensions writes past the stack, a vocabulary of
-another size than Whisper's reads past the heap during transcription, absurd sizes end in an uncaught exception. So
-every number the loader would act on is compared here with what the others imply. Weights are skipped, not read: a file
-of 600 MB takes a few milliseconds more than one of 8 MB. Dimensions come from the file, never from its name.
+whisper.cpp's loader trusts its input: a tensor of more than four dimensions writes past the stack, a vocabulary whose
+size is not Whisper's reads past the heap during transcription, absurd sizes end in an uncaught exception. So every
+number that the loader acts on is compared here with what the others imply. Weights are skipped, not read: a file of
+600 MB takes a few milliseconds more than one of 8 MB. Dimensions come from the file, never from its name.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ VOCABULARIES = (51864, 51865, 51866)
 
 
 class _Type(NamedTuple):
-    name: str  # as whisper-quantize says it
+    name: str  # as whisper-quantize calls it
     number: int  # enum ggml_type
     block: int  # weights in a block
     size: int  # bytes of a block
@@ -89,7 +89,7 @@ _BOUNDS = {
 
 
 def check_model_file(path: os.PathLike[str] | str) -> HyperParameters:
-    """Return the file's hyper-parameters if the library can load it safely; `ModelFileError` says why if not."""
+    """Return the file's hyper-parameters if the library can load it safely; raises `ModelFileError` if not."""
     path = Path(path)
     try:
         with path.open("rb", buffering=1 << 16) as stream:
@@ -119,7 +119,7 @@ class _Checker:
 
     def _check_parameters(self, p: HyperParameters) -> _Type:
         if p.n_vocab not in VOCABULARIES:
-            raise self._error(f"n_vocab is {p.n_vocab}, Whisper's are {', '.join(map(str, VOCABULARIES))}")
+            raise self._error(f"n_vocab is {p.n_vocab}, expected one of {', '.join(map(str, VOCABULARIES))}")
         for name, (least, most) in _BOUNDS.items():
             value = getattr(p, name)
             if not least <= value <= most:
@@ -133,7 +133,7 @@ class _Checker:
             raise self._error(f"n_mels is {p.n_mels}, expected 80 or 128")
         version, ftype = divmod(p.ftype, 1000)
         if ftype not in _MATRIX_TYPES or not 0 <= version <= _QUANTIZATION_VERSION:
-            raise self._error(f"ftype {p.ftype} is no known type of weights")
+            raise self._error(f"ftype {p.ftype} is not a known type of weights")
         matrix = _MATRIX_TYPES[ftype]
         if p.n_audio_state % matrix.block:
             raise self._error(f"a state of {p.n_audio_state} does not fit blocks of {matrix.block} weights")
@@ -166,7 +166,7 @@ class _Checker:
                 raise self._error(f"a tensor's name has {length} bytes")
             name = self._take(length).decode("utf-8", "replace")
             if name not in missing:
-                raise self._error(f"tensor {name!r} is unknown or stands twice")
+                raise self._error(f"tensor {name!r} is unknown or a duplicate")
             expected_shape, expected_type = missing.pop(name)
             if shape != expected_shape:
                 raise self._error(f"tensor {name} has shape {list(shape)}, expected {list(expected_shape)}")
@@ -194,11 +194,11 @@ class _Checker:
         self._stream.seek(length, os.SEEK_CUR)
 
     def _error(self, detail: str) -> ModelFileError:
-        return ModelFileError(f"{self._path} is damaged or no Whisper model: {detail}; fetch or build it again")
+        return ModelFileError(f"{self._path} is damaged or not a Whisper model: {detail}; fetch or build it again")
 
 
 def _tensors(p: HyperParameters, matrix: _Type) -> Iterator[_Tensor]:
-    """Yield name, shape (innermost extent first) and type of every tensor, as whisper.cpp's loader creates them."""
+    """Yield every tensor, as whisper.cpp's loader creates them."""
     state = p.n_audio_state
     convolution = _F32 if matrix is _F32 else _F16
 

@@ -15,9 +15,10 @@ def weights_file(model: str, quantization: str = QUANTIZATIONS[0]) -> str:
     return f"ggml-{model}-{quantization}.bin"
 
 
-# dir: folder of the package; model: file of the weights in the default quantization; size_mb: that file; ram_mb: a host
-# with one engine and that file. Both are measured at true dimensions (`make bench-models`): to the peak PSS of front,
-# zygote and worker comes room for ten minutes of audio, as PCM twice and as a spectrogram once (about 100 MB).
+# dir: directory of the package; model: file of the weights in the default quantization; size_mb: size of that file;
+# ram_mb: memory of a host with one engine and that file. Both are measured at true dimensions (`make bench-models`).
+# The memory is the peak PSS of front, zygote and worker plus room for ten minutes of audio, as PCM twice and as a
+# spectrogram once (about 100 MB).
 MODEL_CONFIGS: dict[str, dict[str, Any]] = {
     model: {"dir": f"whisper_{model}_xeon", "model": weights_file(model), "size_mb": size_mb, "ram_mb": ram_mb}
     for model, size_mb, ram_mb in (

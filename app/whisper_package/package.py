@@ -1,6 +1,6 @@
 """The only reader of a package directory.
 
-A package holds regular files only: no link is ever followed.
+A package contains regular files only: no link is ever followed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from whisper_package.models import model_config
 
 
 class Package:
-    """One package folder, opened through its manifest.
+    """One package directory, opened through its manifest.
 
     Opening reads the manifest only; `verify` reads every byte.
     """
@@ -47,12 +47,12 @@ class Package:
         config = model_config(model)
         package = cls(Path(artifacts_dir) / config["dir"])
         if package.model != model:
-            raise PackageError(f"{package.directory} holds model {package.model!r}, not {model!r}")
+            raise PackageError(f"{package.directory} contains model {package.model!r}, not {model!r}")
         return package
 
     @property
     def name(self) -> str:
-        """Folder name of the package, for example `whisper_small_xeon`."""
+        """Directory name of the package, for example `whisper_small_xeon`."""
         return self.manifest["package"]
 
     @property
@@ -115,7 +115,7 @@ class Package:
             elif status.st_size != entry["size"]:
                 problems.append(f"{relative} has {status.st_size} bytes instead of {entry['size']}")
             elif file_digest(path) != entry["sha256"]:
-                problems.append(f"{relative} has another SHA-256 than its manifest says")
+                problems.append(f"{relative} differs from its manifest (SHA-256)")
         problems += [
             f"{relative} is not in the manifest"
             for relative in self._present()
@@ -127,6 +127,6 @@ class Package:
             )
 
     def _present(self) -> Iterator[str]:
-        for folder, _, names in os.walk(self.directory):
+        for directory, _, names in os.walk(self.directory):
             for name in sorted(names):
-                yield (Path(folder) / name).relative_to(self.directory).as_posix()
+                yield (Path(directory) / name).relative_to(self.directory).as_posix()

@@ -1,6 +1,6 @@
-"""Chooses, of a package's CPU libraries, the one for this processor: by its flags, never by its vendor or name.
+"""Chooses the CPU library of a package for this processor: by its flags, never by its vendor or name.
 
-What a processor lacks would be a SIGILL, so nothing is loaded before the choice.
+An instruction that the processor lacks would be a SIGILL, so nothing is loaded before the choice.
 """
 
 from __future__ import annotations
@@ -27,15 +27,17 @@ def cpu_flags(cpuinfo: str = "/proc/cpuinfo") -> frozenset[str]:
     try:
         text = Path(cpuinfo).read_text(encoding="utf-8", errors="replace")
     except OSError as error:
-        raise VariantError(f"{cpuinfo} cannot be read ({error.strerror}): it tells what the processor can") from None
+        raise VariantError(
+            f"{cpuinfo} cannot be read ({error.strerror}): it lists what the processor supports"
+        ) from None
     found = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
     return frozenset(found.group(1).split() if found else ())
 
 
 def choose_variant(package: Package, flags: frozenset[str], wanted: str | None = None) -> Variant:
-    """Return the first of the manifest's variants, which stand in the order of preference, that `flags` suffice for.
+    """Return the first of the manifest's variants, which are in order of preference, for which `flags` suffice.
 
-    `wanted` names another one; None and `auto` do not. Raises `VariantError`, which says what is missing.
+    `wanted` names another one, unless it is None or `auto`. Raises `VariantError`, which says what is missing.
     """
     variants = package.manifest["variants"]
     lacking = {variant["name"]: sorted(set(variant["cpu_flags"]) - flags) for variant in variants}
@@ -49,9 +51,9 @@ def choose_variant(package: Package, flags: frozenset[str], wanted: str | None =
                 f"this host's processor lacks {', '.join(lacking[wanted])} for CPU variant {wanted!r}; "
                 f"it runs {', '.join(able) or 'none of the package'}"
             )
-        return Variant(wanted, paths[wanted], "asked for")
+        return Variant(wanted, paths[wanted], "requested")
     if not variants:
-        raise VariantError(f"{package.directory} lists no CPU variant: fetch or build the package again")
+        raise VariantError(f"{package.directory} has no CPU variant: fetch or build the package again")
     if not able:
         fewest = min(lacking.values(), key=len)
         raise VariantError(

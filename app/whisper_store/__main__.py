@@ -18,23 +18,23 @@ from whisper_store.store import DEFAULT_CHANNEL, Channel, Store
 _EPILOG = """\
 environment:
   MINIO_ENDPOINT         address of the store, for example https://minio.example.com:9000
-  MINIO_ACCESS_KEY       credentials; each may stand in a file instead, which
-  MINIO_SECRET_KEY         MINIO_ACCESS_KEY_FILE and MINIO_SECRET_KEY_FILE name
+  MINIO_ACCESS_KEY       credentials; each may be in a file instead, named by
+  MINIO_SECRET_KEY         MINIO_ACCESS_KEY_FILE or MINIO_SECRET_KEY_FILE
   MINIO_BUCKET           bucket (whisper-artifacts)
   MINIO_REGION           region of the store (us-east-1)
-  AWS_CA_BUNDLE          CA file for a store whose certificate the system does not know
+  AWS_CA_BUNDLE          CA file for a store whose certificate the system does not trust
 {more}
-exit status: 0 done, or nothing to do; 1 failed; 2 usage or setting; 3 no such release; 4 a digest is wrong;
+exit status: 0 done, or nothing to do; 1 failed; 2 usage or setting; 3 no such release; 4 a digest differs;
              5 store unreachable or access denied; 130 interrupted
 """
 _DOWNLOAD_ENVIRONMENT = """\
-  WHISPER_MODEL_SIZE     model when none is given (small)
-  WHISPER_ARTIFACTS_DIR  folder that gets the package when --dir is not given (the current one)
+  WHISPER_MODEL_SIZE     model if none is given (small)
+  WHISPER_ARTIFACTS_DIR  directory for the package if --dir is not given (the current one)
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status; a mistake of the user is one line on standard error."""
+    """Run one command and return its exit status; an error is one line on standard error."""
     options = _parser().parse_args(arguments)
     return _run(options)
 
@@ -53,7 +53,7 @@ def _run(options: argparse.Namespace) -> int:
         print(f"{error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
+        print("interrupted: run the same command again to resume", file=sys.stderr)
         return 130
 
 
@@ -84,11 +84,13 @@ def _store(log: Callable[[str], None] = lambda line: None) -> Store:
 
 
 def _download_options(parser: argparse.ArgumentParser) -> None:
-    """Download a package, resuming what an earlier run began, and verify every file."""
+    """Download a package, resuming an interrupted download, and verify every file."""
     parser.add_argument("model", nargs="?", metavar="MODEL", help=f"one of {', '.join(MODEL_CONFIGS)}")
-    parser.add_argument("--dir", metavar="DIR", help="folder that gets whisper_<model>_xeon/")
+    parser.add_argument("--dir", metavar="DIR", help="directory for whisper_<model>_xeon/")
     _channel_option(parser)
-    parser.add_argument("--release", metavar="ID", help="release to get instead of the channel's; 8 digits are enough")
+    parser.add_argument(
+        "--release", metavar="ID", help="release to download instead of the channel's; the first 8 digits are enough"
+    )
     parser.set_defaults(run=_download)
 
 
@@ -106,13 +108,13 @@ def _download(options: argparse.Namespace) -> int:
         output=sys.stderr,
     )
     release = f"release {done.release_id}" if done.release_id else "without a manifest"
-    print(f"{done.directory}: {release}, {'downloaded' if done.fetched else 'already there'}")
+    print(f"{done.directory}: {release}, {'downloaded' if done.fetched else 'already complete'}")
     return 0
 
 
 def _publish_options(parser: argparse.ArgumentParser) -> None:
     """Publish a package and make it a channel's release of its model."""
-    parser.add_argument("package", metavar="FOLDER", help="folder with manifest.json")
+    parser.add_argument("package", metavar="DIRECTORY", help="directory with manifest.json")
     _channel_option(parser)
     _dry_run_option(parser)
     parser.set_defaults(run=_publish)
@@ -129,8 +131,8 @@ def _publish(options: argparse.Namespace) -> int:
 
 
 def _list_options(parser: argparse.ArgumentParser) -> None:
-    """Show channels and releases, with sizes, dates, and which channels name a release."""
-    parser.add_argument("--json", action="store_true", help="for programs")
+    """List channels and releases, with sizes, dates, and the channels that name a release."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_list)
 
 
@@ -177,7 +179,7 @@ def _list(options: argparse.Namespace) -> int:
 
 def _verify_options(parser: argparse.ArgumentParser) -> None:
     """Read every byte of releases and compare it with their manifests: all of them, or those that a channel names."""
-    parser.add_argument("release", nargs="*", metavar="RELEASE", help="id of a release, or the first 8 digits of it")
+    parser.add_argument("release", nargs="*", metavar="RELEASE", help="id of a release, or its first 8 digits")
     parser.add_argument("--channel", metavar="NAME", help="only what this channel names")
     parser.set_defaults(run=_verify)
 
@@ -190,7 +192,7 @@ def _verify(options: argparse.Namespace) -> int:
             lines = catalog.problems(store, store.resolve(release.model, release=release.release_id))
         except DigestMismatch as error:
             lines = [str(error)]
-        print(f"{release.release_id} {release.package}: {'wrong' if lines else 'whole'}")
+        print(f"{release.release_id} {release.package}: {'corrupt' if lines else 'intact'}")
         for line in lines:
             print(f"  {line}", file=sys.stderr)
         wrong += bool(lines)
@@ -213,9 +215,9 @@ def _promote(options: argparse.Namespace) -> int:
 
 
 def _prune_options(parser: argparse.ArgumentParser) -> None:
-    """Say which old releases could go, or delete them; never one that a channel names."""
+    """List old releases that can be deleted, or delete them; never one that a channel names."""
     parser.add_argument("--keep", type=int, default=5, metavar="N", help="newest releases of each model to keep (5)")
-    parser.add_argument("--delete", action="store_true", help="delete; without it nothing is touched")
+    parser.add_argument("--delete", action="store_true", help="delete them; without it nothing is changed")
     parser.set_defaults(run=_prune)
 
 
@@ -226,7 +228,7 @@ def _prune(options: argparse.Namespace) -> int:
     done = "deleted" if options.delete else "would be deleted"
     for release in pruned:
         print(f"{release.release_id} {release.package} {release.size / 1e6:.1f} MB of {release.date:%Y-%m-%d}: {done}")
-    hint = "" if options.delete or not pruned else " (--delete does it)"
+    hint = "" if options.delete or not pruned else " (run with --delete to delete them)"
     print(f"{len(pruned)} releases, {sum(release.size for release in pruned) / 1e6:.1f} MB {done}{hint}")
     return 0
 
@@ -236,7 +238,7 @@ def _channel_option(parser: argparse.ArgumentParser) -> None:
 
 
 def _dry_run_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    parser.add_argument("--dry-run", action="store_true", help="only print what would be done")
 
 
 def _print_change(before: Channel, after: Channel, dry_run: bool) -> None:

@@ -1,6 +1,6 @@
-"""One bucket: objects read, listed, written under a condition, deleted. It knows nothing of releases and channels.
+"""One bucket: objects read, listed, written under a condition, deleted. It knows nothing about releases and channels.
 
-Every method raises `StoreError`; besides it only `ObjectMissing` and `ConditionFailed`, where their docstring says so.
+Every method raises `StoreError`, and `ObjectMissing` or `ConditionFailed` only where its docstring says so.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from whisper_store.translation import translated
 
 # A part of a large object is held in memory; S3 allows 10,000 of them, so this carries 160 GB.
 PART_SIZE = 16 << 20
-# Manifests and channels are a few kilobytes; more is not ours and is not read into memory.
+# Manifests and channels are a few kilobytes; anything larger is not ours and is not read into memory.
 MAX_DOCUMENT_SIZE = 4 << 20
 BODY_ATTEMPTS = 5
 
@@ -43,10 +43,10 @@ class Entry:
 
 
 class Bucket:
-    """The bucket that `settings` names, with its one credential. Nothing is asked of the store before it is needed."""
+    """The bucket that `settings` names, with its one credential. No request is sent before it is needed."""
 
     def __init__(self, settings: StoreSettings):
-        """Make the client."""
+        """Create the client."""
         self.settings = settings
         self._s3 = s3_client(settings)
 
@@ -55,7 +55,7 @@ class Bucket:
         return f"{key} in bucket {self.settings.bucket!r} at {self.settings.endpoint}"
 
     def check(self) -> None:
-        """Raise unless the endpoint answers, takes the credential, and has the bucket."""
+        """Raise unless the endpoint answers, accepts the credential, and has the bucket."""
         try:
             with translated(self.settings, "its listing"):
                 self._s3.list_objects_v2(Bucket=self.settings.bucket, MaxKeys=1)
@@ -74,7 +74,7 @@ class Bucket:
         return data, answer["ETag"]
 
     def read_range(self, key: str, start: int, size: int) -> bytes:
-        """Return `size` bytes of an object, from byte `start`; fewer if it ends before. Raises `ObjectMissing`."""
+        """Return `size` bytes of an object, from byte `start`; fewer if it ends earlier. Raises `ObjectMissing`."""
         wanted = f"bytes={start}-{start + size - 1}"
         for attempt in range(1, BODY_ATTEMPTS + 1):
             with translated(self.settings, key):
@@ -83,7 +83,7 @@ class Bucket:
                 with translated(self.settings, key):
                     return answer["Body"].read()
             except StoreUnreachable:
-                # The client repeats what fails before the body, and nothing after.
+                # The client retries what fails before the body, but nothing after it.
                 if attempt == BODY_ATTEMPTS:
                     raise
                 time.sleep(random.uniform(0.2, 1.0) * attempt)  # noqa: S311 - spreads clients, no secret
@@ -99,7 +99,7 @@ class Bucket:
         return digest.hexdigest()
 
     def holds(self, key: str, size: int, sha256: str) -> bool:
-        """Return whether an object has that content. Its digest is the one noted by `create`, else its bytes are read.
+        """Return whether an object has that content, by the digest that `create` recorded, else by reading its bytes.
 
         Raises `ObjectMissing`.
         """
@@ -120,9 +120,9 @@ class Bucket:
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
     def create(self, key: str, parts: Iterable[bytes], size: int, sha256: str) -> None:
-        """Write an object that does not stand yet, in one request or in several. Raises `ConditionFailed` if it does.
+        """Write an object that does not exist yet, in one request or several. Raises `ConditionFailed` if it exists.
 
-        `parts` yields pieces of `PART_SIZE`; what it raises goes through, and then nothing stands.
+        `parts` yields pieces of `PART_SIZE`; what it raises passes through, and then no object exists.
         """
         target = {"Bucket": self.settings.bucket, "Key": key}
         metadata = {"sha256": sha256}
@@ -141,7 +141,7 @@ class Bucket:
                 done.append({"PartNumber": number, "ETag": etag})
             self._s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": done}, IfNoneMatch="*")
         except BaseException:
-            # Parts that nobody completes would stay and be paid for; the first error is the one to report.
+            # Parts of an incomplete upload would stay and be paid for; the first error is the one to report.
             self._abort(upload)
             raise
 
@@ -153,9 +153,9 @@ class Bucket:
             pass
 
     def replace(self, key: str, body: bytes, etag: str | None) -> None:
-        """Write a document over the one that was read with `etag`, or where none stood if it is None.
+        """Write a document over the one that was read with `etag`, or a new one if that is None.
 
-        Raises `ConditionFailed` when something else stands there now.
+        Raises `ConditionFailed` if the document has changed since.
         """
         condition: dict[str, Any] = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
         try:
@@ -169,8 +169,8 @@ class Bucket:
     def ignored_condition(self, key: str, body: bytes, sha256: str) -> str | None:
         """Return the name of a condition on writes that this store ignores, or None when it honours them.
 
-        Two writes that must fail, of the bytes that stand under `key` already: a store that ignores the conditions is
-        found out and nothing is changed. A guard that passes in silence would be worse than none.
+        It tries two writes that must fail, of the bytes that `key` already has, so that nothing changes on a store that
+        ignores the conditions. A guard that silently does nothing would be worse than none.
         """
         for name, condition in (("If-None-Match", {"IfNoneMatch": "*"}), ("If-Match", {"IfMatch": f'"{"0" * 32}"'})):
             try:
@@ -184,12 +184,12 @@ class Bucket:
         return None
 
     def delete(self, key: str) -> None:
-        """Delete an object; one that is gone already is fine."""
+        """Delete an object; it may be gone already."""
         with translated(self.settings, key):
             self._s3.delete_object(Bucket=self.settings.bucket, Key=key)
 
     def abort_uploads(self, prefix: str, before: datetime) -> int:
-        """Abort uploads in parts that were begun before a time and never completed; return how many."""
+        """Abort multipart uploads that began before a time and were never completed; return how many."""
         aborted = 0
         with translated(self.settings, prefix):
             page = self._s3.list_multipart_uploads(Bucket=self.settings.bucket, Prefix=prefix)
@@ -200,7 +200,7 @@ class Bucket:
         return aborted
 
     def signed_urls(self, keys: Iterable[str], seconds: int, endpoint: str | None = None) -> dict[str, str]:
-        """Return for each key a URL that reads it for so many seconds, under `endpoint` if that is another address."""
+        """Return for each key a URL that reads it, valid for `seconds`, at `endpoint` if that is another address."""
         if endpoint:
             check_endpoint(endpoint)
         client = s3_client(self.settings, endpoint)

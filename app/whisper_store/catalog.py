@@ -1,4 +1,4 @@
-"""What the owner of the artifacts does with releases that stand: list, verify, promote, prune.
+"""What the owner of the artifacts does with published releases: list, verify, promote, prune.
 
 Listing and verifying need an account that reads, promoting one that publishes, pruning one that may delete.
 """
@@ -16,7 +16,7 @@ from whisper_store.bucket import Entry
 from whisper_store.errors import ConditionFailed, NoSuchRelease, ObjectMissing, StoreError
 from whisper_store.store import Channel, Release, Store
 
-# What an interrupted publish left is kept this long: its publisher may be at it still.
+# What an interrupted publish left is kept this long: its publisher may still be running.
 UNFINISHED_AGE = timedelta(hours=24)
 
 
@@ -45,7 +45,7 @@ def channels(store: Store) -> list[Channel]:
 
 
 def releases(store: Store) -> list[StoredRelease]:
-    """Return every release, the newest first; one without a manifest is not complete."""
+    """Return every release, newest first; one without a manifest is not complete."""
     objects: dict[tuple[str, str], list[Entry]] = {}
     for entry in store.bucket.list("releases/"):
         parts = entry.key.split("/", 3)
@@ -82,13 +82,13 @@ def chosen(store: Store, digits: list[str], channel: str | None = None) -> list[
     for start in digits:
         if not any(release.release_id.startswith(start) for release in found):
             raise NoSuchRelease(
-                f"no complete release begins with {start}: `PYTHONPATH=app python -m whisper_store list` shows all"
+                f"no complete release begins with {start}: list them with `PYTHONPATH=app python -m whisper_store list`"
             )
     return [release for release in found if not digits or release.release_id.startswith(tuple(digits))]
 
 
 def problems(store: Store, release: Release) -> list[str]:
-    """Read every byte of a release and return a line for each file that is not what its manifest says."""
+    """Read every byte of a release and return one line for each file that differs from its manifest."""
     lines = []
     for file in release.files:
         try:
@@ -98,7 +98,7 @@ def problems(store: Store, release: Release) -> list[str]:
             continue
         if actual != file["sha256"]:
             lines.append(
-                f"{store.bucket.where(release.key(file['path']))} has another SHA-256 than its manifest says: "
+                f"{store.bucket.where(release.key(file['path']))} differs from its manifest (SHA-256): "
                 "remove it and publish the release again"
             )
     return lines
@@ -109,7 +109,7 @@ def promote(
 ) -> tuple[Channel, Channel]:
     """Make channel `target` name what `source` names, for `models` or all of them; return `target` before and after.
 
-    Every release is looked for first: a channel never comes to name one that is not complete.
+    Every release is checked first: a channel never names one that is not complete.
     """
     read = store.read_channel(source)
     wanted = models or sorted(read.models)
@@ -129,10 +129,10 @@ def prune(
 ) -> list[StoredRelease]:
     """Delete all but the newest `keep` releases of each model, and return them; never one that a channel names.
 
-    What interrupted publishes left goes too once it is a day old. `dry_run` deletes nothing.
+    What interrupted publishes left is deleted too once it is a day old. `dry_run` deletes nothing.
     """
     if keep < 1:
-        raise StoreError(f"keep at least one release of each model, not {keep}")
+        raise StoreError(f"at least one release of each model must be kept, not {keep}: correct --keep")
     oldest = datetime.now(timezone.utc) - UNFINISHED_AGE
     kept: dict[str, int] = {}
     doomed = []
@@ -150,18 +150,18 @@ def prune(
         if _delete(store, release):
             deleted.append(release)
         else:
-            log(f"{release.release_id} is kept: a channel came to name it")
+            log(f"{release.release_id} is kept: a channel names it now")
     store.bucket.abort_uploads("releases/", oldest)
     return deleted
 
 
 def _delete(store: Store, release: StoredRelease) -> bool:
-    """Delete a release unless a channel came to name it meanwhile; its manifest goes first and may come back."""
+    """Delete a release unless a channel names it by now; its manifest is deleted first and may be restored."""
     key = f"releases/{release.release_id}/{release.package}/{MANIFEST_NAME}"
     manifest = None
     if release.complete:
         manifest, _ = store.bucket.read_document(key)
-        # Without its manifest no publisher takes the release for complete, so whoever comes now sends it again.
+        # Without the manifest no publisher takes the release for complete: one that comes now uploads it again.
         store.bucket.delete(key)
     if any(
         entry["release_id"] == release.release_id for channel in channels(store) for entry in channel.models.values()

@@ -1,4 +1,4 @@
-"""The one place that makes an S3 client, so that every request has the same time limits, retries and checksum rules."""
+"""The one place that creates an S3 client, so that all requests have the same timeouts, retries and checksum rules."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def s3_client(settings: StoreSettings, endpoint: str | None = None) -> Any:
     """
     # payload_signing: the request carries the SHA-256 of its body, which every SigV4 store checks, also over TLS and
     # also a store that knows none of S3's newer checksums; those are sent only where an operation requires one,
-    # because stores other than AWS's refuse or mishandle them.
+    # because stores other than AWS's reject or mishandle them.
     config = Config(
         signature_version="s3v4",
         s3={"addressing_style": "path", "payload_signing_enabled": True},

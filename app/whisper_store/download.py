@@ -1,12 +1,12 @@
-"""Download a package from the store into a folder that appears whole or not at all.
+"""Download a package from the store into a directory that appears complete or not at all.
 
-    DIR/whisper_small_xeon/                              the package, put there by one rename
-    DIR/.whisper_small_xeon.<release id>.part/           what is here so far; the next run goes on from it
+    DIR/whisper_small_xeon/                              the package, put in place by one rename
+    DIR/.whisper_small_xeon.<release id>.part/           what has arrived so far; the next run resumes it
         <file>                                           complete, its digest checked
-        <file>.part  <file>.ranges                       some ranges of it, and which
-    DIR/.whisper_small_xeon.lock                         held while one process downloads
+        <file>.part  <file>.ranges                       some ranges of it, and their numbers
+    DIR/.whisper_small_xeon.lock                         locked while one process downloads
 
-A wrong or partial file never stands under its final name.
+A corrupt or partial file never has its final name.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from whisper_store.store import Store
 RANGE_SIZE = 4 << 20
 PARALLEL = 4
 
-# What a folder must hold to be of use when no manifest says so.
+# What a directory without a manifest must contain to be usable.
 _REQUIRED = ("libwhisper.so", "libggml.so.0", "libggml-base.so.0", "libggml-cpu.so.0")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _RENAME_EXCHANGE = 2
@@ -48,7 +48,7 @@ _AT_FDCWD = -100
 
 @dataclass(frozen=True)
 class Downloaded:
-    """A package that stands in `directory`; `fetched` is False when it stood there already."""
+    """A package in `directory`; `fetched` is False if it was already there."""
 
     directory: Path
     release_id: str | None
@@ -89,7 +89,7 @@ def download(
 ) -> Downloaded:
     """Put the package of `model` below `directory`: the release that `channel` names, or the one with that id.
 
-    A package that stands there already, whole and of that release, is left alone; one of another release is replaced.
+    A complete package of that release that already exists is left alone; one of another release is replaced.
     Progress goes to `output`. Raises `StoreError`.
     """
     config = model_config(model)
@@ -107,18 +107,18 @@ def download(
                 _File(entry["path"], found.key(entry["path"]), entry["size"], entry["executable"], entry["sha256"])
                 for entry in found.files
             ]
-            if _is_whole(target, found.release_id):
+            if _is_complete(target, found.release_id):
                 return Downloaded(target, found.release_id, fetched=False)
-            _fetch_folder(store, target, found.release_id, files, output)
+            _fetch_package(store, target, found.release_id, files, output)
             return Downloaded(target, found.release_id, fetched=True)
     except OSError as error:
         raise StoreError(
             f"{error.filename or target.parent} cannot be written: {error.strerror}; "
-            "make the folder writable for this user, free some space, or choose another folder"
+            "make the directory writable for this user, free some space, or choose another directory"
         ) from None
 
 
-def _is_whole(target: Path, release_id: str) -> bool:
+def _is_complete(target: Path, release_id: str) -> bool:
     try:
         package = Package(target)
         package.verify()
@@ -128,7 +128,7 @@ def _is_whole(target: Path, release_id: str) -> bool:
 
 
 def _download_flat(store: Store, model: str, target: Path, missing: NoSuchRelease, output: TextIO) -> Downloaded:
-    """Take the package from the top of the bucket, where older tools put it; `missing` is what to say if it is not."""
+    """Take the package from the top of the bucket, where older tools put it; `missing` is raised if it is not there."""
     name = target.name
     listed: dict[str, Entry] = {}
     for entry in store.bucket.list(f"{name}/"):
@@ -144,10 +144,10 @@ def _download_flat(store: Store, model: str, target: Path, missing: NoSuchReleas
     absent = [path for path in (*_REQUIRED, present) if path not in listed]
     if absent:
         raise NoSuchRelease(
-            f"{missing} (the folder {name}/ at the top of the bucket has no {', '.join(absent)} and cannot be used)"
+            f"{missing} (the directory {name}/ at the top of the bucket has no {', '.join(absent)} and cannot be used)"
         )
     output.write(
-        f"warning: {missing}; taking the folder {name}/ at the top of the bucket, which has no manifest: its files "
+        f"warning: {missing}; using the directory {name}/ at the top of the bucket, which has no manifest: its files "
         "cannot be verified, and whisper-xeon's service does not start from it; publish the package instead\n"
     )
     files = [
@@ -163,7 +163,7 @@ def _download_flat(store: Store, model: str, target: Path, missing: NoSuchReleas
     if all(file.matches(target / file.path) for file in files):
         return Downloaded(target, None, fetched=False)
     state = hashlib.sha256("\n".join(f"{file.path} {listed[file.path].etag}" for file in files).encode()).hexdigest()
-    _fetch_folder(store, target, state, files, output)
+    _fetch_package(store, target, state, files, output)
     return Downloaded(target, None, fetched=True)
 
 
@@ -179,16 +179,16 @@ def _download_flat_with_manifest(
     if manifest["model"]["name"] != model:
         raise DigestMismatch(f"{store.bucket.where(key)} is the manifest of model {manifest['model']['name']!r}")
     output.write(
-        f"warning: no channel names a release of {model}; taking {target.name}/ at the top of the bucket, whose "
-        "manifest is the only thing that says what it is; publish the package instead\n"
+        f"warning: no channel names a release of {model}; using {target.name}/ at the top of the bucket, which "
+        "only its own manifest vouches for; publish the package instead\n"
     )
-    if _is_whole(target, manifest["release_id"]):
+    if _is_complete(target, manifest["release_id"]):
         return Downloaded(target, manifest["release_id"], fetched=False)
     files = [
         _File(entry["path"], f"{target.name}/{entry['path']}", entry["size"], entry["executable"], entry["sha256"])
         for entry in listed_files(manifest, data)
     ]
-    _fetch_folder(store, target, manifest["release_id"], files, output)
+    _fetch_package(store, target, manifest["release_id"], files, output)
     return Downloaded(target, manifest["release_id"], fetched=True)
 
 
@@ -198,29 +198,29 @@ def _safe(path: str, key: str) -> str:
     return path
 
 
-def _fetch_folder(store: Store, target: Path, state: str, files: list[_File], output: TextIO) -> None:
-    """Fill the staging folder of `state` with `files`, and make it `target`."""
+def _fetch_package(store: Store, target: Path, state: str, files: list[_File], output: TextIO) -> None:
+    """Fill the staging directory of `state` with `files`, and make it `target`."""
     staging = target.parent / f".{target.name}.{state}.part"
     for other in target.parent.glob(f".{target.name}.*.part"):
         if other != staging:
             shutil.rmtree(other)
     staging.mkdir(exist_ok=True)
     missing = [file for file in files if not file.matches(staging / file.path)]
-    parts = {file.path: _Parts(staging, file) for file in missing}
+    parts = {file.path: _PartialFile(staging, file) for file in missing}
     to_come = sum(part.missing_bytes for part in parts.values())
     _check_space(target.parent, to_come)
     progress = Progress(to_come, output)
     for file in missing:
         _fetch_file(store, staging, file, parts[file.path], progress)
     progress.finish()
-    _remove_strangers(staging, files)
-    for folder, _, _ in os.walk(staging):
-        Path(folder).chmod(0o755)
-        _sync(Path(folder))
+    _remove_leftovers(staging, files)
+    for directory, _, _ in os.walk(staging):
+        Path(directory).chmod(0o755)
+        _sync(Path(directory))
     _put_in_place(staging, target)
 
 
-def _fetch_file(store: Store, staging: Path, file: _File, part: _Parts, progress: Progress) -> None:
+def _fetch_file(store: Store, staging: Path, file: _File, part: _PartialFile, progress: Progress) -> None:
     final = staging / file.path
     for last in (False, True):
         progress.start_file(file.path, file.size, file.size - part.missing_bytes)
@@ -231,18 +231,18 @@ def _fetch_file(store: Store, staging: Path, file: _File, part: _Parts, progress
         if last:
             progress.finish()
             raise DigestMismatch(
-                f"{store.bucket.where(file.key)} came twice with another content than its manifest says; nothing was "
+                f"{store.bucket.where(file.key)} twice differed from its manifest; nothing was "
                 "put in place: verify the release (python -m whisper_store verify) and publish it again"
             )
-        # An earlier run, or the way, may have spoiled it.
-        progress.note(f"{file.path} is not what its manifest says: fetching it once more")
+        # It may have been corrupted by an earlier run or on the way.
+        progress.note(f"{file.path} differs from its manifest: fetching it again")
     part.path.chmod(0o755 if file.executable else 0o644)
     part.path.replace(final)
     part.forget()
 
 
-class _Parts:
-    """A file that arrives in ranges: its bytes so far, and beside them the numbers of the ranges that are complete."""
+class _PartialFile:
+    """A file that arrives in ranges: its bytes so far, and beside them the numbers of the complete ranges."""
 
     def __init__(self, staging: Path, file: _File):
         self.file = file
@@ -257,7 +257,7 @@ class _Parts:
 
     @property
     def missing_bytes(self) -> int:
-        """Bytes that are yet to come."""
+        """Bytes still to come."""
         return sum(self._length(number) for number in range(self._count) if number not in self._done)
 
     def _length(self, number: int) -> int:
@@ -282,7 +282,7 @@ class _Parts:
         self._record.unlink(missing_ok=True)
 
     def fetch(self, store: Store, progress: Progress) -> None:
-        """Fetch the ranges that are missing, some at a time."""
+        """Fetch the missing ranges, several at a time."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         missing = [number for number in range(self._count) if number not in self._done]
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -322,7 +322,7 @@ def _read_range(store: Store, file: _File, start: int, length: int) -> bytes:
         data = store.bucket.read_range(file.key, start, length)
     except ObjectMissing:
         raise NoSuchRelease(
-            f"{store.bucket.where(file.key)} is missing: the release is not whole; publish it again"
+            f"{store.bucket.where(file.key)} is missing: the release is incomplete; publish it again"
         ) from None
     if len(data) != length:
         raise DigestMismatch(
@@ -331,30 +331,30 @@ def _read_range(store: Store, file: _File, start: int, length: int) -> bytes:
     return data
 
 
-def _check_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
+def _check_space(directory: Path, needed: int) -> None:
+    free = shutil.disk_usage(directory).free
     wanted = needed + needed // 10
     if free < wanted:
         raise StoreError(
-            f"{folder} has {free / 1e6:.0f} MB of free space, {wanted / 1e6:.0f} MB are needed: "
-            "free some or choose another folder"
+            f"{directory} has {free / 1e6:.0f} MB of free space, but {wanted / 1e6:.0f} MB are needed: "
+            "free some or choose another directory"
         )
 
 
-def _remove_strangers(staging: Path, files: list[_File]) -> None:
-    """Remove what an earlier run with another idea of this release left."""
+def _remove_leftovers(staging: Path, files: list[_File]) -> None:
+    """Remove files of an earlier run that are not part of this release."""
     wanted = {file.path for file in files}
-    for folder, _, names in os.walk(staging):
+    for directory, _, names in os.walk(staging):
         for name in names:
-            path = Path(folder) / name
+            path = Path(directory) / name
             if path.relative_to(staging).as_posix() not in wanted:
                 path.unlink()
 
 
 def _put_in_place(staging: Path, target: Path) -> None:
-    """Give the staging folder its final name; what has that name goes, and there is no moment without a package."""
+    """Give the staging directory its final name, replacing what has it, with no moment without a package."""
     if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise StoreError(f"{target} is not a folder: remove it and try again")
+        raise StoreError(f"{target} is not a directory: remove it and try again")
     if not target.exists():
         staging.rename(target)
     else:
@@ -369,7 +369,7 @@ def _put_in_place(staging: Path, target: Path) -> None:
 
 
 def _exchange(first: Path, second: Path) -> bool:
-    """Swap two names in one step; return False where the file system cannot."""
+    """Swap two names in one step; return False if the file system cannot."""
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "renameat2"):
         return False
@@ -377,8 +377,8 @@ def _exchange(first: Path, second: Path) -> bool:
     return libc.renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
@@ -387,13 +387,13 @@ def _sync(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(target: Path, output: TextIO) -> Iterator[None]:
-    """Hold the lock of a package's folder, so that two processes on one volume download once."""
+    """Hold the lock of a package's directory, so that two processes on one volume download it once."""
     lock = target.parent / f".{target.name}.lock"
     with open(lock, "w") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            output.write(f"another process downloads {target.name} into {target.parent}: waiting for it\n")
+            output.write(f"another process is downloading {target.name} to {target.parent}: waiting for it\n")
             output.flush()
             fcntl.flock(stream, fcntl.LOCK_EX)
         yield

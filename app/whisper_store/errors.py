@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 class StoreError(Exception):
-    """Something failed; the message is for the person who can act. `exit_status` is a command's."""
+    """Something failed; the message is for the person who can act. `exit_status` is that of the command."""
 
     exit_status = 1
 
@@ -19,13 +19,13 @@ class BadSetting(StoreError):
 
 
 class NoSuchRelease(StoreError):
-    """The store holds no such release, channel, or model in a channel."""
+    """The store has no such release, channel, or model in a channel."""
 
     exit_status = 3
 
 
 class DigestMismatch(StoreError):
-    """An object or a file is not what its manifest says."""
+    """An object or a file differs from its manifest."""
 
     exit_status = 4
 
@@ -37,7 +37,7 @@ class StoreUnreachable(StoreError):
 
 
 class AccessDenied(StoreError):
-    """The store refuses the credentials, or they do not allow this."""
+    """The store rejects the credentials, or they do not allow this."""
 
     exit_status = 5
 
@@ -49,12 +49,12 @@ class NoSuchBucket(StoreError):
 
 
 class ConditionsIgnored(StoreError):
-    """The store accepts a conditional write whose condition does not hold."""
+    """The store performs conditional writes although their condition is not met."""
 
 
 class ObjectMissing(Exception):
-    """Internal: the object asked for does not stand. Callers of `Store` never see it."""
+    """Internal: the requested object does not exist. Callers of `Store` never see it."""
 
 
 class ConditionFailed(Exception):
-    """Internal: the condition of a write does not hold, or another writer is at it. Callers of `Store` never see it."""
+    """Internal: the condition of a write is not met, or another write goes on. Callers of `Store` never see it."""

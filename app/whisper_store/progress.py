@@ -1,4 +1,4 @@
-"""Progress of a download for people: a bar on a terminal, else a line for each file and each tenth of a large one."""
+"""Progress of a download for people: a bar on a terminal, else one line for each file and each tenth of a large one."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import threading
 import time
 from typing import TextIO
 
-# Below this a file is done before anyone asks how far it is.
+# A smaller file is done before anyone asks for its progress.
 _LARGE = 32 << 20
 _REDRAW_S = 0.2
 _WIDTH = 30
 
 
 class Progress:
-    """Counts the bytes of one package and writes to `stream`. Threads may share it."""
+    """Counts the bytes of one package and writes to `stream`. It may be shared between threads."""
 
     def __init__(self, total: int, stream: TextIO):
-        """`total` is the number of bytes that are yet to come."""
+        """`total` is the number of bytes still to come."""
         self._total = total
         self._stream = stream
         self._terminal = stream.isatty()
@@ -28,13 +28,13 @@ class Progress:
         self._drawn = 0.0
 
     def start_file(self, path: str, size: int, present: int = 0) -> None:
-        """Begin a file of which `present` bytes are here already."""
+        """Begin a file of which `present` bytes are already here."""
         with self._lock:
             self._file, self._file_size, self._file_done = path, size, present
             if self._terminal:
                 self._draw()
             else:
-                resumed = f", {_size(present)} of it are here already" if present else ""
+                resumed = f", {_size(present)} already here" if present else ""
                 self._line(f"{path} ({_size(size)}{resumed})")
 
     def add(self, count: int) -> None:
@@ -52,7 +52,7 @@ class Progress:
                     self._line(f"{self._file} {tenth * 10} %")
 
     def finish(self) -> None:
-        """Leave the terminal's line."""
+        """End the terminal's line."""
         if self._terminal:
             with self._lock:
                 self._draw()
@@ -60,7 +60,7 @@ class Progress:
                 self._stream.flush()
 
     def note(self, text: str) -> None:
-        """Write a line of its own."""
+        """Write a separate line."""
         with self._lock:
             self._line(f"\r\033[K{text}" if self._terminal else text)
 

@@ -1,6 +1,6 @@
-"""Where the store is and who we are to it: the MINIO_* environment, or arguments, made into one checked object.
+"""Where the store is and which credentials to use: the MINIO_* environment, or arguments, as one checked object.
 
-No credential has a default, and a secret never stands in an argument list: it comes by environment or from a file.
+No credential has a default, and a secret is never in an argument list: it comes from the environment or a file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from whisper_store.errors import BadSetting
 DEFAULT_BUCKET = "whisper-artifacts"
 DEFAULT_REGION = "us-east-1"
 
-# What botocore takes: a name without '_', or an address.
+# What botocore accepts: a name without '_', or an address.
 _HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?\.?|[0-9a-f:.]+")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
@@ -38,7 +38,7 @@ class StoreSettings:
         if not self.access_key or not self.secret_key:
             raise BadSetting(f"the store at {self.endpoint} needs an access key and a secret key: set both")
         if not _BUCKET.fullmatch(self.bucket):
-            raise BadSetting(f"{self.bucket!r} is not the name of a bucket: use 3 to 63 of a-z, 0-9, '.' and '-'")
+            raise BadSetting(f"{self.bucket!r} is not a valid bucket name: use 3 to 63 of a-z, 0-9, '.' and '-'")
         if self.ca_bundle and not Path(self.ca_bundle).exists():
             raise BadSetting(f"the CA bundle {self.ca_bundle} does not exist: correct AWS_CA_BUNDLE or unset it")
 
@@ -49,8 +49,8 @@ class StoreSettings:
         missing = [name for name, value in values.items() if not value]
         if missing:
             raise BadSetting(
-                f"{' and '.join(missing)} must be set to reach the store; a credential may also stand in a file that "
-                "MINIO_ACCESS_KEY_FILE or MINIO_SECRET_KEY_FILE names"
+                f"{' and '.join(missing)} must be set to reach the store; a credential may also be in a file named by "
+                "MINIO_ACCESS_KEY_FILE or MINIO_SECRET_KEY_FILE"
             )
         return cls(
             endpoint=values["MINIO_ENDPOINT"],
@@ -78,7 +78,7 @@ def check_endpoint(endpoint: str) -> None:
         or parts.query
         or parts.fragment
     ):
-        # The value is not repeated when it may hold a password.
+        # The value is not repeated if it may contain a password.
         shown = "the value given" if "@" in endpoint else repr(endpoint)
         raise BadSetting(f"the store's endpoint must be http://HOST:PORT or https://HOST[:PORT], not {shown}")
 
@@ -92,7 +92,7 @@ def _setting(environ: Mapping[str, str], name: str) -> str:
     value = environ.get(name, "")
     file_name = environ.get(f"{name}_FILE", "")
     if value and file_name:
-        raise BadSetting(f"{name} and {name}_FILE are both set: set one")
+        raise BadSetting(f"{name} and {name}_FILE are both set: set only one")
     if not file_name:
         return value
     try:

@@ -1,9 +1,9 @@
 """Releases and channels in the bucket: publish, resolve, sign URLs.
 
     releases/<release id>/<package>/<file>    written once, never changed; manifest.json last
-    channels/<channel>.json                   which release of each model is current; written last
+    channels/<channel>.json                   the current release of each model; written last
 
-A reader starts at a channel and never lists, so it sees the old release or the new one and never a mix. Nothing here
+A reader starts at a channel and never lists, so it sees the old release or the new one, never a mix. Nothing here
 overwrites a release, and a channel is written only over the content that was read.
 """
 
@@ -37,7 +37,7 @@ from whisper_store.settings import StoreSettings
 CHANNEL_SCHEMA_VERSION = 1
 DEFAULT_CHANNEL = "stable"
 
-# Eight publishers that write one channel at the same moment need about as many rounds.
+# Eight publishers that write one channel at the same time need about as many attempts.
 CHANNEL_ATTEMPTS = 20
 
 _CHANNEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -65,7 +65,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Channel:
-    """What a channel says: for each model its release id, package and manifest digest. `etag` is None if it is new."""
+    """A channel: for each model its release id, package and manifest digest. `etag` is None if it is new."""
 
     name: str
     models: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class Channel:
 
 @dataclass(frozen=True)
 class Publication:
-    """What publishing a package did, or would do: files uploaded, their bytes, and the channel on both sides of it."""
+    """What publishing a package did, or would do: files uploaded, their bytes, and the channel before and after."""
 
     release_id: str
     package: str
@@ -90,7 +90,7 @@ class Publication:
 
     @property
     def changed(self) -> bool:
-        """Whether the store is another one than before."""
+        """Whether anything in the store has changed."""
         return bool(self.uploaded) or self.channel_before.models != self.channel_after.models
 
 
@@ -100,9 +100,9 @@ def release_key(release_id: str, package: str, path: str) -> str:
 
 
 def channel_key(channel: str) -> str:
-    """Return the key of a channel. Raises `StoreError` for a name that is none."""
+    """Return the key of a channel. Raises `StoreError` for an invalid name."""
     if not _CHANNEL.fullmatch(channel):
-        raise StoreError(f"{channel!r} is not the name of a channel: use a-z, 0-9, '.', '_' and '-', at most 63")
+        raise StoreError(f"{channel!r} is not a valid channel name: use a-z, 0-9, '.', '_' and '-', at most 63")
     return f"channels/{channel}.json"
 
 
@@ -110,12 +110,12 @@ class Store:
     """The releases and channels of a bucket. Every method raises `StoreError` and nothing else."""
 
     def __init__(self, settings: StoreSettings, log: Callable[[str], None] = lambda line: None):
-        """Connect to nothing yet; `log` receives one line for each file and step."""
+        """Connect to nothing yet; `log` gets one line for each file and step."""
         self.bucket = Bucket(settings)
         self._log = log
 
     def read_channel(self, name: str) -> Channel:
-        """Return a channel; one that was never written is empty. Raises `StoreError` for content that is not ours."""
+        """Return a channel; one that was never written is empty. Raises `StoreError` for other content."""
         key = channel_key(name)
         try:
             data, etag = self.bucket.read_document(key)
@@ -127,7 +127,7 @@ class Store:
             version = content["schema_version"]
             if isinstance(version, int) and version > CHANNEL_SCHEMA_VERSION:
                 raise StoreError(
-                    f"{where} has schema_version {version}, this reader knows up to {CHANNEL_SCHEMA_VERSION}: "
+                    f"{where} has schema_version {version}, but this version reads up to {CHANNEL_SCHEMA_VERSION}: "
                     "update whisper-xeon before using it"
                 )
             models = content["models"]
@@ -159,15 +159,15 @@ class Store:
         except ObjectMissing:
             named = "" if release else f", which channel {channel!r} names,"
             raise NoSuchRelease(
-                f"{self.bucket.where(key)} does not exist: release {release_id}{named} was never completed or is gone; "
-                "publish it again"
+                f"{self.bucket.where(key)} does not exist: release {release_id}{named} was never completed or has been "
+                "deleted: publish it again"
             ) from None
         return self._checked_release(key, data, model, release_id, manifest_sha256)
 
     def signed_urls(self, release: Release, seconds: int, endpoint: str | None = None) -> dict[str, str]:
-        """Return a URL for each file of a release, good for so many seconds and only under `endpoint`.
+        """Return a URL for each file of a release, valid for `seconds` and only at `endpoint`.
 
-        `endpoint` is the address under which the reader of the URLs reaches the store; the signature covers it.
+        `endpoint` is the address at which the reader of the URLs reaches the store; the signature covers it.
         """
         keys = {entry["path"]: release.key(entry["path"]) for entry in release.files}
         urls = self.bucket.signed_urls(keys.values(), seconds, endpoint)
@@ -176,8 +176,8 @@ class Store:
     def publish(self, directory: Path | str, channel: str = DEFAULT_CHANNEL, dry_run: bool = False) -> Publication:
         """Put the package in `directory` into the store and make it `channel`'s release of its model.
 
-        Every byte is compared with the manifest first. Files that stand are checked and not sent again, so a publish
-        that was interrupted is completed by the next, and one that was complete sends nothing. `dry_run` only reads.
+        Every byte is compared with the manifest first. Existing files are checked and not uploaded again, so the next
+        publish completes one that was interrupted, and uploads nothing after a complete one. `dry_run` only reads.
         """
         package = _verified(directory)
         key_of_channel = channel_key(channel)
@@ -190,7 +190,7 @@ class Store:
         *_, manifest = files = package.files
         uploaded = []
         for file in files:
-            if self._stands(package, file):
+            if self._exists(package, file):
                 continue
             uploaded.append(file)
             if not dry_run:
@@ -200,7 +200,7 @@ class Store:
         if not dry_run and (uploaded or before.models != after.models):
             self._prove_conditions(package)
             after = self.point(before, {package.model: entry})
-            if not self._stands(package, manifest):
+            if not self._exists(package, manifest):
                 raise StoreError(f"release {package.release_id} was pruned while it was published: publish it again")
             self._log(f"{key_of_channel}: {package.model} is {package.release_id}")
         return Publication(
@@ -213,7 +213,7 @@ class Store:
         )
 
     def point(self, read: Channel, entries: dict[str, dict[str, str]]) -> Channel:
-        """Write a channel that was `read`, with `entries` for their models and all else as it stands; return it."""
+        """Write a channel that was `read`, with `entries` for their models and all else as it is; return it."""
         key = channel_key(read.name)
         for attempt in range(CHANNEL_ATTEMPTS):
             if attempt:
@@ -228,15 +228,15 @@ class Store:
                 continue
             return written
         raise StoreError(
-            f"{self.bucket.where(key)} was changed by others {CHANNEL_ATTEMPTS} times while it was to be written: "
-            "try again; nothing but the channel is missing"
+            f"{self.bucket.where(key)} was changed by others {CHANNEL_ATTEMPTS} times while it was being written: "
+            "try again; only the channel is missing"
         )
 
     def _current(self, model: str, channel: str) -> tuple[str, str]:
         found = self.read_channel(channel)
         if model not in found.models:
             where = self.bucket.where(channel_key(channel))
-            what = f"names no release of {model!r}" if found.etag else "does not exist"
+            what = f"has no release of {model!r}" if found.etag else "does not exist"
             raise NoSuchRelease(f"{where} {what}: publish {model} to channel {channel!r}, or choose another channel")
         return found.models[model]["release_id"], found.models[model]["manifest_sha256"]
 
@@ -245,7 +245,7 @@ class Store:
             return digits
         if not _RELEASE_ID_START.fullmatch(digits):
             raise NoSuchRelease(
-                f"{digits!r} is not a release id: give the 64 digits of 0-9 and a-f, or at least the first 8 of them"
+                f"{digits!r} is not a release id: use its 64 digits of 0-9 and a-f, or at least the first 8"
             )
         found = set()
         for entry in self.bucket.list(f"releases/{digits}"):
@@ -256,7 +256,7 @@ class Store:
             what = "no release begins" if not found else f"{len(found)} releases begin"
             raise NoSuchRelease(
                 f"{what} with {digits} for {package} in bucket {self.bucket.settings.bucket!r} at "
-                f"{self.bucket.settings.endpoint}: `PYTHONPATH=app python -m whisper_store list` shows all"
+                f"{self.bucket.settings.endpoint}: list them with `PYTHONPATH=app python -m whisper_store list`"
             )
         return found.pop()
 
@@ -282,12 +282,12 @@ class Store:
             )
         if manifest_sha256 and found.manifest_sha256 != manifest_sha256:
             raise DigestMismatch(
-                f"{where} has another SHA-256 than its channel says: the store was altered; publish the release again"
+                f"{where} differs from its channel (SHA-256): the store was altered; publish the release again"
             )
         return found
 
-    def _stands(self, package: Package, file: dict[str, Any]) -> bool:
-        """Return whether the object of a package's file stands; one with other content raises `DigestMismatch`."""
+    def _exists(self, package: Package, file: dict[str, Any]) -> bool:
+        """Return whether the object of a package's file exists. Raises `DigestMismatch` if its content differs."""
         key = release_key(package.release_id, package.name, file["path"])
         try:
             if self.bucket.holds(key, file["size"], file["sha256"]):
@@ -295,7 +295,7 @@ class Store:
         except ObjectMissing:
             return False
         raise DigestMismatch(
-            f"{self.bucket.where(key)} stands with other content than release {package.release_id} has: "
+            f"{self.bucket.where(key)} exists, but its content differs from release {package.release_id}: "
             "releases never change, so it was altered; remove the object and publish again"
         )
 
@@ -304,8 +304,8 @@ class Store:
         try:
             self.bucket.create(key, _parts(package.path(file["path"]), file), file["size"], file["sha256"])
         except ConditionFailed:
-            # Another publisher of the same release was faster; its object is as good as ours if it is the same.
-            if not self._stands(package, file):
+            # Another publisher of the same release was faster; its object is as good as ours if it is identical.
+            if not self._exists(package, file):
                 raise StoreError(
                     f"{self.bucket.where(key)} is being written by another publisher that has not finished: "
                     "publish again in a moment"
@@ -329,7 +329,7 @@ def _verified(directory: Path | str) -> Package:
     try:
         if package.model not in MODEL_CONFIGS or package.name != MODEL_CONFIGS[package.model]["dir"]:
             raise PackageError(
-                f"{package.directory} calls itself {package.name!r} of model {package.model!r}; known are "
+                f"{package.directory} names itself {package.name!r} of model {package.model!r}: it must be one of "
                 + ", ".join(f"{config['dir']} of {model}" for model, config in MODEL_CONFIGS.items())
             )
         package.verify()
@@ -346,7 +346,7 @@ def _package_name(model: str) -> str:
 
 
 def _parts(path: Path, file: dict[str, Any]) -> Iterator[bytes]:
-    """Yield a file's bytes in parts; a file that is not what its entry says raises before the last part is used."""
+    """Yield a file's bytes in parts; raises before the last part is used if the file differs from its entry."""
     digest = hashlib.sha256()
     size = 0
     try:
@@ -355,9 +355,11 @@ def _parts(path: Path, file: dict[str, Any]) -> Iterator[bytes]:
                 digest.update(body)
                 size += len(body)
                 if size >= file["size"] and digest.hexdigest() != file["sha256"]:
-                    raise DigestMismatch(f"{path} changed while it was published: build or fetch the package again")
+                    raise DigestMismatch(
+                        f"{path} changed while it was being published: build or fetch the package again"
+                    )
                 yield body
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from None
     if size != file["size"]:
-        raise DigestMismatch(f"{path} changed while it was published: build or fetch the package again")
+        raise DigestMismatch(f"{path} changed while it was being published: build or fetch the package again")

@@ -53,17 +53,17 @@ def translated(settings: StoreSettings, what: str) -> Iterator[None]:
     except _CONNECTION_ERRORS as error:
         raise StoreUnreachable(
             f"the store at {settings.endpoint} does not answer ({what}: {_short(error)}): "
-            "check that it runs and that this machine reaches it"
+            "check that it is running and reachable from this machine"
         ) from None
     except ResponseParserError:
         raise StoreUnreachable(
-            f"{settings.endpoint} answers, but not as an S3 store ({what}): check the endpoint; it is the S3 port, "
-            "not the console's"
+            f"{settings.endpoint} answers, but not as an S3 store ({what}): check the endpoint; it must be the S3 "
+            "port, not the console's"
         ) from None
     except botocore_exceptions.ParamValidationError:
         raise StoreError(
-            f"botocore {botocore_version} on this machine cannot write under a condition, which publishing needs: "
-            "install boto3 1.36 or newer (reading works with this one)"
+            f"botocore {botocore_version} on this machine cannot do conditional writes, which publishing needs: "
+            "install boto3 1.36 or newer (this version can only read)"
         ) from None
     except botocore_exceptions.BotoCoreError as error:
         raise StoreError(f"{what} at {settings.endpoint} failed: {_short(error)}") from None
@@ -86,7 +86,7 @@ def _from_answer(error: botocore_exceptions.ClientError, settings: StoreSettings
         return NoSuchBucket(f"{where} has no bucket {settings.bucket!r}: create it or correct its name")
     if code in _KEY_CODES:
         return AccessDenied(
-            f"{where} refuses the credentials ({code}): check the access key {settings.access_key!r} and its secret"
+            f"{where} rejects the credentials ({code}): check the access key {settings.access_key!r} and its secret"
         )
     if code in _DENIED_CODES:
         return AccessDenied(
@@ -95,19 +95,19 @@ def _from_answer(error: botocore_exceptions.ClientError, settings: StoreSettings
         )
     if code == "RequestTimeTooSkewed":
         return AccessDenied(
-            f"{where} refuses the request because its clock and this machine's differ by too much: set both clocks"
+            f"{where} rejects the request because its clock and this machine's differ by too much: correct the clocks"
         )
     if code in _REGION_CODES:
-        return StoreError(f"{where} is in another region than {settings.region!r} ({code}): set MINIO_REGION")
+        return StoreError(f"{where} is not in region {settings.region!r} ({code}): correct MINIO_REGION")
     if code in _FULL_CODES:
-        return StoreError(f"{where} has no space left for {what} ({code}): free some or enlarge it")
+        return StoreError(f"{where} has no space left for {what} ({code}): free or add some")
     if code in _BUSY_CODES or code.startswith("XMinioServer"):
-        return StoreUnreachable(f"{where} is not able to serve {what} now ({code}): try again, or look at its log")
-    return StoreError(f"{where} refuses {what}: {code} {answer.get('Message', '')}".rstrip())
+        return StoreUnreachable(f"{where} cannot serve {what} now ({code}): try again, or check its log")
+    return StoreError(f"{where} rejects {what}: {code} {answer.get('Message', '')}".rstrip())
 
 
 def _short(error: Exception) -> str:
-    """The cause in an exception of botocore, without the endpoint and the object that our message names already."""
+    """The cause in an exception of botocore, without the endpoint and the object, which our message already names."""
     cause = error.kwargs.get("error", error) if isinstance(error, botocore_exceptions.BotoCoreError) else error
     text = str(getattr(cause, "reason", cause)).split("\n", 1)[0].rsplit(": ", 1)[-1]
     return re.sub(r"^[^(]*?\] ", "", text)  # "[Errno 111] Connection refused"

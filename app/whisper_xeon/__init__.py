@@ -1,7 +1,7 @@
 """Speech-to-text service around libwhisper; Python's standard library only.
 
 Importing this package loads no library and starts nothing. The names of the specification are re-exported
-lazily, so that the control node can read packages without ctypes ever touching a shared object.
+lazily, so that reading a package never loads a shared object.
 """
 
 from __future__ import annotations

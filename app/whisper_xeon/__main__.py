@@ -1,7 +1,7 @@
 """Command line of the service: `python3 -m whisper_xeon` serves; see `--help`.
 
-Exit status: 0 after a stop that was asked for; 1 when the package, the library, the model or the port is at fault;
-2 for a setting that is not allowed. What is wrong is said in one line.
+Exit status: 0 after a requested stop; 1 when the package, the library, the model or the port is at fault; 2 for a
+setting that is not allowed. The error is one line.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
             _print_settings(settings, warnings)
             return 0
         if options.self_test:
-            logs.configure("critical")  # the one line that says what is wrong comes from here
+            logs.configure("critical")  # the one line that says what is wrong is printed here
             return _self_test(settings)
         logs.configure(settings.log_level)
         for warning in warnings:
@@ -81,11 +81,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--version", action="version", version=f"whisper-xeon {whisper_xeon.__version__}")
-    action.add_argument("--check-config", action="store_true", help="check the settings, print them and exit")
+    action.add_argument("--check-config", action="store_true", help="check the settings, print them, and exit")
     action.add_argument(
         "--self-test",
         action="store_true",
-        help="load the package, transcribe its self-test clip, print one line of JSON and exit",
+        help="load the package, transcribe its self-test clip, print one line of JSON, and exit",
     )
     return parser.parse_args(arguments)
 
@@ -154,19 +154,19 @@ def _self_test(settings: Settings) -> int:
     }
     print(json.dumps(report), flush=True)
     if not correct:
-        raise StartError(f"{package.name} transcribes its self-test clip wrongly on this host: do not serve it")
+        raise StartError(f"{package.name} transcribes its self-test clip incorrectly on this host: do not serve it")
     return 0
 
 
 def _check_language(settings: Settings, package: Package) -> None:
-    """Refuse a language that the model does not know: every request that names none would be."""
+    """Reject a language that the model does not know: every request without a language would fail."""
     if settings.language in (None, "en"):
         return
     known = known_to(check_model_file(package.model_file).n_vocab)
     if settings.language not in known:
         raise SettingsError(
             f"WHISPER_LANGUAGE={settings.language!r} is not allowed: model {package.model} knows "
-            f"{'English only' if len(known) == 1 else f'{len(known)} languages, not this one'}"
+            f"{'English only' if len(known) == 1 else f'{len(known)} languages, but not this one'}"
         )
 
 
@@ -174,7 +174,7 @@ def _serve(settings: Settings, keys: tuple[bytes, ...]) -> int:
     started_at = time.time()
     _raise_file_limit()
     process.return_memory()
-    # The watchdog ends a hung service by SIGABRT; a core dump would hold somebody's speech.
+    # The watchdog ends a hung service with SIGABRT; a core dump would contain somebody's speech.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     notifier = Notifier()
     require_tools()
@@ -185,7 +185,7 @@ def _serve(settings: Settings, keys: tuple[bytes, ...]) -> int:
     server = _listen(settings, application)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
-    # A container's process 1 loses a signal that it has no handler for, so its entrypoint holds these back until now.
+    # Process 1 of a container ignores a signal that it has no handler for, so its entrypoint blocks these until now.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
     notifier.notify(f"STATUS=loading {package.model}")
     pool.start()
@@ -194,7 +194,7 @@ def _serve(settings: Settings, keys: tuple[bytes, ...]) -> int:
     server.run(tick=_sign_of_life(server, pool, notifier), interval=notifier.watchdog_interval or 1.0)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)  # a second signal ends it at once
+        signal.signal(number, signal.SIG_DFL)  # a second signal ends the process at once
     failure = pool.failure if pool.state == "failed" else None
     notifier.notify("STOPPING=1", "STATUS=finishing the running requests")
     drained = server.drain(_FAILED_DRAIN_SECONDS if failure else settings.request_timeout)
@@ -206,7 +206,7 @@ def _serve(settings: Settings, keys: tuple[bytes, ...]) -> int:
 
 
 def _raise_file_limit() -> None:
-    """Allow more open files than the customary 1024, as far as the hard limit goes."""
+    """Allow more open files than the usual 1024, up to the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _FILE_LIMIT if hard == resource.RLIM_INFINITY else min(_FILE_LIMIT, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -219,11 +219,11 @@ def _listen(settings: Settings, application: Application) -> Server:
         address = inherited or (settings.host, settings.port)
         server = Server(application, address, answered=application.metrics.answered)
     except SocketActivationError as error:
-        raise StartError(f"the socket from systemd is of no use: {error}") from None
+        raise StartError(f"unusable socket from systemd: {error}") from None
     except OSError as error:
         raise StartError(
             f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; "
-            "stop what listens there, or set WHISPER_HOST and WHISPER_PORT"
+            "stop the program that listens there, or set WHISPER_HOST and WHISPER_PORT"
         ) from None
     if not inherited:
         logs.log(logging.INFO, "listening", host=settings.host, port=settings.port)
@@ -231,7 +231,7 @@ def _listen(settings: Settings, application: Application) -> Server:
 
 
 def _watch(pool: EnginePool, package: Package, server: Server, notifier: Notifier) -> None:
-    """Tell systemd once that the model is loaded, or stop the service when it cannot be."""
+    """Tell systemd once that the model is loaded, or stop the service when it cannot be loaded."""
     while pool.state == "loading":
         pool.wait_ready(1.0)
     if pool.state == "ready":
@@ -241,9 +241,10 @@ def _watch(pool: EnginePool, package: Package, server: Server, notifier: Notifie
 
 
 def _sign_of_life(server: Server, pool: EnginePool, notifier: Notifier) -> Callable[[], None]:
-    """Return what the accept loop calls at every turn: feeds systemd's watchdog, stops when the engines are lost.
+    """Return what the accept loop calls in every iteration: feeds systemd's watchdog, stops when the engines are lost.
 
-    Both threads that nobody replaces vouch for the service: the accept loop by the call, the supervisor by its turns.
+    Both threads that nothing replaces vouch for the service: the accept loop by the call, the supervisor by its
+    own sign of life.
     """
     next_at = 0.0
 

@@ -53,7 +53,7 @@ def render(
 
 
 def encode_json(value: Any) -> bytes:
-    """Return a JSON document as UTF-8 with a line end, as it appears in every answer."""
+    """Return a JSON document as UTF-8 with a line end, as every answer has it."""
     return (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8", "replace")
 
 
@@ -90,7 +90,9 @@ def _verbose(transcript: Transcript, temperature: float, granularities: Collecti
 def _segment(segment: Segment, temperature: float) -> dict[str, Any]:
     return {
         "id": segment.id,
-        "seek": round(segment.start * 100),  # the segment's own start in frames of 10 ms: libwhisper keeps no other
+        "seek": round(
+            segment.start * 100
+        ),  # the segment's start in frames of 10 ms, the only one that libwhisper keeps
         "start": _seconds(segment.start),
         "end": _seconds(segment.end),
         "text": segment.text,
@@ -103,7 +105,7 @@ def _segment(segment: Segment, temperature: float) -> dict[str, Any]:
 
 
 def _compression_ratio(text: str) -> float:
-    """How often zlib finds the text in itself; above 2.4 it is likely a loop (openai/whisper's own measure)."""
+    """How well zlib compresses the text; above 2.4 it is likely a loop (openai/whisper's own measure)."""
     data = text.encode("utf-8", "replace")
     return len(data) / len(zlib.compress(data))
 

@@ -1,6 +1,6 @@
-"""Structured log lines on standard error: one JSON object a line.
+"""Structured log lines on standard error: one JSON object per line.
 
-Never holds what a request said or what its file was called; callers pass figures and identifiers only.
+They never contain what a request said or what its file was called: callers pass figures and identifiers only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SYSLOG_PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, loggi
 
 
 class Log(Protocol):
-    """What `log` below is to those who write lines with it."""
+    """The type of `log`, for code that is given one."""
 
     def __call__(self, level: int, event: str, /, **fields: Any) -> None:
         """Write one line: `event` in a few words, `fields` as its data."""

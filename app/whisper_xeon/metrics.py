@@ -1,6 +1,6 @@
-"""The service's figures in Prometheus' text format, version 0.0.4. Knows nothing of HTTP.
+"""The service's metrics in Prometheus' text format, version 0.0.4. Knows nothing about HTTP.
 
-Labels take a fixed set of values: whatever a client chooses (paths, file names, languages) is never one.
+Labels have a fixed set of values: nothing that a client chooses (paths, file names, languages) becomes one.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Callable
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-# Upper limits of the histograms' buckets in seconds: from a short clip on a fast host to the longest request allowed.
+# Upper bounds of the histograms' buckets in seconds: from a short clip on a fast host to the longest request allowed.
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
 
-# The kernel walks every page of every process for it: about 17 ms for each GB of each process (4 KiB pages).
+# The kernel walks every page of every process to tell it: about 17 ms per GB of each process (4 KiB pages).
 _MEMORY_AGE_S = 10.0
 
 # (suffix of the name, labels, value)
@@ -42,13 +42,13 @@ class Metrics:
         self._wait_seconds = _Histogram()
 
     def answered(self, route: str | None, status: int) -> None:
-        """Count a request; those of other routes than the ones given are none of ours."""
+        """Count a request; routes that were not given are ignored."""
         if route in self._routes:
             with self._lock:
                 self._requests[route, status] += 1
 
     def transcribed(self, *, audio_s: float, wait_s: float, total_s: float) -> None:
-        """Note a transcript: seconds of the audio, of the wait for an engine, and from the upload's end to the text."""
+        """Record a transcript: seconds of audio, of the wait for an engine, and from the upload's end to the text."""
         with self._lock:
             self._audio_seconds += audio_s
             self._wait_seconds.observe(wait_s)
@@ -57,7 +57,7 @@ class Metrics:
     def render(self, stats: Mapping[str, Any], *, ready_at: float | None, memory: int | None) -> bytes:
         """Return the whole page: `stats` of the pool, time of the model's load (seconds since 1970), memory in bytes.
 
-        What is None is left out.
+        Values that are None are left out.
         """
         return "".join(self._lines(stats, ready_at, memory)).encode()
 
@@ -73,35 +73,45 @@ class Metrics:
             (
                 "requests_total",
                 "counter",
-                "Requests by their answer's status; 499: the client left before it.",
+                "Requests by status of the answer; 499: the client left before it.",
                 requests,
             ),
-            ("audio_seconds_total", "counter", "Seconds of audio that were transcribed.", _one(audio_seconds)),
+            ("audio_seconds_total", "counter", "Seconds of audio transcribed.", _one(audio_seconds)),
             (
                 "request_seconds",
                 "histogram",
                 "Seconds from the end of an upload to its transcript: decoding, waiting, computing.",
                 request_seconds,
             ),
-            ("wait_seconds", "histogram", "Seconds that transcribed requests had waited for an engine.", wait_seconds),
-            ("queue_waiting", "gauge", "Requests that wait for an engine.", _one(stats["queued"])),
-            ("engines", "gauge", "Engines that live, busy or not.", _one(stats["idle"] + stats["busy"])),
-            ("engines_busy", "gauge", "Engines that have a request.", _one(stats["busy"])),
+            ("wait_seconds", "histogram", "Seconds that transcribed requests waited for an engine.", wait_seconds),
+            ("queue_waiting", "gauge", "Requests waiting for an engine.", _one(stats["queued"])),
+            ("engines", "gauge", "Engines running, busy or idle.", _one(stats["idle"] + stats["busy"])),
+            ("engines_busy", "gauge", "Engines computing a request.", _one(stats["busy"])),
             (
                 "engine_restarts_total",
                 "counter",
-                "Engines that were replaced: they crashed, hung, or their client left.",
+                "Engines replaced because they crashed or hung, or their client left.",
                 _one(stats["restarts"]),
             ),
-            ("start_time_seconds", "gauge", "When the service started, since 1970.", _one(self._started_at)),
-            ("ready_timestamp_seconds", "gauge", "When the model was loaded last, since 1970.", _one(ready_at)),
+            (
+                "start_time_seconds",
+                "gauge",
+                "Start time of the service, in seconds since 1970.",
+                _one(self._started_at),
+            ),
+            (
+                "ready_timestamp_seconds",
+                "gauge",
+                "Time of the last load of the model, in seconds since 1970.",
+                _one(ready_at),
+            ),
             (
                 "memory_bytes",
                 "gauge",
-                f"Memory of all processes of the service (PSS), up to {_MEMORY_AGE_S:g} s old.",
+                f"Memory of all processes of the service (PSS), measured at most {_MEMORY_AGE_S:g} s ago.",
                 _one(memory),
             ),
-            ("info", "gauge", "What runs.", [("", info, 1)]),
+            ("info", "gauge", "Versions and model that are running.", [("", info, 1)]),
         )
         for name, kind, text, samples in families:
             yield from _family("whisper_" + name, kind, text, samples)
@@ -109,7 +119,7 @@ class Metrics:
 
 class _Histogram:
     def __init__(self) -> None:
-        self._counts = [0] * (len(SECONDS) + 1)  # for each bucket alone; the last one has no upper limit
+        self._counts = [0] * (len(SECONDS) + 1)  # of each bucket alone; the last one has no upper bound
         self._sum = 0.0
 
     def observe(self, seconds: float) -> None:
@@ -126,19 +136,19 @@ class _Histogram:
 
 
 class Memory:
-    """Memory of a set of processes, as the kernel counts it: each shared page once."""
+    """Memory of a set of processes, with each shared page counted once, as the kernel does."""
 
     def __init__(self, pids: Callable[[], Iterable[int]]):
-        """`pids` tells which processes to look at; those that are gone do not matter."""
+        """`pids` returns the processes to measure; those that have ended are ignored."""
         self._pids = pids
         self._lock = threading.Lock()
         self._read_at = -_MEMORY_AGE_S
         self._bytes: int | None = None
 
     def read(self) -> int | None:
-        """Return the bytes of all processes with their children; None where the kernel does not tell.
+        """Return the bytes of all processes and their children; None where the kernel does not tell.
 
-        At most `_MEMORY_AGE_S` old. Whoever comes while it is being read gets the last figure.
+        At most `_MEMORY_AGE_S` old. A call during a measurement returns the last value.
         """
         if self._lock.acquire(blocking=self._bytes is None):
             try:

@@ -1,7 +1,7 @@
 """The environment, read once: `WHISPER_*` variables become one checked, frozen `Settings`.
 
-`SETTINGS` is the only list of settings: parsing, `--help`, `--check-config` and the README's table follow it. A setting
-stands here only if it does something. Nothing else in the service reads a `WHISPER_*` variable.
+`SETTINGS` is the only list of settings: parsing, `--help`, `--check-config` and docs/settings.md follow it. A setting
+is listed only if it does something. Nothing else in the service reads a `WHISPER_*` variable.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from whisper_xeon.engine.cores import MAX_THREADS, available_cores
 from whisper_xeon.languages import LANGUAGES
 
 PREFIX = "WHISPER_"
-TOOLING_PREFIX = "WHISPER_XEON_"  # cache folder, test artifacts: not the service's business
+TOOLING_PREFIX = "WHISPER_XEON_"  # cache directory, test artifacts: not the service's business
 
 # float32 at 16 kHz mono, the form in which audio waits for an engine
 _PCM_BYTES_PER_SECOND = 4 * 16000
@@ -52,7 +52,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the service was told; one field per entry of `SETTINGS`, `auto` already worked out."""
+    """What the service was told; one field for each entry of `SETTINGS`, with `auto` already resolved."""
 
     model_size: str
     artifacts_dir: Path
@@ -110,7 +110,7 @@ def _name(text: str) -> str:
     return text.lower()
 
 
-def _folder(text: str) -> Path:
+def _directory(text: str) -> Path:
     if not Path(text).is_dir():
         raise ValueError
     return Path(text)
@@ -130,7 +130,7 @@ def _host(text: str) -> str:
 
 
 def _choice_or_switch(choices: tuple[str, ...], on: str, off: str) -> Callable[[str], str]:
-    """A name in one variable is a switch in its alias; both words may stand in either, so one parser serves both."""
+    """A name in one variable is a switch in its alias; either may hold both, so one parser serves both."""
     switch = {**dict.fromkeys(("true", "1", "yes", "on"), on), **dict.fromkeys(("false", "0", "no", "off"), off)}
     choose = _choice(*choices)
     return lambda text: choose(switch.get(text.lower(), text))
@@ -143,28 +143,29 @@ SETTINGS: tuple[Setting, ...] = (
         "WHISPER_MODEL_SIZE",
         "small",
         "one of " + ", ".join(MODEL_CONFIGS),
-        "the model to serve",
+        "The model to serve.",
         _choice(*MODEL_CONFIGS),
     ),
     Setting(
         "WHISPER_ARTIFACTS_DIR",
         ".",
-        "a folder that exists",
-        "folder that holds whisper_<model>_xeon/",
-        _folder,
+        "an existing directory",
+        "The directory that contains the package whisper_<model>_xeon/.",
+        _directory,
     ),
     Setting(
         "WHISPER_HOST",
         "127.0.0.1",
         "an IPv4 or IPv6 address, or a host name",
-        "address to listen on; 0.0.0.0 or :: lets other machines in (not used with a socket from systemd)",
+        "The address to listen on. 0.0.0.0 or :: accepts connections from other machines. Ignored with a socket from "
+        "systemd.",
         _host,
     ),
     Setting(
         "WHISPER_PORT",
         "8000",
         "a whole number from 1 to 65535",
-        "port to listen on (not used with a socket from systemd)",
+        "The port to listen on. Ignored with a socket from systemd.",
         _whole(1, 65535),
         ("API_PORT",),
     ),
@@ -172,38 +173,38 @@ SETTINGS: tuple[Setting, ...] = (
         "WHISPER_ENGINES",
         "auto",
         "auto or a whole number from 1 to 64",
-        f"requests transcribed at the same time; auto: one for every {MAX_THREADS} cores, at least one",
+        f"How many requests are transcribed at the same time. auto: one for every {MAX_THREADS} cores, at least one.",
         _auto_or(_whole(1, 64)),
     ),
     Setting(
         "WHISPER_THREADS",
         "auto",
         "auto or a whole number from 1 to 256",
-        "threads of each engine; auto: the cores this process may use (affinity, cgroup), shared among the engines, "
-        f"at most {MAX_THREADS}",
+        "The threads of each engine. auto: the cores that this process may use (affinity, cgroup), divided among the "
+        f"engines, at most {MAX_THREADS}.",
         _auto_or(_whole(1, 256)),
     ),
     Setting(
         "WHISPER_LANGUAGE",
         "auto",
         "auto or a language code such as en, de, vi",
-        "language of requests that name none; auto: detect",
+        "The language of requests that do not name one. auto: detect it.",
         _auto_or(_choice(*LANGUAGES)),
     ),
     Setting(
         "WHISPER_AUDIO_CTX",
         "full",
         "one of full, auto",
-        "what the encoder sees of a clip under 28 s; full: 30 s, as it was trained; auto: the clip and 2 s more, at "
-        "least 10 s, which is faster and may cost words",
+        "How much the encoder sees of a clip under 28 s. full: 30 s, as it was trained. auto: the clip and 2 s more, "
+        "at least 10 s, which is faster but may lose words.",
         _choice("full", "auto"),
     ),
     Setting(
         "WHISPER_ADAPTER",
         "library",
         "library or cli (USE_WHISPER_LIBRARY=false means cli)",
-        "library: the model is loaded once; cli: the package's whisper-cli runs for each request, for comparison and "
-        "for going back",
+        "How whisper.cpp is used. library: the model is loaded once. cli: the package's whisper-cli runs for each "
+        "request, to compare with or to fall back on.",
         _choice_or_switch(("library", "cli"), on="library", off="cli"),
         ("USE_WHISPER_LIBRARY",),
         aliases_must_agree=True,
@@ -212,67 +213,68 @@ SETTINGS: tuple[Setting, ...] = (
         "WHISPER_CPU_VARIANT",
         "auto",
         "auto or a CPU variant that the package has and this processor runs, such as baseline or icelake",
-        "which of the package's CPU libraries computes; auto: the best that the processor runs",
+        "The CPU library of the package to use. auto: the best one that the processor runs.",
         _auto_or(_name),
     ),
     Setting(
         "WHISPER_QUEUE",
         "32",
         "a whole number from 0 to 10000",
-        "requests that may wait for an engine; more are answered 503 with Retry-After",
+        "How many requests may wait for an engine. Further requests are answered with 503 and Retry-After.",
         _whole(0, 10000),
     ),
     Setting(
         "WHISPER_MAX_UPLOAD_MB",
         "25",
         "a whole number from 1 to 4096",
-        "largest upload, or file of an audio_url, in MiB; a larger one is answered 413",
+        "The largest upload, or file at an audio_url, in MiB. A larger one is answered with 413.",
         _whole(1, 4096),
     ),
     Setting(
         "WHISPER_MAX_AUDIO_SECONDS",
         "3600",
         "a whole number from 1 to 86400",
-        "longest audio in seconds; longer audio is answered 413",
+        "The longest audio, in seconds. Longer audio is answered with 413.",
         _whole(1, 86400),
     ),
     Setting(
         "WHISPER_SPOOL_MB",
         "1024",
         "a whole number from 1 to 1048576, with room for one upload and one decoded audio of the largest size",
-        "memory in MiB for uploads and decoded audio (230 MiB an hour) of all requests together; beyond it, 503",
+        "The memory in MiB for uploads and decoded audio (230 MiB per hour) of all requests together. Requests beyond "
+        "it are answered with 503.",
         _whole(1, 1048576),
     ),
     Setting(
         "WHISPER_REQUEST_TIMEOUT",
         "600",
         "a whole number from 1 to 86400",
-        "seconds from the end of an upload to its answer, waiting included; then 504 (with audio_url, fetching counts "
-        "too)",
+        "The longest time in seconds from the end of an upload to its answer, waiting included; then 504. With "
+        "audio_url, fetching the file counts too.",
         _whole(1, 86400),
     ),
     Setting(
         "WHISPER_API_KEY_FILE",
         "",
         "a readable file",
-        "file with one key a line; requests to transcribe must then carry `Authorization: Bearer <key>`",
+        "A file with one API key per line. If set, requests to transcribe must send `Authorization: Bearer <key>`.",
         _file,
     ),
     Setting(
         "WHISPER_AUDIO_URL_ALLOW",
         "",
-        "entries [http://][*.]host[:port][=network] with commas between them, such as media.example.com, "
+        "entries [http://][*.]host[:port][=network] separated by commas, such as media.example.com, "
         "*.cdn.example.com:8443, http://10.0.0.5:9000 or store.example.com=10.0.0.0/8",
-        "where POST /transcribe may fetch an audio_url from; not set: nowhere. https unless an entry says http://, and "
-        "no port but the entry's; *. is every host below a domain. A host may have public addresses only or, with "
-        "=network, only addresses of that network. The own link and cloud metadata are never connected to",
+        "Where POST /transcribe may fetch an audio_url from. Not set: nowhere. An entry means https unless it says "
+        "http://, and only its own port; *. means every host below a domain. A host must have a public address or, "
+        "with =network, an address in that network. Link-local addresses and cloud metadata are never connected to.",
         AllowList.parse,
     ),
     Setting(
         "WHISPER_LOG_LEVEL",
         "info",
         "one of " + ", ".join(_LEVELS) + " (DEBUG=true means debug)",
-        "least severe log lines to write to standard error",
+        "The least severe log lines to write to standard error.",
         _choice_or_switch(_LEVELS, on="debug", off="info"),
         ("DEBUG",),
     ),
@@ -280,9 +282,9 @@ SETTINGS: tuple[Setting, ...] = (
 
 
 def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
-    """Return the settings of an environment and warnings (one line each) about variables that are no setting.
+    """Return the settings of an environment and warnings (one line each) about variables that are not settings.
 
-    An empty variable counts as not set, as compose files pass `${NAME:-}`. Raises `SettingsError`.
+    An empty variable counts as not set, since compose files pass `${NAME:-}`. Raises `SettingsError`.
     """
     values = {setting.attribute: _value(setting, environ) for setting in SETTINGS}
     cores = available_cores()
@@ -296,13 +298,13 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
 
 
 def settings_problems(environ: Mapping[str, str]) -> list[str]:
-    """Return what is wrong with settings that are meant for another host, a line each; also names that are no setting.
+    """Return what is wrong with settings meant for another host, one line each; also names that are not settings.
 
-    Whether that host has the folders and files in them is not known here.
+    Whether their directories and files exist on that host is not known here.
     """
-    there = {setting.name for setting in SETTINGS if setting.parse in (_file, _folder)}
+    paths = {setting.name for setting in SETTINGS if setting.parse in (_file, _directory)}
     try:
-        load_settings({name: text for name, text in environ.items() if name not in there})
+        load_settings({name: text for name, text in environ.items() if name not in paths})
     except SettingsError as error:
         return [str(error), *_unknown(environ)]
     return _unknown(environ)
@@ -316,7 +318,7 @@ def _value(setting: Setting, environ: Mapping[str, str]) -> Any:
     value = _parse(setting, given[0], texts[given[0]])
     for other in given[1:] if setting.aliases_must_agree else ():
         if _parse(setting, other, texts[other]) != value:
-            raise SettingsError(f"{other}={texts[other]!r} is not allowed: {given[0]} says otherwise; set only one")
+            raise SettingsError(f"{other}={texts[other]!r} is not allowed: {given[0]} says otherwise: set only one")
     return value
 
 
@@ -324,7 +326,7 @@ def _parse(setting: Setting, variable: str, text: str) -> Any:
     try:
         return setting.parse(text)
     except ValueError as error:
-        reason = f"{error}; allowed are " if str(error) else ""
+        reason = f"{error}; allowed: " if str(error) else "must be "
         raise SettingsError(f"{variable}={text!r} is not allowed: {reason}{setting.allowed}") from None
 
 
@@ -332,8 +334,8 @@ def _check_spool(settings: Settings) -> None:
     needed = settings.max_upload_mb + math.ceil(settings.max_audio_seconds * _PCM_BYTES_PER_SECOND / _MEBIBYTE)
     if settings.spool_mb < needed:
         raise SettingsError(
-            f"WHISPER_SPOOL_MB='{settings.spool_mb}' is not allowed: at least {needed}, so that one upload of "
-            f"{settings.max_upload_mb} MiB and {settings.max_audio_seconds} s of decoded audio fit "
+            f"WHISPER_SPOOL_MB='{settings.spool_mb}' is not allowed: it must be at least {needed}, to hold one "
+            f"upload of {settings.max_upload_mb} MiB and {settings.max_audio_seconds} s of decoded audio "
             "(or lower WHISPER_MAX_AUDIO_SECONDS)"
         )
 
@@ -351,15 +353,15 @@ def _unknown(environ: Mapping[str, str]) -> list[str]:
 
 
 def read_api_keys(path: Path) -> tuple[bytes, ...]:
-    """Return the keys of `WHISPER_API_KEY_FILE`, one a line, empty lines left out. Raises `SettingsError`."""
+    """Return the keys of `WHISPER_API_KEY_FILE`, one per line, without empty lines. Raises `SettingsError`."""
     try:
         keys = tuple(line.strip() for line in path.read_bytes().splitlines() if line.strip())
     except OSError as error:
         raise SettingsError(f"WHISPER_API_KEY_FILE='{path}' cannot be read: {error.strerror}") from None
     if not keys or not all(re.fullmatch(rb"[\x21-\x7e]+", key) for key in keys):
         raise SettingsError(
-            f"WHISPER_API_KEY_FILE='{path}' is not allowed: a file with one key a line, "
-            "each of visible ASCII characters without spaces"
+            f"WHISPER_API_KEY_FILE='{path}' is not allowed: it must be a file with one key per line, "
+            "each of printable ASCII characters without spaces"
         )
     return keys
 

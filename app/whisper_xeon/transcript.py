@@ -1,6 +1,6 @@
 """What goes into an engine (`DecodeOptions`) and what comes out of it (`Transcript`): plain data, no behaviour.
 
-Times are seconds as floats from the start of the audio. The classes cross the process border as JSON.
+Times are seconds as floats from the start of the audio. The classes cross process boundaries as JSON.
 """
 
 from __future__ import annotations

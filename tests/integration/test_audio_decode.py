@@ -261,7 +261,7 @@ def test_an_empty_upload_is_refused():
 
 def test_a_video_without_sound_is_said(tmp_path):
     ffmpeg("-f", "lavfi", "-i", "testsrc=size=160x120:rate=5:duration=1", tmp_path / "mute.mp4")
-    with pytest.raises(UnreadableAudio, match="holds no sound track"):
+    with pytest.raises(UnreadableAudio, match="has no audio track"):
         decode_file(tmp_path / "mute.mp4")
 
 

@@ -115,7 +115,7 @@ def test_a_processor_without_avx2_is_refused_in_one_line(small_package):
 
 def test_a_lesser_library_is_taken_when_it_is_asked_for(small_package):
     chosen = choose_variant(small_package, recorded("sapphirerapids"), "cascadelake")
-    assert (chosen.name, chosen.reason) == ("cascadelake", "asked for")
+    assert (chosen.name, chosen.reason) == ("cascadelake", "requested")
 
 
 def test_auto_asks_for_none(small_package):
@@ -158,9 +158,9 @@ def test_a_service_computes_with_the_library_that_it_is_told_and_says_so(artifac
         with submit(service, RECORDINGS / "long.wav"):
             mapped = wait_for(lambda: [path for pid in service.worker_pids() for path in cpu_libraries(pid)])
         log = service.log_text
-    assert (body["cpu_variant"], body["cpu_variant_reason"]) == (name, "asked for")
+    assert (body["cpu_variant"], body["cpu_variant_reason"]) == (name, "requested")
     assert set(mapped) == {str(library)}
-    assert f'"cpu_variant": "{name}", "cpu_variant_reason": "asked for"' in log
+    assert f'"cpu_variant": "{name}", "cpu_variant_reason": "requested"' in log
 
 
 def cpu_libraries(pid: int) -> set[str]:

@@ -414,7 +414,7 @@ def test_no_process_leaves_a_core_dump(service):
 def test_several_sockets_from_systemd_are_refused_in_one_line_with_status_1(artifacts_dir, systemd):
     service = systemd.start(artifacts_dir, LISTEN_FDS="2")
     assert service.process.wait(30) == 1
-    assert "one ListenStream= is served, not several" in service.log_text
+    assert "only one ListenStream= can be served" in service.log_text
 
 
 def test_sockets_meant_for_another_process_are_left_alone(artifacts_dir):
@@ -446,7 +446,7 @@ def test_a_taken_port_is_said_in_one_line_with_status_1(artifacts_dir):
     assert result.returncode == 1
     assert result.stderr == (
         f"whisper-xeon: cannot listen on 127.0.0.1 port {port}: Address already in use; "
-        "stop what listens there, or set WHISPER_HOST and WHISPER_PORT\n"
+        "stop the program that listens there, or set WHISPER_HOST and WHISPER_PORT\n"
     )
 
 

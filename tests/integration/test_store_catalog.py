@@ -90,7 +90,7 @@ def test_list_gives_size_and_completeness(store, three_releases):
 
 def test_verify_finds_every_release_whole(run, three_releases):
     result = run("verify")
-    assert (result.returncode, result.stdout.count("whole")) == (0, 3)
+    assert (result.returncode, result.stdout.count("intact")) == (0, 3)
 
 
 def test_verify_names_an_altered_object_and_ends_with_status_4(run, owner, three_releases):
@@ -230,5 +230,5 @@ def test_store_that_ignores_conditions_is_found_out_before_a_channel_is_written(
 
 @pytest.mark.parametrize("name", ["", "../stable", "Stable", "a/b", "x" * 64])
 def test_name_that_is_no_channel_is_refused(store, small_package, name):
-    with pytest.raises(StoreError, match="is not the name of a channel"):
+    with pytest.raises(StoreError, match="is not a valid channel name"):
         store.publish(small_package.directory, name)

@@ -124,7 +124,7 @@ def test_nothing_else_is_left_but_the_lock(run, published, channel, tmp_path):
 def test_second_run_has_nothing_to_do(run, published, channel, proxy):
     run("small", "--channel", channel)
     result = run("small", "--channel", channel, MINIO_ENDPOINT=proxy.endpoint)
-    assert (result.returncode, "already there" in result.stdout) == (0, True)
+    assert (result.returncode, "already complete" in result.stdout) == (0, True)
     assert proxy.answered_bytes < 100_000
 
 
@@ -212,7 +212,7 @@ def test_two_at_once_download_once(environment, published_large, channel, proxy,
     ]
     results = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
-    assert sorted("already there" in stdout for stdout, _ in results) == [False, True]
+    assert sorted("already complete" in stdout for stdout, _ in results) == [False, True]
     assert sorted("waiting for it" in stderr for _, stderr in results) == [False, True]
     total = sum(entry["size"] for entry in published_large.manifest["files"])
     assert proxy.answered_bytes < total * 1.1
@@ -231,7 +231,7 @@ def test_byte_spoilt_on_the_way_is_fetched_again(run, published, channel, proxy,
     result = run("small", "--channel", channel, MINIO_ENDPOINT=proxy.endpoint)
     assert proxy.spoil is None
     assert result.returncode == 0, result.stderr
-    assert "fetching it once more" in result.stderr
+    assert "fetching it again" in result.stderr
     whole(tmp_path / "whisper_small_xeon")
 
 
@@ -274,7 +274,7 @@ def test_object_that_is_gone_ends_with_status_3(run, minio, root_client, small_p
         (["small", "--release", "0" * 64], {}, 3, "was never completed or is gone"),
         (["small", "--release", "00000000"], {}, 3, "no release begins with 00000000"),
         (["small"], {"MINIO_ENDPOINT": "http://127.0.0.1:9"}, 5, "http://127.0.0.1:9 does not answer"),
-        (["small"], {"MINIO_SECRET_KEY": "wrong-secret"}, 5, "refuses the credentials"),
+        (["small"], {"MINIO_SECRET_KEY": "wrong-secret"}, 5, "rejects the credentials"),
         (["small"], {"MINIO_BUCKET": "absent-bucket"}, 5, "absent-bucket"),
     ],
 )
@@ -332,7 +332,7 @@ def test_flat_layout_is_taken_with_a_warning(run, root_client, flat_bucket, smal
     assert result.returncode == 0, result.stderr
     assert "warning" in result.stderr
     assert names(tmp_path / "whisper_small_xeon") == set(REQUIRED)
-    assert "already there" in run("small", **flat_bucket).stdout
+    assert "already complete" in run("small", **flat_bucket).stdout
 
 
 def test_flat_layout_may_hold_weights_of_another_quantization(run, root_client, flat_bucket, tmp_path):

@@ -110,7 +110,7 @@ def test_a_program_that_writes_nothing_is_an_error_with_its_status(package_copy)
 
 def test_a_program_that_is_no_program_is_refused_at_the_start(package_copy):
     (package_copy / "whisper-cli").chmod(0o644)
-    with pytest.raises(LibraryLoadError, match="whisper-cli is missing or must not be executed: fetch the package"):
+    with pytest.raises(LibraryLoadError, match="whisper-cli is missing or not executable: fetch the package"):
         WhisperCliAdapter("small", package_copy.parent)
 
 

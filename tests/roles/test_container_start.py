@@ -120,7 +120,7 @@ class TestWithAStore:
         damage(filled_volume, WEIGHTS)
         result = run_image("--self-test", volume=filled_volume, network=NETWORK, **store)
         assert result.returncode == 0, result.stderr
-        assert "ggml-small-q5_1.bin has another SHA-256" in result.stderr
+        assert "ggml-small-q5_1.bin differs from its manifest (SHA-256)" in result.stderr
 
     def test_wrong_password_ends_with_one_line_that_keeps_it(self, run_image, volume, store):
         wrong = "not-the-password-of-the-reader"

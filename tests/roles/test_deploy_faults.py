@@ -239,7 +239,7 @@ def test_a_model_file_that_does_not_load_is_named(small, deploy, small_package, 
     variant(small_package, tmp_path, {model.name: model.read_bytes()[: model.stat().st_size // 2]})
     with unharmed(small):
         play = deploy(artifact_dir=tmp_path, check=False)
-    assert_failed(play, f"{model.name} is damaged or no Whisper model: it ends after")
+    assert_failed(play, f"{model.name} is damaged or not a Whisper model: it ends after")
 
 
 def test_a_service_that_hangs_is_started_anew(host, deploy):

@@ -146,7 +146,7 @@ def test_no_output_shows_a_secret_or_a_signature(minio, play_role, channel, fres
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"artifact_store_secret_key": "wrong-secret"}, "refuses the credentials"),
+        ({"artifact_store_secret_key": "wrong-secret"}, "rejects the credentials"),
         ({"artifact_store_endpoint": "http://127.0.0.1:9"}, "http://127.0.0.1:9 does not answer"),
         ({"artifact_store_bucket": "absent-bucket"}, "absent-bucket"),
         ({"artifact_store_endpoint": "127.0.0.1:9000"}, "must be http://HOST:PORT"),

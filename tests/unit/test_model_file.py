@@ -74,7 +74,7 @@ def test_a_whole_file_passes_with_its_own_dimensions(model, check):
 
 
 def test_another_file_is_refused(check):
-    with pytest.raises(ModelFileError, match=r"model\.bin is damaged or no Whisper model: .* magic number"):
+    with pytest.raises(ModelFileError, match=r"model\.bin is damaged or not a Whisper model: .* magic number"):
         check(b"RIFF" + bytes(1000))
 
 
@@ -150,7 +150,7 @@ def test_an_unknown_tensor_is_refused(model, places, check):
 
 def test_a_tensor_that_stands_twice_is_refused(model, places, check):
     first = model[places["tensor"] : places["second tensor"]]
-    with pytest.raises(ModelFileError, match="positional_embedding' is unknown or stands twice"):
+    with pytest.raises(ModelFileError, match="positional_embedding' is unknown or a duplicate"):
         check(model[: places["second tensor"]] + first + model[places["second tensor"] :])
 
 

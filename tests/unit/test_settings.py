@@ -37,7 +37,7 @@ def test_settings_for_another_host_are_checked_but_for_its_files():
     good = {"WHISPER_API_KEY_FILE": "/on/that/host", "WHISPER_ARTIFACTS_DIR": "/there/too", "WHISPER_QUEUE": "5"}
     assert settings_problems(good) == []
     assert settings_problems({**good, "WHISPER_QUEUE": "-1", "WHISPER_LANGAUGE": "de"}) == [
-        "WHISPER_QUEUE='-1' is not allowed: a whole number from 0 to 10000",
+        "WHISPER_QUEUE='-1' is not allowed: must be a whole number from 0 to 10000",
         "WHISPER_LANGAUGE is not a setting and has no effect: did you mean WHISPER_LANGUAGE?",
     ]
 
@@ -90,7 +90,7 @@ def test_a_switch_that_contradicts_the_adapter_is_refused():
     with pytest.raises(SettingsError) as refusal:
         load(WHISPER_ADAPTER="library", USE_WHISPER_LIBRARY="false")
     assert str(refusal.value) == (
-        "USE_WHISPER_LIBRARY='false' is not allowed: WHISPER_ADAPTER says otherwise; set only one"
+        "USE_WHISPER_LIBRARY='false' is not allowed: WHISPER_ADAPTER says otherwise: set only one"
     )
 
 
@@ -103,7 +103,7 @@ def test_hosts_may_be_addresses_of_both_families_and_names(host):
     ("variable", "value", "allowed"),
     [
         ("WHISPER_MODEL_SIZE", "huge", "small, small.en, medium"),
-        ("WHISPER_ARTIFACTS_DIR", "/no/such/folder", "a folder that exists"),
+        ("WHISPER_ARTIFACTS_DIR", "/no/such/folder", "must be an existing directory"),
         ("WHISPER_HOST", "a b", "IPv4 or IPv6"),
         ("WHISPER_PORT", "http", "1 to 65535"),
         ("WHISPER_PORT", "65536", "1 to 65535"),
@@ -124,7 +124,7 @@ def test_hosts_may_be_addresses_of_both_families_and_names(host):
         (
             "WHISPER_AUDIO_URL_ALLOW",
             "media.example.com,ftp://a",
-            "'ftp://a': it is not a host or an origin; allowed are",
+            "'ftp://a': it is not a host or an origin; allowed: entries",
         ),
         ("WHISPER_AUDIO_URL_ALLOW", "169.254.169.254", "169.254.169.254/32 is never connected to"),
         ("WHISPER_LOG_LEVEL", "loud", "debug, info, warning, error"),
@@ -165,7 +165,9 @@ def test_a_key_file_without_usable_keys_is_refused(tmp_path, content):
 def test_a_bad_setting_ends_the_start_with_one_line_and_status_2(arguments):
     result = run_cli(*arguments, WHISPER_PORT="eighty")
     assert result.returncode == 2
-    assert result.stderr == ("whisper-xeon: WHISPER_PORT='eighty' is not allowed: a whole number from 1 to 65535\n")
+    assert result.stderr == (
+        "whisper-xeon: WHISPER_PORT='eighty' is not allowed: must be a whole number from 1 to 65535\n"
+    )
 
 
 def test_check_config_prints_every_setting():

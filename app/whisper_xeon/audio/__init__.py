@@ -1,1 +1,1 @@
-"""Uploaded bytes to 16 kHz mono float32 samples."""
+"""From uploaded bytes to 16 kHz mono float32 samples."""

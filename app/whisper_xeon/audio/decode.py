@@ -1,8 +1,8 @@
 """Turns an uploaded file into 16 kHz mono float32 samples, in a sealed memfd.
 
 16 kHz mono 16-bit WAV is read here; everything else goes through ffmpeg, which parses hostile input: it gets an open
-file descriptor, never a name or an address that a user wrote, a list of the formats and the protocol it may use, an
-empty environment and hard limits on memory, processor time, output and wall time. Nothing touches a disk.
+file descriptor, never a name or a URL from a user, a list of the formats and the protocol it may use, an empty
+environment, and hard limits on memory, processor time, output and wall time. Nothing is written to a disk.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ACCEPTED = "wav, mp3, m4a, mp4, mov, 3gp, ogg, opus, flac, aac, webm, aiff, caf,
 _SAMPLE_BYTES = 4
 # ffmpeg's names of the containers behind ACCEPTED. None of them can refer to another file: no playlist, no concat.
 _DEMUXERS = "wav,w64,mp3,flac,ogg,mov,matroska,aac,aiff,caf,asf,avi,mpegts,amr"
-# What stands in them. Pictures and video are never decoded, not even to look what they are.
+# The audio in them. Pictures and video are never decoded, not even to identify them.
 _CODECS = (
     "aac,aac_latm,ac3,adpcm_ima_qt,adpcm_ima_wav,adpcm_ms,alac,amrnb,amrwb,eac3,flac,gsm_ms,libopus,libspeex,mp1,mp2,"
     "mp2float,mp3,mp3float,opus,pcm_alaw,pcm_f32be,pcm_f32le,pcm_f64be,pcm_f64le,pcm_mulaw,pcm_s16be,pcm_s16le,"
@@ -33,26 +33,26 @@ _CODECS = (
 _FFMPEG_MEMORY = 1 << 30
 _GROWTH_SECONDS = 0.05  # how often ffmpeg's output is measured: it writes some MB in that time
 _MAX_CHUNKS = 64
-# A minute takes 50 ms of the interpreter, which other requests want too; ffmpeg takes as long to start.
+# A minute takes 50 ms of the interpreter, which other requests need too; ffmpeg takes as long to start.
 _DIRECT_SECONDS = 60
 _BLOCK_SAMPLES = 4096
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
 class AudioError(Exception):
-    """The uploaded bytes do not become samples; the message is for the person who sent them."""
+    """The uploaded bytes cannot be decoded; the message is for the person who sent them."""
 
 
 class UnreadableAudio(AudioError):
-    """No sound can be decoded from the bytes."""
+    """No audio can be decoded from the bytes."""
 
 
 class DecodingTooSlow(UnreadableAudio):
-    """ffmpeg was not done in time."""
+    """ffmpeg did not finish in time."""
 
 
 class AudioTooLong(AudioError):
-    """The sound is longer than the limit."""
+    """The audio is longer than the limit."""
 
 
 class DecoderMissing(AudioError):
@@ -72,7 +72,7 @@ class PcmAudio:
         return self.samples / SAMPLE_RATE
 
     def close(self) -> None:
-        """Give the memory back; closing twice is harmless."""
+        """Free the memory; closing twice is harmless."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
@@ -89,14 +89,14 @@ def decode(
 ) -> PcmAudio:
     """Decode the file behind `upload_fd`, a descriptor that can seek, from its beginning.
 
-    `timeout` bounds the wall time of ffmpeg in seconds. `grown` is told how many bytes the samples take so far, while
-    they become more; what it raises ends the decoding. Raises `UnreadableAudio`, of which `DecodingTooSlow` is one
+    `timeout` bounds the wall time of ffmpeg in seconds. `grown` is called with the bytes that the samples take so
+    far, while they grow; what it raises ends the decoding. Raises `UnreadableAudio`, of which `DecodingTooSlow` is one
     kind, `AudioTooLong` or `DecoderMissing`.
     """
     grown = grown or (lambda size: None)
     size = os.fstat(upload_fd).st_size
     if size == 0:
-        raise UnreadableAudio(f"the file is empty; send audio as {ACCEPTED}")
+        raise UnreadableAudio(f"the file is empty: send audio as {ACCEPTED}")
     span = _find_samples(upload_fd, size)
     if span is not None and span.size <= _DIRECT_SECONDS * SAMPLE_RATE * 2:
         _check_length(span.size // 2, max_seconds)
@@ -117,7 +117,7 @@ class _Span(NamedTuple):
 
 
 def _find_samples(fd: int, size: int) -> _Span | None:
-    """Return where the samples of a 16 kHz mono 16-bit PCM WAV lie; None for anything else or anything odd."""
+    """Return where the samples of a 16 kHz mono 16-bit PCM WAV lie; None for anything else or unusual."""
     header = os.pread(fd, 12, 0)
     if len(header) < 12 or header[:4] != b"RIFF" or header[8:] != b"WAVE":
         return None
@@ -136,7 +136,7 @@ def _find_samples(fd: int, size: int) -> _Span | None:
                 return None
         elif name == b"data":
             rest = size - offset
-            # A length of 0 before more bytes is a recorder that never came back to fill it in: ffmpeg knows those.
+            # A length of 0 before more bytes is from a recorder that never came back to fill it in: ffmpeg reads those.
             if not understood or (length == 0 and rest > 0):
                 return None
             return _Span(offset, min(length, rest) & ~1)
@@ -160,7 +160,7 @@ def _read_samples(fd: int, span: _Span) -> PcmAudio:
     result = _new_memfd()
     try:
         with open(result, "wb", closefd=False) as stream:
-            # In blocks: a number takes eight times as much in between, and what was taken is not all given back.
+            # In blocks: as a Python number a sample takes eight times the memory, and not all of it is returned.
             for start in range(0, len(values), _BLOCK_SAMPLES):
                 array.array("f", [value / 32768 for value in values[start : start + _BLOCK_SAMPLES]]).tofile(stream)
         return _seal(result)
@@ -174,13 +174,13 @@ def _pread_all(fd: int, span: _Span) -> bytearray:
     while len(data) < span.size:
         block = os.pread(fd, span.size - len(data), span.offset + len(data))
         if not block:
-            raise UnreadableAudio("the file changed while it was read; send it again")
+            raise UnreadableAudio("the file changed while it was read: send it again")
         data += block
     return data
 
 
 def _run_ffmpeg(upload_fd: int, max_seconds: float, timeout: float, grown: Callable[[int], None]) -> PcmAudio:
-    # One second more than is allowed tells a file that is too long from one that is just within the limit.
+    # One second more than allowed distinguishes a file that is too long from one just within the limit.
     limit = max_seconds + 1
     result = _new_memfd()
     try:
@@ -213,8 +213,8 @@ def _run_ffmpeg(upload_fd: int, max_seconds: float, timeout: float, grown: Calla
         audio = _seal(result)
         if status != 0 or audio.samples == 0:
             if b"matches no streams" in messages:
-                raise UnreadableAudio(f"the file holds no sound track; send audio as {ACCEPTED}")
-            raise UnreadableAudio(f"the file cannot be decoded as audio; send {ACCEPTED}")
+                raise UnreadableAudio(f"the file has no audio track: send audio as {ACCEPTED}")
+            raise UnreadableAudio(f"the file cannot be decoded as audio: send {ACCEPTED}")
         _check_length(audio.samples, max_seconds)
         return audio
     except BaseException:
@@ -243,20 +243,20 @@ def _watch(
                 except subprocess.TimeoutExpired:
                     if time.monotonic() > deadline:
                         raise DecodingTooSlow(
-                            f"decoding the audio took longer than {timeout:g} s; send a shorter file, or a simpler "
-                            "format like wav"
+                            f"decoding the audio took longer than {timeout:g} s: send a shorter file, or a simpler "
+                            "format such as wav"
                         ) from None
                     grown(os.fstat(output).st_size)
                 else:
                     grown(os.fstat(output).st_size)
                     return process.returncode, messages
         finally:
-            process.kill()  # does nothing to one that has ended
+            process.kill()  # does nothing once it has ended
 
 
 def _check_length(samples: int, max_seconds: float) -> None:
     if samples > max_seconds * SAMPLE_RATE:
-        raise AudioTooLong(f"the audio is longer than {max_seconds:g} s, the most that is accepted; split it")
+        raise AudioTooLong(f"the audio is longer than {max_seconds:g} s, the longest that is accepted: split it")
 
 
 def _find_tool(name: str, source: str) -> str:
@@ -276,7 +276,7 @@ def _seal(fd: int) -> PcmAudio:
 
 
 def map_samples(fd: int, samples: int) -> mmap.mmap:
-    """Map the samples behind a `PcmAudio`'s descriptor privately: readable at once, copied by nobody."""
+    """Map the samples behind a `PcmAudio`'s descriptor privately: readable at once, without a copy."""
     if os.fstat(fd).st_size < samples * _SAMPLE_BYTES:
-        raise ValueError(f"the descriptor holds fewer than {samples} samples")
+        raise ValueError(f"the descriptor has fewer than {samples} samples")
     return mmap.mmap(fd, samples * _SAMPLE_BYTES, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)

@@ -1,7 +1,7 @@
-"""libwhisper behind a process border: `adapter` calls the library, `worker` hosts it, `pool` supervises the workers.
+"""libwhisper behind a process boundary: `library_adapter` calls it, `worker` hosts it, `pool` supervises the workers.
 
-The front process imports `pool` only, which never loads the library. Names of the adapter are resolved on first use,
-so that importing this package stays free of ctypes.
+The front process imports `pool` only, which never loads the library. The names of the adapter are resolved on first
+use, so that importing this package does not import ctypes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """libwhisper's structures, built from the layout that the package's builder measured and wrote into the manifest.
 
-Nothing here knows an offset by itself: whisper.cpp changed its layout under an unchanged SONAME before, and a wrong
-offset corrupts memory silently. A layout that lacks what we use, or disagrees about its size, is refused.
+No offset is written down here: whisper.cpp has changed its layout under an unchanged SONAME before, and a wrong offset
+corrupts memory silently. A layout that lacks a field in use, or disagrees about its size, is rejected.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _USED: dict[str, dict[str, Any]] = {
     },
 }
 
-# What whisper_full_default_params(WHISPER_SAMPLING_GREEDY) answers; distinct values spread over the structure.
+# What whisper_full_default_params(WHISPER_SAMPLING_GREEDY) returns; distinct values spread over the structure.
 _DEFAULTS = {
     "strategy": 0,
     "n_max_text_ctx": 16384,
@@ -95,7 +95,7 @@ def _build(name: str, layout: Any, types: dict[str, Any]) -> type[ctypes.Structu
         wanted = sorted((layout["fields"][field]["offset"], field, layout["fields"][field]["size"]) for field in types)
     except (KeyError, TypeError):
         missing = sorted(set(types) - set(layout.get("fields", ()))) if isinstance(layout, dict) else []
-        raise _mismatch(f"the manifest describes no {name}" + (f".{missing[0]}" if missing else "")) from None
+        raise _mismatch(f"the manifest does not describe {name}" + (f".{missing[0]}" if missing else "")) from None
     fields, end = [], 0
     for offset, field, width in wanted:
         if type(offset) is not int or offset < end or width != ctypes.sizeof(types[field]):
@@ -105,7 +105,7 @@ def _build(name: str, layout: Any, types: dict[str, Any]) -> type[ctypes.Structu
         end = offset + width
     if type(size) is not int or not end <= size <= 4096:
         raise _mismatch(f"{name} has {size} bytes")
-    # Without slots a name that is not listed above would become an attribute that the library never sees.
+    # Without slots, a name that is not listed above would become an attribute that the library never sees.
     structure = type(name, (ctypes.Structure,), {"__slots__": (), "_fields_": fields + _padding(end, size)})
     wrong = [field for offset, field, _ in wanted if getattr(structure, field).offset != offset]
     if wrong or ctypes.sizeof(structure) != size:
@@ -118,7 +118,7 @@ def _padding(start: int, end: int) -> list[tuple[str, Any]]:
 
 
 def check_defaults(params: ctypes.Structure) -> None:
-    """Compare the library's own default parameters with what they are known to be; `LibraryLoadError` if not."""
+    """Compare the library's default parameters with their known values. Raises `LibraryLoadError`."""
     for field, expected in _DEFAULTS.items():
         actual = getattr(params, field)
         same = math.isclose(actual, expected, rel_tol=1e-6) if isinstance(expected, float) else actual == expected
@@ -127,4 +127,4 @@ def check_defaults(params: ctypes.Structure) -> None:
 
 
 def _mismatch(detail: str) -> LibraryLoadError:
-    return LibraryLoadError(f"libwhisper has another memory layout than expected ({detail}): build the package again")
+    return LibraryLoadError(f"libwhisper's memory layout is not the expected one ({detail}): build the package again")

@@ -1,4 +1,4 @@
-"""What the adapters share: the package and its model, audio files, and the checks that stand before whisper.cpp."""
+"""What the adapters share: the package and its model, audio files, and the checks before whisper.cpp."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from whisper_xeon.languages import known_to
 from whisper_xeon.transcript import DecodeOptions, Transcript
 
 # whisper.cpp answers anything shorter than 100 ms with nothing, and reads out of bounds below 201 samples: such a clip
-# is answered here. It counts frames of 160 samples, of which the first needs 200.
+# is handled here. It counts frames of 160 samples, of which the first needs 200.
 MIN_SAMPLES = 200 + 9 * 160
 _MAX_FILE_SECONDS = 6 * 3600
 _WINDOW_SECONDS = 30
@@ -27,7 +27,7 @@ _WINDOW_MARGIN_SECONDS = 2
 # makes that six attempts, and the worst recordings take six times as long.
 TEMPERATURE_STEP = 0.4
 # whisper.cpp splits a prompt with a recursive regular expression: 2,000 bytes are several times what the decoder can
-# see (half its text context) and far from the end of the stack.
+# see (half its text context) and far from overflowing the stack.
 MAX_PROMPT_BYTES = 2000
 
 
@@ -48,9 +48,9 @@ class WhisperAdapter:
     ):
         """Open `whisper_<model_size>_xeon/` below `artifacts_dir` (default: $WHISPER_ARTIFACTS_DIR, else `.`).
 
-        `threads` compute one clip; by default as many as this process may use, up to 8. `package` takes the place of
-        the first two. `audio_ctx` is `full`: the encoder always sees 30 s, as it was trained; or `auto`: of a shorter
-        clip it sees 2 s more than the clip has, at least 10 s, in that much less time. `cpu_variant` names one of the
+        `threads` compute one clip; by default as many as this process may use, up to 8. `package` replaces the
+        first two. `audio_ctx` is `full`: the encoder always sees 30 s, as it was trained; or `auto`: it sees a
+        shorter clip and 2 s more, at least 10 s, which takes accordingly less time. `cpu_variant` names one of the
         package's CPU libraries (default: $WHISPER_CPU_VARIANT, else, and for `auto`, the best that this processor
         runs). Raises `LibraryLoadError` when the package or its libraries cannot be used here, `ModelInitError` when
         the model cannot.
@@ -75,7 +75,7 @@ class WhisperAdapter:
 
     @property
     def multilingual(self) -> bool:
-        """Whether the model knows other languages than English."""
+        """Whether the model knows languages other than English."""
         return len(self._languages) > 1
 
     @property
@@ -84,12 +84,12 @@ class WhisperAdapter:
         return self._languages
 
     def prepare(self) -> None:
-        """Do now what the next transcription can have done ahead of time. Raises `WhisperLibraryError`."""
+        """Prepare the next transcription ahead of time. Raises `WhisperLibraryError`."""
 
     def transcribe(self, audio_path: os.PathLike[str] | str) -> str:
         """Return the text spoken in an audio file of any format that `whisper_xeon.audio` reads.
 
-        Raises `OSError` when the file cannot be opened, `AudioError` when it holds no readable sound.
+        Raises `OSError` when the file cannot be opened, `AudioError` when it contains no readable audio.
         """
         fd = os.open(audio_path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -103,7 +103,7 @@ class WhisperAdapter:
     def transcribe_pcm(self, samples: Any, options: DecodeOptions | None = None) -> Transcript:
         """Return the transcript of `samples`: a buffer of float32, mono, 16 kHz, within -1 to 1.
 
-        A clip shorter than 100 ms, like one without speech, has a transcript without segments. Raises
+        A clip shorter than 100 ms has a transcript without segments, like one without speech. Raises
         `UnsupportedOptionError` for options that this model cannot follow, `WhisperLibraryError` when whisper.cpp
         fails.
         """
@@ -119,7 +119,7 @@ class WhisperAdapter:
         return self._transcribe(view[: 4 * count], count, options)
 
     def close(self) -> None:
-        """Free all memory; further transcriptions raise, closing again does nothing."""
+        """Free all memory; further transcriptions raise, and closing again does nothing."""
 
     def __enter__(self) -> WhisperAdapter:
         return self
@@ -128,7 +128,7 @@ class WhisperAdapter:
         self.close()
 
     def _open(self) -> None:
-        """Do what is done once. Sets `variant`."""
+        """Do what is done once."""
         raise NotImplementedError
 
     def _check(self, options: DecodeOptions) -> None:

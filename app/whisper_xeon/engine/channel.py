@@ -1,7 +1,7 @@
-"""Messages between the pool and its processes: JSON objects with a length in front, and file descriptors beside them.
+"""Messages between the pool and its processes: JSON objects preceded by their length, and file descriptors with them.
 
-A Unix stream socket carries one message after the other in each direction. End of file means that the other side is
-gone, which is how every process here learns that it has lost its partner.
+A Unix stream socket carries one message after another in each direction. End of file means that the other side is gone,
+which is how every process here learns that it has lost its partner.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def send_message(channel: socket.socket, message: dict[str, Any], fds: Sequence[
 def receive_message(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """Wait for one message and its descriptors, which the caller closes.
 
-    Raises `EOFError` when the other side is gone, `OSError` after the socket's timeout, `ValueError` for nonsense.
+    Raises `EOFError` when the other side is gone, `OSError` after the socket's timeout, `ValueError` for anything else.
     """
     fds: list[int] = []
     try:
@@ -38,7 +38,7 @@ def receive_message(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
         head += _receive(channel, _LENGTH.size - len(head), started=bool(head))
         (length,) = _LENGTH.unpack(head)
         if length > _MAX_MESSAGE:
-            raise ValueError(f"a message of {length} bytes")
+            raise ValueError(f"a message of {length} bytes is too long")
         return json.loads(_receive(channel, length)), fds
     except BaseException:
         close_all(fds)

@@ -1,15 +1,15 @@
 """WhisperCliAdapter: speech to text through the package's whisper-cli, one process for each transcription.
 
-The old way, kept for comparison and for going back: each transcription loads the model anew. It takes the place of
-`WhisperLibraryAdapter` in a worker, and queue, supervision and answers are the same. The program reads its arguments,
-prompt included, and the audio from anonymous files and writes its JSON into one: nothing that a request said is in a
-list of processes or on a disk, and what it prints is never read for an answer. It dies with its worker.
+The old way, kept to compare with and to fall back on: each transcription loads the model again. It replaces
+`WhisperLibraryAdapter` in a worker; queue, supervision and answers are the same. The program reads its arguments,
+prompt included, and the audio from anonymous files and writes its JSON to one: nothing that a request said appears in a
+list of processes or on a disk. It dies with its worker.
 
 What differs from the library in a transcript:
-* `language_probability` is None: whisper-cli keeps it to itself;
-* `no_speech_probability` is 0.0: a segment that it takes for silence is not in its answer;
-* probabilities have six digits, and `avg_logprob` is made of them;
-* a character that several tokens spell is one token, by the first one's id;
+* `language_probability` is None: whisper-cli does not report it;
+* `no_speech_probability` is 0.0: a segment that it takes for silence is not in its output;
+* probabilities have six digits, and `avg_logprob` is computed from them;
+* a character made of several tokens is one token, with the id of the first;
 * a prompt is one line; with it, each window is also shown the text of the one before, since whisper-cli cannot be told
   how many tokens a prompt is.
 """
@@ -35,24 +35,24 @@ from whisper_xeon.engine.segments import RawSegment, Token, build_transcript
 from whisper_xeon.transcript import DecodeOptions, Transcript
 
 _PROGRAM = "whisper-cli"
-_LEAST_PROBABILITY = 1e-40  # a float's own, so that its logarithm exists
+_LEAST_PROBABILITY = 1e-40  # a float, so that its logarithm exists
 
 
 class CliCrashed(Exception):
     """whisper-cli was killed by a signal.
 
-    On purpose no `WhisperLibraryError`: it ends the worker too, and the pool tries again or blames the audio as it does
-    for a crash of the library.
+    Not a `WhisperLibraryError` on purpose: it ends the worker too, and the pool tries again or blames the audio, as it
+    does when the library crashes.
     """
 
 
 class WhisperCliAdapter(WhisperAdapter):
-    """Runs whisper-cli for every transcription; between them it holds no model."""
+    """Runs whisper-cli for every transcription; no model is loaded in between."""
 
     def _open(self) -> None:
         program = self.package.path(_PROGRAM).absolute()
         if not os.access(program, os.X_OK):
-            raise LibraryLoadError(f"{program} is missing or must not be executed: fetch the package again")
+            raise LibraryLoadError(f"{program} is missing or not executable: fetch the package again")
         self._program = str(program)
         # Special tokens begin at the end-of-text token.
         self._text_end = 50257 if self.multilingual else 50256
@@ -70,8 +70,8 @@ class WhisperCliAdapter(WhisperAdapter):
                 stdout=answer,
                 stderr=subprocess.PIPE,
                 pass_fds=(audio.fileno(), arguments.fileno()),
-                # LD_LIBRARY_PATH comes before the libraries beside the program. From within the package it is a path
-                # without colons, wherever the package lies. For the others see `library.load` and `pool`.
+                # LD_LIBRARY_PATH is searched before the libraries beside the program. Within the package it is a path
+                # without colons, wherever the package is. For the others see `library.load` and `zygote`.
                 cwd=self.package.directory,
                 env={
                     "LD_LIBRARY_PATH": str(Path(self.variant.path).parent),
@@ -79,7 +79,7 @@ class WhisperCliAdapter(WhisperAdapter):
                     "OMP_WAIT_POLICY": "passive",
                     "GGML_NO_BACKTRACE": "1",
                 },
-                # Safe in a worker, which has no second thread. util-linux's setpriv is refused by the unit's sandbox.
+                # Safe in a worker, which has no second thread. The unit's sandbox denies util-linux's setpriv.
                 preexec_fn=functools.partial(process.die_with, os.getpid()),
                 check=False,
             )
@@ -90,7 +90,7 @@ class WhisperCliAdapter(WhisperAdapter):
         return self._read(data, count / SAMPLE_RATE, options, _last_line(finished))
 
     def _arguments(self, options: DecodeOptions, audio: str, count: int) -> bytes:
-        """Return whisper-cli's arguments, one a line, to the same effect as the library adapter's parameters."""
+        """Return whisper-cli's arguments, one per line, with the effect of the library adapter's parameters."""
         prompt = prompt_bytes(options.prompt).replace(b"\n", b" ")
         lines: list[str | bytes] = [
             "--no-prints",
@@ -109,7 +109,7 @@ class WhisperCliAdapter(WhisperAdapter):
 
     def _read(self, data: bytes, duration: float, options: DecodeOptions, reason: str) -> Transcript:
         try:
-            # It escapes quotes only: line ends and broken characters stand in its strings as they are.
+            # It escapes quotes only: line ends and broken characters are in its strings as they are.
             answer = json.loads(data.decode("utf-8", "replace"), strict=False)
             language = answer["result"]["language"]
             return build_transcript(
@@ -120,7 +120,7 @@ class WhisperCliAdapter(WhisperAdapter):
                 duration=duration,
             )
         except (ValueError, KeyError, TypeError):
-            raise WhisperLibraryError(f"{_PROGRAM} wrote no usable JSON: {reason}") from None
+            raise WhisperLibraryError(f"{_PROGRAM} did not write usable JSON: {reason}") from None
 
     def _reported(self, segment: dict[str, Any]) -> RawSegment:
         tokens = [

@@ -1,4 +1,4 @@
-"""How many processor cores this process may really use; the machine's count says nothing inside a container."""
+"""How many processor cores this process may use; the machine's count means nothing inside a container."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-# Threads of an engine that was not told how many: a choice. More than two cores were not measured.
+# Default limit on the threads of an engine: a choice, since more than two cores were not measured.
 MAX_THREADS = 8
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -32,10 +32,10 @@ def _quotas() -> Iterator[float]:
             read, root = _quota_v1, _CGROUPS / "cpu"
         else:
             continue
-        # A quota on any group above holds too. Inside a container the path may be the host's and not exist here;
-        # the root then is the container's own group.
-        folder = root / path.lstrip("/")
-        for group in [folder, *folder.parents]:
+        # A quota on any group above applies too. Inside a container the path may be the host's and not exist here;
+        # the root is then the container's own group.
+        lowest = root / path.lstrip("/")
+        for group in [lowest, *lowest.parents]:
             quota = read(group)
             if quota is not None:
                 yield quota

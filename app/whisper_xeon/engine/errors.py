@@ -9,7 +9,7 @@ from whisper_package.errors import ModelFileError, PackageError
 
 
 class WhisperLibraryError(Exception):
-    """libwhisper, or the package around it, cannot do what was asked; base of the errors below."""
+    """libwhisper, or the package around it, cannot do what was requested; base of the errors below."""
 
 
 class LibraryLoadError(WhisperLibraryError):
@@ -17,16 +17,16 @@ class LibraryLoadError(WhisperLibraryError):
 
 
 class ModelInitError(WhisperLibraryError):
-    """The model file is damaged or not a Whisper model, or the library refused it."""
+    """The model file is damaged or not a Whisper model, or the library rejected it."""
 
 
 class UnsupportedOptionError(WhisperLibraryError):
-    """This model cannot do what the request asks for, for example decode a language it was not trained on."""
+    """This model cannot do what the request asks for, for example decode a language that it was not trained on."""
 
 
 @contextlib.contextmanager
 def adapter_errors() -> Iterator[None]:
-    """Raise what the package's reader says as the adapter's errors: about the model file, or about all else in it."""
+    """Raise the errors of the package's reader as the adapter's: about the model file, or about the rest of it."""
     try:
         yield
     except ModelFileError as error:

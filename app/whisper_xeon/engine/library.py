@@ -1,7 +1,7 @@
 """Loads a package's shared objects and gives their functions types.
 
-The C prototype stands above each declaration; `ctypes` checks nothing by itself. A processor that lacks what the
-objects were compiled for is refused before the first of them is mapped: afterwards it would be a SIGILL.
+The C prototype is above each declaration: `ctypes` checks nothing. A processor that lacks what the objects were
+compiled for is rejected before the first of them is mapped: afterwards it would be a SIGILL.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Library:
             if name in listed or name != "libggml-blas.so.0":
                 handle = _dlopen(package.path(name).absolute())
         self._declare(handle)
-        # The library's own log goes to stderr by default, transcripts included. Kept for error messages instead, and
-        # referenced here because the library holds the pointer for as long as it is mapped.
+        # The library's log goes to stderr by default, transcripts included. It is kept for error messages instead; the
+        # callback is referenced here because the library holds its pointer for as long as it is mapped.
         self._log_callback = _LOG_CALLBACK(self._keep_message)
         self.whisper_log_set(self._log_callback, None)
         self._check(package)
@@ -68,7 +68,7 @@ class Library:
             self.whisper_free_context_params(pointer)
 
     def last_message(self) -> str:
-        """Return the last warning or error that the library logged; empty when there was none."""
+        """Return the last warning or error that the library logged; empty if there was none."""
         return self._messages[-1] if self._messages else ""
 
     def _keep_message(self, level: int, text: bytes | None, _user_data: int | None) -> None:
@@ -80,7 +80,7 @@ class Library:
         expected = package.manifest["whisper_cpp"]["version"]
         if version != expected:
             raise LibraryLoadError(
-                f"{package.directory} holds libwhisper {version or 'of an unknown version'}, its manifest says "
+                f"{package.directory} contains libwhisper {version or 'of an unknown version'}, but its manifest says "
                 f"{expected}: fetch the package again"
             )
         abi.check_defaults(self.default_params())
@@ -95,7 +95,7 @@ class Library:
             try:
                 result = getattr(handle, name)
             except AttributeError:
-                raise LibraryLoadError(f"libwhisper exports no {name}: build the package again") from None
+                raise LibraryLoadError(f"libwhisper does not export {name}: build the package again") from None
             result.restype, result.argtypes = restype, argtypes
             return result
 
@@ -185,7 +185,7 @@ class Library:
 def load(package: Package, variant: Variant) -> Library:
     """Load the package's libraries, or return those already loaded from files of the same content.
 
-    A process holds one build: the objects' SONAMEs are the same in every build, and a second one would get half of
+    A process can load one build: the objects' SONAMEs are the same in every build, and a second one would get half of
     its symbols from the first. Raises `LibraryLoadError`.
     """
     libraries = [(entry["path"], entry["sha256"]) for entry in package.manifest["files"] if ".so" in entry["path"]]
@@ -194,14 +194,14 @@ def load(package: Package, variant: Variant) -> Library:
         if build not in _loaded:
             if _loaded:
                 raise LibraryLoadError(
-                    f"this process has already loaded libwhisper from another build than {package.directory}, or with "
+                    f"this process has already loaded libwhisper from a build other than {package.directory}, or with "
                     "another CPU variant: use one process for each"
                 )
-            # libgomp reads this while it is mapped. By default its threads spin at every barrier, and one busy
-            # neighbour makes a transcription three to four times slower; a host that is idle loses nothing.
+            # libgomp reads this when it is mapped. By default its threads spin at every barrier, and one busy neighbour
+            # makes a transcription three to four times slower; an idle host loses nothing.
             os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-            # Every computation says how many threads it wants. Packing q4_0 and q8_0 weights for AMX, while they are
-            # loaded, does not: threads made then would be missing in the children of this process, which wait for them.
+            # Every computation says how many threads it uses. Packing q4_0 and q8_0 weights for AMX, during the load,
+            # does not: threads started then would be missing in this process's children, which would wait for them.
             os.environ["OMP_NUM_THREADS"] = "1"
             _loaded[build] = Library(package, variant)
         return _loaded[build]

@@ -3,11 +3,11 @@
     with WhisperLibraryAdapter("small", artifacts_dir="/path/to/packages") as whisper:
         print(whisper.transcribe("call.wav"))
 
-The context (weights) is loaded once, by the constructor. What was heard before does not show in what comes after: the
-same clip gives the same transcript. The state (caches, buffers, random numbers) is used again where the library was
-built with the patch that makes it as good as new; it is made anew otherwise, after a failure, and after long audio,
-whose spectrogram it holds. `prepare` does that ahead of time. A process may load, fork, and have each child transcribe.
-Context and states are freed exactly once. One adapter transcribes one clip at a time: threads wait.
+The context (weights) is loaded once, by the constructor. Earlier clips do not influence later ones: the same clip gives
+the same transcript. The state (caches, buffers, random numbers) is reused where the library was built so that a used
+state is as good as a new one. Otherwise, and after a failure or long audio, whose spectrogram it holds, the next
+transcription creates it again; `prepare` does so ahead of time. A process may load, fork, and have each child
+transcribe. Context and states are freed exactly once. One adapter transcribes one clip at a time: threads wait.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from whisper_xeon.transcript import DecodeOptions, Transcript
 
 # With these of docker/builder/patches a state that was used is as good as a new one.
 _REUSE_PATCHES = frozenset({"0007-encode-once", "0015-no-speech", "0016-reuse"})
-# A spectrogram takes 32 to 51 kB a second, what word timestamps want to know 64 kB more.
+# A spectrogram takes 32 to 51 kB per second, and what word timestamps need 64 kB more.
 _REUSE_SECONDS = 120
 
 
@@ -47,12 +47,12 @@ class WhisperLibraryAdapter(WhisperAdapter):
         self._text_end = self._library.whisper_token_eot(self._context)
 
     def prepare(self) -> None:
-        """Make the next transcription's state now. Raises `WhisperLibraryError` without memory."""
+        """Create the state of the next transcription now. Raises `WhisperLibraryError` when memory is short."""
         with self._lock:
             self._ensure_state()
 
     def close(self) -> None:
-        """Free all memory; further transcriptions raise, closing again does nothing."""
+        """Free all memory; further transcriptions raise, and closing again does nothing."""
         with self._lock:
             self._free_state()  # first: it points into the context
             context, self._context = self._context, None
@@ -69,19 +69,17 @@ class WhisperLibraryAdapter(WhisperAdapter):
         path = self.package.model_file
         context = self._library.whisper_init_from_file_with_params_no_state(os.fsencode(path), params)
         if not context:
-            raise ModelInitError(
-                f"{path} was refused by libwhisper: {self._library.last_message() or 'no reason given'}"
-            )
+            raise ModelInitError(f"libwhisper rejected {path}: {self._library.last_message() or 'no reason given'}")
         return context
 
     def _ensure_state(self) -> None:
         if not self._context:
-            raise WhisperLibraryError("the adapter is closed: make a new one")
+            raise WhisperLibraryError("the adapter is closed: create a new one")
         if not self._state:
             self._state = self._library.whisper_init_state(self._context)
             if not self._state:
                 raise WhisperLibraryError(
-                    f"libwhisper could not make a state: {self._library.last_message() or 'out of memory?'}"
+                    f"libwhisper could not create a state: {self._library.last_message() or 'out of memory?'}"
                 )
 
     def _free_state(self) -> None:
@@ -91,7 +89,7 @@ class WhisperLibraryAdapter(WhisperAdapter):
 
     def _transcribe(self, samples: memoryview, count: int, options: DecodeOptions) -> Transcript:
         array = ctypes.c_float * count
-        # A writable buffer is used where it is; a read-only one has to be copied, since ctypes knows no const.
+        # A writable buffer is used in place; a read-only one must be copied, since ctypes has no const.
         pointer = array.from_buffer_copy(samples) if samples.readonly else array.from_buffer(samples)
         with self._lock:
             self._ensure_state()
@@ -113,22 +111,22 @@ class WhisperLibraryAdapter(WhisperAdapter):
         language, probability = options.language, None
         if language is None and self.multilingual:
             language, probability = self._detect_language(params, samples, count)
-            # Word timestamps are found in the samples, which an unpatched library forgets.
+            # Word timestamps need the samples, which an unpatched library forgets.
             if self._reusable or not options.word_timestamps:
                 samples, count = None, 0
         params.language = (language or "en").encode("ascii")
         params.translate = options.task == "translate"
         params.temperature = options.temperature
-        # As in OpenAI's API: zero means "raise it when needed", anything else is meant as it is.
+        # As in OpenAI's API: zero means "raise it when needed", anything else is used as it is.
         params.temperature_inc = TEMPERATURE_STEP if options.temperature == 0 else 0.0
         setattr(params, "greedy.best_of", 1)
         params.no_context = True
-        # Text of one window is not shown to the next: that is how Whisper falls into loops.
+        # The text of one window is not shown to the next, since that is how Whisper falls into loops.
         params.n_max_text_ctx = 0
         params.print_special = params.print_progress = params.print_realtime = params.print_timestamps = False
         prompt = self._tokenize(options.prompt)  # referenced until the call below returns
         if prompt:
-            # The budget holds the prompt and nothing else, so that every window sees it and still no window's text.
+            # The budget fits the prompt and nothing else, so that every window sees it and no window's text.
             params.carry_initial_prompt = True
             params.n_max_text_ctx = len(prompt) + 1
             params.prompt_tokens = ctypes.addressof(prompt)
@@ -150,7 +148,7 @@ class WhisperLibraryAdapter(WhisperAdapter):
         """Return the language's code and its probability.
 
         Afterwards the state holds the spectrogram, with patch 0007-encode-once what the encoder made of its first
-        window, and with 0016-reuse what word timestamps want to know of the samples.
+        window, and with 0016-reuse what word timestamps need of the samples.
         """
         params.language, params.detect_language = b"auto", True
         code = self._library.whisper_full_with_state(self._context, self._state, params, samples, count)
@@ -158,7 +156,7 @@ class WhisperLibraryAdapter(WhisperAdapter):
             raise self._failure("whisper_full_with_state (language detection)", code)
         params.detect_language = False
         logits = self._library.whisper_get_logits_from_state(self._state)
-        # whisper.cpp looks at all languages that it knows; where the model knows fewer, their tokens are other tokens.
+        # whisper.cpp considers all languages that it knows; if the model knows fewer, those tokens mean something else.
         scores = [
             logits[self._library.whisper_token_lang(self._context, number)] for number in range(len(self._languages))
         ]

@@ -1,4 +1,4 @@
-"""What a process of the engines tells the kernel about itself."""
+"""What the processes of the service tell the kernel and libc about themselves."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def die_with(parent: int) -> None:
-    """Have this process killed when its parent, by process id, ends; end it now if that has happened already."""
+    """Have this process killed when its parent, given by process id, ends; end it now if that has already happened."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
 
 def set_name(name: bytes) -> None:
-    """Show as `name` in lists of processes."""
+    """Appear as `name` in lists of processes."""
     _prctl(_PR_SET_NAME, name)
 
 
@@ -35,10 +35,10 @@ def adopt_orphans() -> None:
 
 
 def return_memory() -> None:
-    """Have glibc give big blocks back to the system when they are freed.
+    """Have glibc return large blocks to the system when they are freed.
 
-    By itself it raises the size from which it does so to that of the largest block freed so far, up to 32 MiB: a
-    process then keeps what its longest audio took.
+    By default it raises the threshold for that to the size of the largest block freed so far, up to 32 MiB, and a
+    process keeps the memory that its longest audio took.
     """
     # int mallopt(int param, int value)
     if not _libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES):

@@ -1,4 +1,4 @@
-"""From what whisper.cpp reports of its segments to a `Transcript`: times within the audio, words, one way for all."""
+"""Turns the segments that whisper.cpp reports into a `Transcript`: times within the audio, and words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Token(NamedTuple):
     """One text token; special tokens are left out."""
 
     id: int
-    piece: bytes  # may be a part of a character
+    piece: bytes  # may be part of a character
     p: float  # probability
     plog: float  # its logarithm
     t0: int  # in units of 10 ms, -1 when unknown
@@ -66,7 +66,7 @@ def build_transcript(
 
 
 def _words(tokens: Sequence[Token], language: str, start: float, end: float) -> Iterator[Word]:
-    """Yield the words that the tokens spell, with times that never run backwards or leave `start` to `end`."""
+    """Yield the words that the tokens spell, with times that never go backwards and stay between `start` and `end`."""
     earliest = start
     for group in _group(tokens, language):
         text = b"".join(token.piece for token in group).decode("utf-8", "replace").strip()
@@ -79,7 +79,7 @@ def _words(tokens: Sequence[Token], language: str, start: float, end: float) -> 
 
 
 def _group(tokens: Sequence[Token], language: str) -> Iterator[list[Token]]:
-    """Group tokens into words: at spaces, or by character in languages written without; never inside a character."""
+    """Group tokens into words: at spaces, or by character in languages without spaces; never inside a character."""
     group: list[Token] = []
     spelled = b""
     for token in tokens:
@@ -104,6 +104,6 @@ def _is_whole(data: bytes) -> bool:
 
 
 def _starts_word(piece: bytes) -> bool:
-    """Tell whether a token opens a word: punctuation and combining marks belong to what stands before them."""
+    """Tell whether a token begins a word: punctuation and combining marks belong to what precedes them."""
     first = piece.decode("utf-8", "ignore")[:1]
     return not first or unicodedata.category(first)[0] not in "PM"

@@ -26,7 +26,7 @@ _FIRST_LOADS = 3  # the first load may be killed for memory once or twice; then 
 _FIRST_WORKERS = 5  # the same for workers that do not get as far as taking a request
 _BACKOFF_MAX_S = 30.0
 _STABLE_S = 60.0  # a zygote that lived this long starts with a fresh back-off
-_TURN_MS = 1000  # how often to look for what nobody reports
+_TURN_MS = 1000  # how often to look for what no event reports
 _SUPERVISED_S = 20.0  # no turn takes as long unless it hangs
 
 
@@ -153,7 +153,7 @@ class Supervisor:
             zygote.load(self._order)
             end = self._serve(zygote)
         except (EOFError, OSError, ValueError):
-            pass  # it is gone or talks nonsense: how it ended says more
+            pass  # it is gone, or hung or broken: how it ends says more
         finally:
             self._workers.detach()
             exit_reason = zygote.end()

@@ -1,10 +1,10 @@
 """The processes behind the pool: a zygote that loads the model once, and the workers that it forks.
 
-The zygote is started by the pool (`python3 -m whisper_xeon.engine.worker <fd of the control socket>`), never computes
-and never has a second thread, so that each fork is a whole process with the weights already in its memory, shared until
-written. It reaps and kills its workers by number, which is safe for a parent only. A worker makes its own state and
-answers one job at a time on its own socket. Nobody outlives the pool: the zygote leaves when the control socket ends,
-and the kernel kills the workers of a zygote that is gone.
+The pool starts the zygote (`python3 -m whisper_xeon.engine.worker <fd of the control socket>`), which never computes
+and never has a second thread, so that each fork is a complete process with the weights already in its memory, shared
+until written. It reaps and kills its workers by process id, which is safe for a parent only. A worker creates its own
+state and answers one job at a time on its own socket. No process outlives the pool: the zygote exits when the control
+socket is closed, and the kernel kills the workers of a zygote that has ended.
 
 Control socket:
   pool to zygote: {"op": "load", "adapter", "directory", "threads", "audio_ctx", "cpu_variant"} first, then
@@ -50,21 +50,21 @@ _OOM_SCORE_ADJUSTMENT = "500"
 def main() -> int:
     """Run the zygote on the control socket whose descriptor is the only argument."""
     control = socket.socket(fileno=int(sys.argv[1]))
-    # A terminal's Ctrl-C and systemd's SIGTERM reach the whole group: the pool decides when its processes end.
+    # A terminal's Ctrl-C and systemd's SIGTERM reach the whole group, but the pool decides when its processes end.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    # A core dump would hold the weights and somebody's speech.
+    # A core dump would contain the weights and somebody's speech.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     process.set_name(b"wx-zygote")
     process.return_memory()
-    # The whisper-cli of a killed worker comes here to be reaped: the first process of a container would keep it.
+    # The whisper-cli of a killed worker is reaped here: the first process of a container might not do it.
     process.adopt_orphans()
     with contextlib.suppress(EOFError, ConnectionError):
         adapter = _load(control)
         if adapter is None:
             return 1
         gc.collect()
-        gc.freeze()  # collections in the workers then leave the shared pages alone
+        gc.freeze()  # garbage collection in the workers then leaves the shared pages alone
         _Zygote(control, adapter).run()
     return 0
 
@@ -151,14 +151,14 @@ class _Zygote:
             close_all((self._wake_out, self._wake_in))
             _serve_jobs(socket.socket(fileno=job_fd), self._adapter)
             status = 0
-        except BaseException as error:  # os._exit below would end it without a word
+        except BaseException as error:  # os._exit below would end it silently
             print(f"engine worker {os.getpid()}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         finally:
             os._exit(status)
 
 
 def _serve_jobs(jobs: socket.socket, adapter: WhisperAdapter) -> None:
-    """Make a state, then transcribe what comes until the pool closes the socket."""
+    """Create a state, then transcribe jobs until the pool closes the socket."""
     process.set_name(b"wx-worker")
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE_ADJUSTMENT, encoding="ascii")

@@ -43,10 +43,14 @@ class Worker:
 
 
 class Workers:
-    """The workers of one pool. Every method takes the pool's lock and may be called from any thread."""
+    """The workers of one pool.
+
+    The thread of a request calls `take`, then `release`, `kill` or `bury`; the supervisor calls what comes after them.
+    Every public method takes the pool's lock; for the private ones it is held.
+    """
 
     def __init__(self, state: PoolState, wake_supervisor: Callable[[], None], log: Log):
-        """`wake_supervisor` is called when a worker has to be replaced."""
+        """`wake_supervisor` is called when a worker must be replaced."""
         self._state = state
         self._wake_supervisor = wake_supervisor
         self._log = log
@@ -87,8 +91,6 @@ class Workers:
         with self._state.changed:
             return [worker.pid for worker in self._workers.values() if worker.pid]
 
-    # A request's thread calls these, in this order: `take`, then one of the others.
-
     def take(self) -> Worker | None:
         """Hold an idle worker for a request; None when there is none."""
         with self._state.changed:
@@ -108,7 +110,7 @@ class Workers:
             self._close_if_done(worker)
 
     def kill(self, worker: Worker) -> None:
-        """Have a held worker killed that computes for nobody, or not at all; another takes its place at once."""
+        """Have a held worker killed that hangs or computes for nobody; another replaces it at once."""
         with self._state.changed:
             worker.held, worker.killed = False, True
             self.discard(worker)
@@ -129,8 +131,6 @@ class Workers:
             if self._state.stopped:
                 raise EngineStopped
             return worker.with_zygote
-
-    # The supervisor calls these.
 
     def attach(self, control: socket.socket) -> None:
         """Send orders to the zygote at the other end of `control` from now on."""
@@ -212,8 +212,6 @@ class Workers:
                 for worker in self._workers.values()
             )
 
-    # What follows is called with the lock held.
-
     def _set_state(self, worker: Worker, state: str) -> None:
         if state in _SERVING or worker.state in _SERVING:
             self._served_at = time.monotonic()
@@ -232,7 +230,7 @@ class Workers:
             worker.jobs.close()
 
     def _order(self, order: dict[str, Any], fds: Sequence[int] = ()) -> None:
-        """Tell the zygote something; when it is gone, the supervisor will notice."""
+        """Send the zygote an order; if it is gone, the supervisor will notice."""
         if self._control:
             with contextlib.suppress(OSError):
                 send_message(self._control, order, fds)

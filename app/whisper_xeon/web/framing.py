@@ -1,8 +1,8 @@
 """Where an HTTP/1.1 request begins and ends, read strictly and under deadlines (RFC 9110, RFC 9112).
 
-Whatever two readers could frame in two ways is refused with 400 and the connection closed: that is what request
-smuggling lives on, and what `http.server`'s own parser lets through. Every wait has a deadline for its whole phase, so
-that a client sending a byte now and then gains nothing. Nothing here knows about routes.
+Whatever two readers could frame in two ways is rejected with 400 and the connection closed: request smuggling depends
+on it, and `http.server`'s own parser accepts it. Every wait has a deadline for its whole phase, so that a client that
+sends a byte now and then gains nothing. Nothing here knows about routes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _HEADER_LINE = re.compile(rb"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*)")
 _ABSOLUTE_FORM = re.compile(r"https?://([^/?#]*)(/?[^#]*)", re.IGNORECASE)
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::[0-9]{0,5})?")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})(?:;[\t\x20-\x7e\x80-\xff]*)?")
-# Fields that say where the request ends, whom it is for or who sends it: twice means two opinions.
+# Headers that say where the request ends, whom it is for or who sends it: a duplicate makes it ambiguous.
 _ONLY_ONCE = frozenset(
     ("host", "content-length", "transfer-encoding", "content-type", "authorization", "expect", "x-request-id")
 )
@@ -33,7 +33,7 @@ _CHUNK_LINE_BYTES = 256
 
 @dataclass(frozen=True)
 class Limits:
-    """What one client may take: sizes in bytes, times in seconds."""
+    """What one client may use: sizes in bytes, times in seconds."""
 
     line: int = 8192  # request line, or one header line
     headers: int = 100
@@ -41,10 +41,10 @@ class Limits:
     connections: int = 512
     idle: float = 15.0  # between two requests of a connection
     head_time: float = 10.0
-    grace: float = 10.0  # of a body or an answer before its rate counts
-    rate: int = 1024  # bytes a second that a body or an answer must move after the grace
+    grace: float = 10.0  # for a body or an answer before its rate counts
+    rate: int = 1024  # bytes per second that a body or an answer must move after the grace
     body_time: float = 900.0
-    linger: float = 10.0  # for the rest of a refused upload, so that the client gets to read why
+    linger: float = 10.0  # for the rest of a rejected upload, so that the client reads why
 
 
 def bad_request(message: str) -> HttpError:
@@ -60,7 +60,7 @@ class Reader(io.BufferedReader):
         super().__init__(self._receiver, _RECEIVE_BYTES)
 
     def wait(self, seconds: float) -> bool:
-        """Wait for a byte to be there; false when none came in time or the client has sent its last one."""
+        """Wait for a byte; false when none came in time or the client has sent its last one."""
         self._receiver.deadline = time.monotonic() + seconds
         try:
             return bool(self.peek(1))
@@ -69,7 +69,7 @@ class Reader(io.BufferedReader):
 
     @property
     def buffered(self) -> bool:
-        """Whether bytes were received that nobody read yet."""
+        """Whether bytes have been received and not read yet."""
         return self.wait(0)
 
     def read_line(self, limit: int, deadline: float, too_long: HttpError) -> bytes:
@@ -92,7 +92,7 @@ class Reader(io.BufferedReader):
 
 
 class _Receiver(io.RawIOBase):
-    """The socket under a `Reader`: what is left until the deadline is the time for each receive call."""
+    """The socket under a `Reader`: each receive call may take until the deadline."""
 
     def __init__(self, sock: socket.socket):
         self._sock = sock
@@ -112,7 +112,7 @@ class _Receiver(io.RawIOBase):
 
 
 class Writer(io.BufferedIOBase):
-    """What goes to a client with the next `flush`; the client has to take it at the rate that `limits` asks for."""
+    """What goes to a client with the next `flush`; the client must take it at the rate in `limits`."""
 
     def __init__(self, sock: socket.socket, limits: Limits):
         self._sock = sock
@@ -143,7 +143,7 @@ class Writer(io.BufferedIOBase):
 def client_gone(sock: socket.socket) -> bool:
     """Whether the client closed its side: it will not read an answer.
 
-    A client that only half-closes counts as gone, as it does for nginx; the two look the same from here.
+    A client that only half-closes counts as gone, as with nginx; the two look the same from here.
     """
     poll = select.poll()
     poll.register(sock, select.POLLRDHUP)
@@ -151,9 +151,9 @@ def client_gone(sock: socket.socket) -> bool:
 
 
 def linger(sock: socket.socket, seconds: float) -> None:
-    """Close the sending side and discard what still arrives, for a while.
+    """Close the sending side and discard what still arrives, for `seconds` at most.
 
-    Closing at once would reset the connection, and the reset would overtake the answer.
+    Closing at once would reset the connection, and the reset could overtake the answer.
     """
     deadline = time.monotonic() + seconds
     try:
@@ -167,7 +167,7 @@ def linger(sock: socket.socket, seconds: float) -> None:
 
 
 def _ended() -> HttpError:
-    return bad_request("the connection ended inside the request")
+    return bad_request("the connection ended in the middle of the request")
 
 
 def _remaining(deadline: float) -> float:
@@ -205,22 +205,22 @@ class Head:
 def read_head(reader: Reader, limits: Limits) -> Head:
     """Read one request line and its headers. Raises `HttpError` (always closing) or `ClientGone`."""
     deadline = time.monotonic() + limits.head_time
-    too_long = HttpError(414, f"the request line is over {limits.line} bytes", code="uri_too_long", close=True)
+    too_long = HttpError(414, f"the request line is longer than {limits.line} bytes", code="uri_too_long", close=True)
     too_large = HttpError(
         431,
-        f"the headers are over {limits.headers} fields, {limits.line} bytes a field or {limits.head} bytes together",
+        f"the headers exceed {limits.headers} fields, {limits.line} bytes per field or {limits.head} bytes in total",
         code="headers_too_large",
         close=True,
     )
     line = reader.read_line(limits.line, deadline, too_long)
-    if not line:  # RFC 9112, 2.2: one empty line before a request is an old client's slip
+    if not line:  # RFC 9112, 2.2: old clients send an empty line before a request
         line = reader.read_line(limits.line, deadline, too_long)
     match = _REQUEST_LINE.fullmatch(line)
     if not match:
         raise bad_request("the request line is malformed")
     method, target, major, minor = (group.decode("ascii") for group in match.groups())
     if major != "1":
-        raise HttpError(505, "only HTTP/1.1 is spoken here", code="http_version_not_supported", close=True)
+        raise HttpError(505, "this server speaks HTTP/1.1 only", code="http_version_not_supported", close=True)
     headers: dict[str, str] = {}
     size, count = len(line), 0
     while True:
@@ -233,7 +233,7 @@ def read_head(reader: Reader, limits: Limits) -> Head:
         name, value = _parse_header(line)
         if name in headers:
             if name in _ONLY_ONCE:
-                raise bad_request(f"the header {name} stands more than once")
+                raise bad_request(f"duplicate header {name.title()}")
             value = f"{headers[name]}, {value}"
         headers[name] = value
     http_1_0 = minor == "0"
@@ -256,9 +256,9 @@ def _check_framing(headers: dict[str, str], http_1_0: bool) -> None:
     encoding = headers.get("transfer-encoding")
     if encoding is not None:
         if length is not None:
-            raise bad_request("Transfer-Encoding and Content-Length exclude each other")
+            raise bad_request("Transfer-Encoding and Content-Length must not be used together")
         if http_1_0 or encoding.lower() != "chunked":
-            raise bad_request("the only Transfer-Encoding allowed is chunked, in HTTP/1.1")
+            raise bad_request("the only Transfer-Encoding allowed is chunked, with HTTP/1.1")
     if length is not None and not re.fullmatch(r"[0-9]{1,18}", length):
         raise bad_request("Content-Length is not a number of bytes")
 
@@ -272,7 +272,7 @@ def _parse_target(method: str, target: str, headers: dict[str, str], http_1_0: b
     absolute = _ABSOLUTE_FORM.fullmatch(target)
     if absolute:
         if not _HOST.fullmatch(absolute.group(1)):
-            raise bad_request("the request target names no valid host")
+            raise bad_request("the request target has no valid host")
         target = absolute.group(2) or "/"
         target = target if target.startswith("/") else "/" + target
     elif not target.startswith("/") and not (target == "*" and method == "OPTIONS"):
@@ -287,7 +287,7 @@ class Body:
     """The body of one request, read in pieces; nothing of it is read before `accept`."""
 
     def __init__(self, reader: Reader, head: Head, limits: Limits, send_continue: Callable[[], Any]):
-        """`send_continue` tells a client that waits for it to go on; it is called at most once."""
+        """`send_continue` tells a client that waits for it to send the body; it is called at most once."""
         self._reader = reader
         self._send_continue = send_continue
         self._limits = limits
@@ -302,16 +302,18 @@ class Body:
         expectation = head.headers.get("expect", "")
         self._continue_expected = bool(expectation) and not head.http_1_0
         if self._continue_expected and expectation.lower() != "100-continue":
-            raise HttpError(417, "the only expectation known is 100-continue", code="expectation_failed", close=True)
+            raise HttpError(
+                417, "the only expectation supported is 100-continue", code="expectation_failed", close=True
+            )
         self.received = 0  # bytes of content so far
 
     @property
     def finished(self) -> bool:
-        """Whether everything was read: only then does the next request begin here."""
+        """Whether everything was read: only then does the next request begin."""
         return self._finished
 
     def accept(self, maximum: int, too_large: HttpError) -> None:
-        """Let the client send up to `maximum` bytes. Raises `too_large`, before any of them, when it announced more."""
+        """Let the client send up to `maximum` bytes. Raises `too_large`, before the first, when it announced more."""
         self._maximum, self._too_large = maximum, too_large
         if self._length > maximum:
             raise too_large

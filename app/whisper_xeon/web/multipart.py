@@ -1,7 +1,7 @@
 """multipart/form-data, read as it arrives (RFC 7578, RFC 2046): the file goes to a sink, fields stay small.
 
-Every byte is looked at a bounded number of times, whatever the boundary. Names and file names are never used as paths
-and never logged. What a browser, curl or the OpenAI SDK sends is accepted; anything ambiguous is refused with 400.
+Every byte is examined a bounded number of times, whatever the boundary. Names and file names are never used as paths
+and never logged. What browsers, curl and the OpenAI SDK send is accepted; anything ambiguous is rejected with 400.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def parse_parameters(value: str, what: str) -> tuple[str, dict[str, str]]:
             break
         name, token, quoted = match.groups()
         if name.lower() in parameters:
-            raise _malformed(f"{what} has two parameters {name.lower()}")
+            raise _malformed(f"{what} has a duplicate parameter {name.lower()}")
         parameters[name.lower()] = token if token is not None else re.sub(r"\\(.)", r"\1", quoted)
         position = match.end()
     return first.group(1).lower(), parameters
@@ -53,7 +53,7 @@ def read_form(
     """Read a whole form: the part named `file_field` goes to `write_file`, the other parts are returned by name.
 
     `read(size)` gives up to `size` bytes, none at the end; `content_type` is the request's. Raises `HttpError` 400 that
-    names the field at fault; whatever `read` and `write_file` raise passes through.
+    names the field at fault; what `read` and `write_file` raise passes through.
     """
     _, parameters = parse_parameters(content_type, "the header Content-Type")
     boundary = parameters.get("boundary", "")
@@ -70,7 +70,7 @@ def read_form(
         name, is_file = _identify(headers)
         if name == file_field:
             if has_file:
-                raise _malformed(f"{file_field} stands twice: send one file a request", file_field)
+                raise _malformed(f"duplicate field {file_field}: send one file per request", file_field)
             if not is_file:
                 raise _malformed(
                     f"{file_field} must be a file, not text (with curl: -F {file_field}=@call.wav)", file_field
@@ -79,12 +79,12 @@ def read_form(
             scanner.read_content(write_file)
             continue
         if is_file:
-            raise _malformed(f"{shown(name)} must be text, not a file; the audio belongs into {file_field}", name)
+            raise _malformed(f"{shown(name)} must be text, not a file: send the audio in {file_field}", name)
         value = _FieldValue(name)
         scanner.read_content(value.append)
         total += len(value.data)
         if total > _MAX_FIELDS_BYTES:
-            raise _malformed(f"the fields are over {_MAX_FIELDS_BYTES} bytes together", name)
+            raise _malformed(f"the fields are larger than {_MAX_FIELDS_BYTES} bytes in total", name)
         fields.setdefault(name, []).append(value.decode(headers.get("content-type", "")))
     else:
         raise _malformed(f"the form has more than {_MAX_PARTS} parts")
@@ -103,10 +103,10 @@ def _identify(headers: dict[str, str]) -> tuple[str, bool]:
     kind, parameters = parse_parameters(headers.get("content-disposition", ""), "a part's Content-Disposition")
     if kind != "form-data" or "name" not in parameters:
         raise _malformed("a part's Content-Disposition is not form-data with a name")
-    # Browsers write a quote as %22 (and line ends as %0D, %0A); curl and RFC 822 use a backslash, undone already.
+    # Browsers write a quote as %22 (and line ends as %0D, %0A); curl and RFC 822 use a backslash, already undone.
     name = parameters["name"].replace("%22", '"')
     if headers.get("content-transfer-encoding", "binary").lower() not in _PLAIN_ENCODINGS:
-        raise _malformed(f"{shown(name)} has a Content-Transfer-Encoding, which forms do not have any more", name)
+        raise _malformed(f"{shown(name)} has a Content-Transfer-Encoding, which is not supported in forms", name)
     return name, "filename" in parameters or "filename*" in parameters
 
 
@@ -117,7 +117,7 @@ class _FieldValue:
 
     def append(self, data: bytes) -> None:
         if len(self.data) + len(data) > _MAX_FIELD_BYTES:
-            raise _malformed(f"{shown(self._name)} is over {_MAX_FIELD_BYTES} bytes", self._name)
+            raise _malformed(f"{shown(self._name)} is larger than {_MAX_FIELD_BYTES} bytes", self._name)
         self.data += data
 
     def decode(self, content_type: str) -> str:
@@ -138,15 +138,15 @@ class _Scanner:
     def __init__(self, read: Callable[[int], bytes], boundary: bytes):
         self._read = read
         self._delimiter = b"\r\n--" + boundary
-        # The delimiter of the first part starts a line like all others, but no line precedes it.
+        # The delimiter of the first part starts a line like all others, but has no line before it.
         self._buffer = bytearray(b"\r\n")
         self._started = False
 
     def next_part(self) -> dict[str, str] | None:
-        """Return the headers of the next part by lower-case name; None after the last, with the body read up."""
+        """Return the headers of the next part by lower-case name; None after the last, with the whole body read."""
         if not self._started:
             self._started = True
-            self.read_content(_refuse_preamble)
+            self.read_content(_reject_preamble)
         self._need(2)
         if self._buffer[:2] == b"--":
             del self._buffer[:2]
@@ -166,8 +166,8 @@ class _Scanner:
         raise _malformed(f"a part has more than {_MAX_PART_HEADERS} headers")
 
     def read_content(self, write: Callable[[bytes], None]) -> None:
-        """Pass on everything before the next delimiter, and take the delimiter itself away."""
-        keep = len(self._delimiter) - 1  # the start of a delimiter may stand at the end of what has arrived
+        """Pass on everything before the next delimiter, and remove the delimiter itself."""
+        keep = len(self._delimiter) - 1  # what has arrived may end with the start of a delimiter
         while True:
             end = self._buffer.find(self._delimiter)
             content = end if end >= 0 else max(0, len(self._buffer) - keep)
@@ -193,12 +193,12 @@ class _Scanner:
         del self._buffer[: end + 2]
         if len(line) > _MAX_HEADER_BYTES or _CONTROL.search(line):
             raise _malformed("a part's header is too long or has control characters")
-        return line.decode("utf-8", "replace")  # old clients write file names in their own charset; nobody reads those
+        return line.decode("utf-8", "replace")  # old clients write file names in their own charset; they are not read
 
     def _expect_end(self) -> None:
         while True:
             if self._buffer.strip(b" \t\r\n"):
-                raise _malformed("something follows the last part")
+                raise _malformed("there is data after the last part")
             self._buffer.clear()
             data = self._read(_READ_BYTES)
             if not data:
@@ -216,5 +216,5 @@ class _Scanner:
         self._buffer += data
 
 
-def _refuse_preamble(data: bytes) -> None:
+def _reject_preamble(data: bytes) -> None:
     raise _malformed("the body does not begin with the boundary that Content-Type names")

@@ -1,7 +1,7 @@
 """The server: `http.server` with strict framing, deadlines, bounds and a stop that lets running requests finish.
 
 Bounded in connections, threads, bytes and time; see `framing.Limits`. The application is a plain callable from
-`Request` to `Response`. A client never gets to see a traceback. Each override of the base says why that is not enough.
+`Request` to `Response`. A client never sees a traceback. Each override says why the base is not enough.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from whisper_xeon.web.errors import ClientGone, HttpError
 from whisper_xeon.web.framing import Body, Limits, Reader, Writer, client_gone, linger, read_head
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_REFUSED_AT_ONCE = 64  # connections too many that are told so at the same time; more are just closed
+_REFUSED_AT_ONCE = 64  # surplus connections that are answered at the same time; more are just closed
 _REFUSED_SECONDS = 1.0
-_FIRST_REQUEST_WHILE_STOPPING = 1.0  # a connection made just before the stop still gets its request in
+_FIRST_REQUEST_WHILE_STOPPING = 1.0  # a connection made just before the stop may still send its request
 _NOTICE_STOP_SECONDS = 0.25
-_CLIENT_GONE_STATUS = 499  # nginx's number for it; only ever logged and counted
+_CLIENT_GONE_STATUS = 499  # nginx's number for it; only logged and counted
 
 
 @dataclass
@@ -67,8 +67,8 @@ def error_response(error: HttpError) -> Response:
 class Server(ThreadingHTTPServer):
     """Serves an application on one listening socket, a thread for each connection, until it is stopped."""
 
-    request_queue_size = 1024  # the base's 5 would turn away what comes during a restart
-    allow_reuse_port = False  # two services on one port would share its requests by chance
+    request_queue_size = 1024  # the base's 5 would refuse connections during a restart
+    allow_reuse_port = False  # two services on one port would get its requests at random
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Server(ThreadingHTTPServer):
         limits: Limits | None = None,
         answered: Callable[[str | None, int], None] = lambda route, status: None,
     ):
-        """Listen on a host and port, or take a socket that listens already and outlives this process.
+        """Listen on a host and port, or use a socket that is already listening and outlives this process.
 
         `answered` is called after each request with its route (None: unknown) and status (499: the client left).
         Raises `OSError`.
@@ -88,7 +88,7 @@ class Server(ThreadingHTTPServer):
         self.limits = limits or Limits()
         self.slots = ConnectionSlots(self.limits.connections)
         self.stopping = False
-        self._starved = False  # of files or memory: the last turn could not accept who was waiting
+        self._starved = False  # of files or memory: the last iteration could not accept a connection
         self._refusals = ConnectionSlots(_REFUSED_AT_ONCE)
         self._inherited = isinstance(address, socket.socket)
         if isinstance(address, socket.socket):
@@ -103,29 +103,29 @@ class Server(ThreadingHTTPServer):
             self.address_family = found[0][0]
             first_address: Any = found[0][4]
             super().__init__(first_address, Handler)
-        # Who was there when the wait ended may be gone again: accepting must not wait for the next one.
+        # The client may be gone when the wait for it has ended: accepting must not wait for the next one.
         os.set_blocking(self.fileno(), False)
 
     def server_bind(self) -> None:
-        """Bind; `::` takes IPv4 as well. The base's also asks a name server for the host's full name."""
+        """Bind; `::` accepts IPv4 as well. The base also asks a name server for the host's full name."""
         if self.address_family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def stop(self) -> None:
-        """Make `run` return, from a signal handler or any thread; running requests go on until `drain`.
+        """Make `run` return, from a signal handler or any thread; running requests continue until `drain`.
 
-        `shutdown` of the base would wait for the loop that a signal handler interrupts.
+        The base's `shutdown` would wait for the loop that the signal handler interrupts.
         """
         self.stopping = True
 
     def run(self, tick: Callable[[], None] = lambda: None, interval: float = 1.0) -> None:
         """Accept connections until `stop`; calls `tick` at least every `interval` seconds, as a sign of life.
 
-        There is none while this loop hangs, nor while connections wait that cannot be accepted. Returns with the
-        listening socket closed in this process only: what waits in the backlog of a socket that systemd holds waits
-        there for the next process.
+        There is none while this loop hangs, nor while connections wait that cannot be accepted. When it returns, the
+        listening socket is closed in this process only: the backlog of a socket that systemd holds waits for the next
+        process.
         """
         self.timeout = min(interval, _NOTICE_STOP_SECONDS)
         while not self.stopping:
@@ -135,12 +135,12 @@ class Server(ThreadingHTTPServer):
                 tick()
         if not self._inherited:
             self.timeout = 0
-            for _ in range(self.request_queue_size):  # who is in the backlog now would be cut off
+            for _ in range(self.request_queue_size):  # the backlog would be cut off
                 self.handle_request()
         self.server_close()
 
     def drain(self, seconds: float) -> bool:
-        """Wait until the running requests are answered, `seconds` at most; returns whether all are."""
+        """Wait until the running requests are answered, for `seconds` at most; returns whether all are."""
         deadline = time.monotonic() + seconds
         self.slots.end_waiting(fresh=False)
         if self.slots.await_empty(min(seconds, _FIRST_REQUEST_WHILE_STOPPING)):
@@ -149,7 +149,7 @@ class Server(ThreadingHTTPServer):
         return self.slots.await_empty(deadline - time.monotonic())
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept a connection. The base leaves Nagle's delay on and, out of files or memory, spins without a word."""
+        """Accept a connection. The base leaves Nagle's delay on and, out of files or memory, spins silently."""
         try:
             sock, address = super().get_request()
         except OSError as error:
@@ -163,19 +163,19 @@ class Server(ThreadingHTTPServer):
         return sock, address
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Whether the connection gets a thread: to be served, or to be refused in words. The base knows no bounds."""
+        """Whether the connection gets a thread: to be served, or to be told why not. The base has no limit."""
         return self.slots.take(request) or self._refusals.take(request)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Start the connection's thread. The base knows nothing of the place that was taken for it."""
+        """Start the connection's thread. The base knows nothing about the slot that was taken for it."""
         try:
             super().process_request(request, client_address)
-        except RuntimeError:  # no thread to be had: the unit's TasksMax, for one
+        except RuntimeError:  # no thread available, because of the unit's TasksMax for example
             self._release(request)
             raise
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """Serve or refuse the connection, in its thread. The base has one handler for all."""
+        """Serve or refuse the connection, in its thread. The base has one handler for all connections."""
         handler = Handler if request in self.slots else Refusal
         try:
             handler(request, client_address, self)
@@ -183,7 +183,7 @@ class Server(ThreadingHTTPServer):
             self._release(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log what ended a connection. The base prints a traceback past the log."""
+        """Log what ended a connection. The base prints a traceback beside the log."""
         logger.exception("a connection ended unexpectedly")
 
     def _release(self, request: socket.socket) -> None:
@@ -192,7 +192,7 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves one connection: one request after the other, each with one answer and one log line."""
+    """Serves one connection: requests one after another, each with one answer and one log line."""
 
     protocol_version = "HTTP/1.1"
     server: Server
@@ -200,13 +200,13 @@ class Handler(BaseHTTPRequestHandler):
     wfile: Writer
 
     def setup(self) -> None:
-        """Wrap the connection. The base's files have a timeout for each system call, but none for a whole request."""
+        """Wrap the connection. The base's files have a timeout for each system call, but not for a whole request."""
         self.connection = self.request
         self.rfile, self.wfile = Reader(self.connection), Writer(self.connection, self.server.limits)
         self._kept = False  # whether a request was answered on this connection
 
     def handle_one_request(self) -> None:
-        """Answer one request. The base's answers in HTML, by method only, and shows a fault on standard error."""
+        """Answer one request. The base answers in HTML, by method only, and prints errors to standard error."""
         if not self._await_request():
             self.close_connection = True
             return
@@ -224,7 +224,7 @@ class Handler(BaseHTTPRequestHandler):
                 raise
             except Exception:
                 logger.exception("a request failed unexpectedly", extra={"fields": {"id": self._request_id}})
-                message = f"internal error; the log has it as {self._request_id}"
+                message = f"internal error: the log has it as {self._request_id}"
                 response = error_response(HttpError(500, message, code="internal_error"))
                 self.close_connection = True
             unread = request is None or not request.body.finished
@@ -243,13 +243,13 @@ class Handler(BaseHTTPRequestHandler):
         self._kept = True
 
     def handle_expect_100(self) -> bool:
-        """Tell a client that waits for it to go on. The base's leaves the line in the buffer."""
+        """Tell a client that waits for it to send the body. The base leaves the line in the buffer."""
         super().handle_expect_100()
         self.wfile.flush()
         return True
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Write the request's structured line. The base's is text, with the path in it."""
+        """Write the request's structured line. The base's line is text, with the path in it."""
         client = self.address_string() if self.client_address else "unix"
         log(logging.INFO, "request", id=self._request_id, status=code, client=client, **self._fields)
 
@@ -262,7 +262,7 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def _await_request(self) -> bool:
-        """Wait for the first byte of a request; false when none came or the connection has to end."""
+        """Wait for the first byte of a request; false when none came or the connection must end."""
         if self.rfile.buffered:
             return True
         if not self.server.slots.wait(self.connection, kept=self._kept):
@@ -274,7 +274,7 @@ class Handler(BaseHTTPRequestHandler):
         head = read_head(self.rfile, self.server.limits)
         self.command = head.method
         self.close_connection = not head.keep_alive
-        # The client's own id when it is harmless, so that its log and ours can be joined.
+        # The client's own id if it is harmless, so that its log and ours can be joined.
         given = head.headers.get("x-request-id", "")
         if _REQUEST_ID.fullmatch(given):
             self._request_id = given
@@ -304,13 +304,16 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Refusal(Handler):
-    """Answers a connection too many."""
+    """Answers a connection that got no slot."""
 
     def handle(self) -> None:
-        """Say so at once, whatever the client wants. The base's would wait for a request."""
+        """Say so at once, whatever the client wants. The base would wait for a request."""
         self._begin()
         error = HttpError(
-            503, "too many connections: try again soon", code="too_many_connections", headers={"Retry-After": "1"}
+            503,
+            "too many connections: try again in a second",
+            code="too_many_connections",
+            headers={"Retry-After": "1"},
         )
         with contextlib.suppress(ClientGone):
             self._answer(error_response(error))

@@ -1,4 +1,4 @@
-"""Uploads in memory: anonymous files (memfd) under one limit for all requests together. Nothing reaches a disk."""
+"""Uploads in memory: anonymous files (memfd) under one limit for all requests together. Nothing goes to a disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _Held = TypeVar("_Held", bound="Reservation")
 
 
 class Spool:
-    """Counts the bytes that uploads and decoded audio hold in memory."""
+    """Counts the bytes of uploads and decoded audio in memory."""
 
     def __init__(self, limit: int):
         self._limit = limit
@@ -24,12 +24,12 @@ class Spool:
         return self._used
 
     def reserve(self, size: int) -> None:
-        """Take `size` bytes. Raises 503 when that is more than is left."""
+        """Take `size` bytes. Raises `HttpError` 503 when fewer are left."""
         with self._lock:
             if self._used + size > self._limit:
                 raise HttpError(
                     503,
-                    "too many uploads at the same time: try again soon",
+                    "too many uploads at the same time: try again in a few seconds",
                     code="spool_full",
                     headers={"Retry-After": "5"},
                     close=True,
@@ -42,14 +42,14 @@ class Spool:
 
 
 class Reservation:
-    """The part of a spool that one thing holds, `size` bytes so far. A context manager; its end gives them back."""
+    """The part of a spool that one file takes, `size` bytes so far. A context manager, which gives them back."""
 
     def __init__(self, spool: Spool):
         self._spool = spool
         self.size = 0
 
     def grow(self, size: int) -> None:
-        """Hold `size` bytes where it held fewer. Raises 503 when that is more than is left."""
+        """Grow to `size` bytes if it is smaller. Raises `HttpError` 503 when fewer are left."""
         if size > self.size:
             self._spool.reserve(size - self.size)
             self.size = size
@@ -75,7 +75,7 @@ class SpooledFile(Reservation):
         self.fd = os.memfd_create("upload", os.MFD_CLOEXEC)
 
     def write(self, data: bytes) -> None:
-        """Append. Raises `too_large` over the file's own maximum, 503 over the spool's."""
+        """Append. Raises `too_large` over the maximum of the file, `HttpError` 503 over the spool's."""
         if self.size + len(data) > self._maximum:
             raise self.too_large
         self.grow(self.size + len(data))

@@ -1,1 +1,1 @@
-"""Stands in for setuptools while pip downloads a source distribution; nothing else may have this folder on its path."""
+"""Replaces setuptools while pip downloads a source distribution; nothing else may have this directory on its path."""

@@ -1,7 +1,7 @@
-"""A build backend that builds nothing: pip asks one for metadata before it hands out a source distribution.
+"""A build backend that builds nothing: pip asks one for metadata before it saves a source distribution.
 
-It answers with the PKG-INFO that every source distribution carries, so neither code of the package runs nor does pip
-fetch the packages that building it would take. See https://peps.python.org/pep-0517/.
+It answers with the PKG-INFO that every source distribution contains, so no code of the package runs, and pip does not
+fetch the packages that a build would need. See https://peps.python.org/pep-0517/.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def prepare_metadata_for_build_wheel(metadata_directory, config_settings=None):
     """Write `<name>-<version>.dist-info` for the unpacked distribution in the working directory; returns its name."""
     with open("PKG-INFO", encoding="utf-8") as stream:
         headers = HeaderParser().parse(stream, headersonly=True)
-    folder = Path(metadata_directory) / f"{re.sub(r'[-_.]+', '_', headers['Name'])}-{headers['Version']}.dist-info"
-    folder.mkdir()
-    shutil.copyfile("PKG-INFO", folder / "METADATA")
-    return folder.name
+    directory = Path(metadata_directory) / f"{re.sub(r'[-_.]+', '_', headers['Name'])}-{headers['Version']}.dist-info"
+    directory.mkdir()
+    shutil.copyfile("PKG-INFO", directory / "METADATA")
+    return directory.name
