@@ -74,12 +74,20 @@ def variables_read(template: str) -> set[str]:
 ROLE_FILES = [name for name in tracked("roles") if name.endswith((".yml", ".j2")) and "/meta/" not in name]
 
 
-@pytest.mark.parametrize("name", ROLE_FILES)
-def test_role_reads_no_variable_of_a_playbook(name):
+def variables_of(name: str) -> set[str]:
     text = (ROOT / name).read_text("utf-8")
     templates = expressions(yaml.safe_load(text)) if name.endswith(".yml") else [text]
-    read = {variable for template in templates for variable in variables_read(template)}
-    assert read & {*WORDS_OF_A_RUN, *RENAMED} == set()
+    return {variable for template in templates for variable in variables_read(template)}
+
+
+@pytest.mark.parametrize("name", ROLE_FILES)
+def test_role_reads_no_variable_of_a_playbook(name):
+    assert variables_of(name) & {*WORDS_OF_A_RUN, *RENAMED} == set()
+
+
+@pytest.mark.parametrize("name", ROLE_FILES)
+def test_loops_of_a_role_say_what_they_are_over(name):
+    assert "item" not in variables_of(name)
 
 
 def test_scan_finds_what_a_role_reads():
