@@ -173,8 +173,7 @@ class YamlFile(Rewriter):
 
 def _items(node: yaml.Node) -> Iterator[tuple[str, yaml.Node]]:
     if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            yield key.value, value
+        yield from ((key.value, value) for key, value in node.value if isinstance(key, yaml.ScalarNode))
 
 
 class IniFile(Rewriter):
