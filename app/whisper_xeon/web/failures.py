@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any
 
 from whisper_xeon.audio.decode import AudioError, AudioTooLong, DecoderMissing, UnreadableAudio
 from whisper_xeon.audio.fetch import FetchCancelled, HostRejected, HostTooSlow
@@ -75,8 +75,6 @@ FAILURES: dict[type[Exception], Failure] = {
 # After these there is nobody left to answer.
 _NOBODY_WAITS = (Cancelled, FetchCancelled)
 
-Failed = Union[AudioError, AudioUrlError, EngineError]
-
 
 @contextlib.contextmanager
 def answered(file_field: str | None, log: dict[str, Any]) -> Iterator[None]:
@@ -90,7 +88,7 @@ def answered(file_field: str | None, log: dict[str, Any]) -> Iterator[None]:
     except (AudioError, AudioUrlError, EngineError) as error:
         if isinstance(error, _NOBODY_WAITS):
             raise ClientGone from error
-        failure = find_failure(error)
+        failure = _find(error)
         if failure.logged:
             log["reason"] = str(error)
         seconds = getattr(error, "retry_after", failure.retry_after)
@@ -103,6 +101,5 @@ def answered(file_field: str | None, log: dict[str, Any]) -> Iterator[None]:
         ) from error
 
 
-def find_failure(error: Failed) -> Failure:
-    """Return the entry of `FAILURES` for an error."""
+def _find(error: Exception) -> Failure:
     return next(FAILURES[kind] for kind in type(error).__mro__ if kind in FAILURES)

@@ -99,7 +99,7 @@ class Application:
         methods = self._routes.get(request.path)
         if methods is None:
             raise HttpError(
-                404, f"there is nothing at this path; try one of {', '.join(sorted(self._routes))}", code="not_found"
+                404, f"there is nothing at this path: try one of {', '.join(sorted(self._routes))}", code="not_found"
             )
         request.log["route"] = request.path
         handler = methods.get("GET" if request.method == "HEAD" else request.method)
