@@ -38,6 +38,7 @@ LONGEST = (
     "integration/test_kernels",
     "roles/test_build_role",
     "roles/test_molecule",
+    "integration/test_lint",
     "roles/test_build_options",
     "integration/test_reproducible",
 )
