@@ -271,7 +271,7 @@ def test_object_that_is_gone_ends_with_status_3(run, minio, root_client, small_p
         (["small"], {"MINIO_ENDPOINT": "minio:9000"}, 2, "must be http://HOST:PORT"),
         (["small", "--unknown"], {}, 2, "unrecognized arguments"),
         (["small", "--channel", "absent"], {}, 3, "channels/absent.json"),
-        (["small", "--release", "0" * 64], {}, 3, "was never completed or is gone"),
+        (["small", "--release", "0" * 64], {}, 3, "was never completed or has been deleted"),
         (["small", "--release", "00000000"], {}, 3, "no release begins with 00000000"),
         (["small"], {"MINIO_ENDPOINT": "http://127.0.0.1:9"}, 5, "http://127.0.0.1:9 does not answer"),
         (["small"], {"MINIO_SECRET_KEY": "wrong-secret"}, 5, "rejects the credentials"),

@@ -138,7 +138,7 @@ def test_folder_of_someone_else_is_not_taken_for_the_context(build, tmp_path):
     (tmp_path / "home" / "thesis.txt").write_text("mine")
     result = build.run(check=False, artifact_build_context_dir=str(tmp_path / "home"))
     assert result.returncode != 0
-    assert "choose an empty folder" in result.output
+    assert "choose an empty directory" in result.output
     assert (tmp_path / "home" / "thesis.txt").exists()
 
 

@@ -138,7 +138,7 @@ def test_a_candidate_that_hears_other_words_is_never_switched_to(small, deploy, 
     before = small.main_pid()
     play = deploy(*MEDIUM, artifact_dir=tmp_path, check=False)
     assert play.returncode != 0
-    assert "transcribes its self-test clip wrongly" in play.output
+    assert "transcribes its self-test clip incorrectly" in play.output
     assert small.main_pid() == before
 
 
