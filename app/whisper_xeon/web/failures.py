@@ -40,8 +40,6 @@ class Failure:
     logged: bool = False  # the log line has the error's own text as its reason
 
 
-_TIMEOUT = Failure(504, "timeout", "the transcription took too long (WHISPER_REQUEST_TIMEOUT)")
-
 # The entry of an error's own class counts, else that of the nearest base.
 FAILURES: dict[type[Exception], Failure] = {
     AudioError: Failure(500, "internal_error", "the audio cannot be decoded", logged=True),
@@ -53,7 +51,7 @@ FAILURES: dict[type[Exception], Failure] = {
     EngineCrashed: Failure(
         500, "engine_crashed", "the engine crashed twice on this audio; other requests are not affected"
     ),
-    EngineTimeout: _TIMEOUT,
+    EngineTimeout: Failure(504, "timeout", "the transcription took too long (WHISPER_REQUEST_TIMEOUT)"),
     EngineUnavailable: Failure(
         503,
         "engine_unavailable",
