@@ -82,7 +82,7 @@ def test_a_url_that_is_not_allowed_is_refused_by_its_origin(service):
     answer = transcribe(service, {"audio_url": f"https://elsewhere.example/clip?{SECRET}"})
     assert answer.error["code"] == "audio_url_not_allowed"
     assert answer.error["message"] == (
-        "audio_url: https://elsewhere.example is not among what this server may fetch (WHISPER_AUDIO_URL_ALLOW)"
+        "audio_url: this server is not allowed to fetch from https://elsewhere.example (WHISPER_AUDIO_URL_ALLOW)"
     )
 
 
