@@ -172,7 +172,7 @@ class Deployments:
         """Return how a directory differs from its record, reading every byte."""
         listed = {entry["path"] for entry in record["files"]} | {RECORD}
         wrong = [
-            f"{entry['path']} is missing or has another SHA-256 than its manifest says"
+            f"{entry['path']} is missing or differs from its manifest (SHA-256)"
             for entry in record["files"]
             if not is_right(directory / entry["path"], entry)
         ]

@@ -133,7 +133,7 @@ class Transfer:
 
     def _altered(self) -> str:
         return (
-            f"{self._entry['path']} from {store_of(self._url)} has another SHA-256 than its manifest says: the "
+            f"{self._entry['path']} from {store_of(self._url)} differs from its manifest (SHA-256): the "
             "content in the store is not what was published. Publish the package again"
         )
 

@@ -205,7 +205,7 @@ def test_other_bytes_in_the_store_than_were_published_are_named(hosts, small, mi
     client.put_object(Bucket=bucket, Key=key, Body=bytes(altered))
     with unharmed(small):
         play = hosts.play("deploy.yml", *release.arguments, check=False)
-    assert_failed(play, f"NOTE from {proxy.endpoint} has another SHA-256 than its manifest says")
+    assert_failed(play, f"NOTE from {proxy.endpoint} differs from its manifest (SHA-256)")
 
 
 def test_a_disk_without_room_is_refused_before_anything_changes(little_disk, deploy):

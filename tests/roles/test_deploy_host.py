@@ -126,7 +126,7 @@ def test_an_altered_file_keeps_the_old_deployment_and_is_named_before_the_table(
     altered.path("NOTE").write_bytes(uuid.uuid4().bytes)
     play = deploy(*MEDIUM, artifact_dir=tmp_path, check=False)
     assert play.returncode != 0
-    assert "NOTE is missing or has another SHA-256" in play.output
+    assert "NOTE is missing or differs from its manifest (SHA-256)" in play.output
     assert small.version()["model"] == "small"
     assert ".staging" not in small.run("ls", "--almost-all", "/opt/whisper-xeon/deployments")
     assert table_row(play.output, small).endswith("serving")

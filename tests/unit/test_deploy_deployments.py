@@ -127,7 +127,9 @@ def test_staging_again_keeps_what_already_arrived(root):
 
 def test_an_incomplete_deployment_is_not_completed(root):
     digest, _ = root.stage("one")
-    with pytest.raises(whisper_deployment.DeploymentError, match=r"model\.bin is missing or has another SHA-256"):
+    with pytest.raises(
+        whisper_deployment.DeploymentError, match=r"model\.bin is missing or differs from its manifest \(SHA-256\)"
+    ):
         root.run("complete", digest)
 
 
