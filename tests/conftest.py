@@ -39,6 +39,7 @@ LONGEST = (
     "roles/test_build_role",
     "roles/test_molecule",
     "integration/test_lint",
+    "integration/test_quantization",
     "roles/test_build_options",
     "integration/test_reproducible",
 )

@@ -87,22 +87,24 @@ class Workshop:
             [self.built / "whisper-quantize", weights, target, quantization], check=True, capture_output=True
         )
 
-    def assemble(self, dist: Path, model: str, weights: Path, quantization: str, selftest: dict[str, str]) -> Path:
-        """Assemble `whisper_<model>_xeon/` in `dist` from f16 weights of any dimensions, and return `dist`.
+    def assemble(self, dist: Path, weights: dict[str, Path], quantization: str, selftest: dict[str, str]) -> Path:
+        """Assemble `whisper_<model>_xeon/` in `dist` for each model of `weights`, and return `dist`.
 
-        `selftest` has audio, language and text, as in versions.yml.
+        The weights are f16 and may have any dimensions; `selftest` has audio, language and text, as in versions.yml.
         """
         settings = json.loads((self.context / "build.json").read_text(encoding="utf-8"))
         settings["quantization"] = quantization
         settings["models"] = {
-            model: {"source_sha256": file_digest(weights), "notice": "For measuring only.", "selftest": selftest}
+            model: {"source_sha256": file_digest(source), "notice": "For measuring only.", "selftest": selftest}
+            for model, source in weights.items()
         }
         dist.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=dist) as directory:
             scratch = Path(directory)
             (scratch / "build.json").write_text(json.dumps(settings), encoding="utf-8")
-            self.quantize(weights, scratch / f"{model}.bin", quantization)
-            shutil.copyfile(selftest["audio"], scratch / f"{model}.wav")
+            for model, source in weights.items():
+                self.quantize(source, scratch / f"{model}.bin", quantization)
+                shutil.copyfile(selftest["audio"], scratch / f"{model}.wav")
             command = [sys.executable, self.context / "organize.py", "--settings", scratch / "build.json"]
             command += ["--built", self.built, "--models", scratch, "--selftest", scratch]
             command += ["--templates", self.context / "package", "--output", dist]

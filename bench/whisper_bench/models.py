@@ -33,7 +33,7 @@ def measure(workshop: builds.Workshop, model: str, directory: Path) -> dict[str,
     f16 = weights.stat().st_size
     clip.write_bytes(builds.speech(builds.CLIP_SECONDS))
     selftest = {"audio": str(clip), "language": "en", "text": synthetic_model.TEXT}
-    dist = workshop.assemble(directory, model, weights, QUANTIZATION, selftest)
+    dist = workshop.assemble(directory, {model: weights}, QUANTIZATION, selftest)
     weights.unlink()
     package = Package.find(dist, model)
     window = memory.Request(builds.speech(30), query="language=en")

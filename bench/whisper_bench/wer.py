@@ -79,13 +79,15 @@ def measure(workshop: builds.Workshop, scratch: Path, variant: str) -> Iterator[
     references = {entry["file"]: entry["text"] for entry in recordings}
     clip = recordings[0]
     selftest = {"audio": str(RECORDINGS / clip["file"]), "language": clip["language"], "text": clip["text"]}
-    for model in MODELS:
-        weights = scratch / f"{model}.bin"
-        with lzma.open(FIXTURE_MODELS / f"ggml-fixture-{model}.bin.xz") as packed, weights.open("wb") as stream:
+    weights = {model: scratch / f"{model}.bin" for model in MODELS}
+    for model, file in weights.items():
+        with lzma.open(FIXTURE_MODELS / f"ggml-fixture-{model}.bin.xz") as packed, file.open("wb") as stream:
             shutil.copyfileobj(packed, stream)
-        for quantization, audio_ctx in KINDS:
-            dist = workshop.assemble(scratch / f"{quantization}-{audio_ctx}", model, weights, quantization, selftest)
-            package = Package.find(dist, model)
+    for quantization in QUANTIZATIONS:
+        workshop.assemble(scratch / quantization, weights, quantization, selftest)
+    for quantization, audio_ctx in KINDS:
+        for model in MODELS:
+            package = Package.find(scratch / quantization, model)
             texts = transcripts(package, list(references), variant, audio_ctx)
             compared = jiwer.process_words(list(references.values()), [texts[file] for file in references])
             yield Measured(
