@@ -68,17 +68,9 @@ def archive(tmp_path_factory) -> Path:
 def installed(archive) -> Path:
     """Where the collection is installed, for ANSIBLE_COLLECTIONS_PATH."""
     target = archive.parent / "collections"
-    command = (
-        "ansible-galaxy",
-        "collection",
-        "install",
-        "--offline",
-        "--no-deps",
-        "--collections-path",
-        target,
-        archive,
-    )
-    run(*command, cwd=archive.parent)
+    # --force: also where the person who runs the tests has it.
+    options = ("--offline", "--no-deps", "--force", "--collections-path", target)
+    run("ansible-galaxy", "collection", "install", *options, archive, cwd=archive.parent)
     return target
 
 
