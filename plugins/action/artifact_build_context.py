@@ -15,6 +15,7 @@ import os
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
@@ -36,7 +37,7 @@ class ActionModule(ActionBase):
     _supports_async = False
     _requires_connection = False
 
-    def run(self, tmp=None, task_vars=None):
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return inputs_sha256, and with --diff the paths that differ."""
         result = super().run(tmp, task_vars)
         _, arguments = self.validate_argument_spec(
@@ -76,7 +77,7 @@ class ActionModule(ActionBase):
         return {**result, "changed": bool(differences), "inputs_sha256": digest}
 
 
-def _summary(differences):
+def _summary(differences: list[str]) -> list[str]:
     """Name the paths, but a folder with many of them (the source tree of a first run) in one line."""
     tops = Counter(path.split("/")[0] for path in differences)
     lines = [path for path in differences if tops[path.split("/")[0]] <= _LISTED]

@@ -12,13 +12,14 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "app"))
 
-from whisper_build.distribution import Distribution
+from whisper_build.distribution import Built, Distribution
 from whisper_package.errors import PackageError
 
 
@@ -29,7 +30,7 @@ class ActionModule(ActionBase):
     _supports_async = False
     _requires_connection = False
 
-    def run(self, tmp=None, task_vars=None):
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return outdated, or install and return packages."""
         result = super().run(tmp, task_vars)
         _, arguments = self.validate_argument_spec(
@@ -56,5 +57,5 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"{error.filename}: {error.strerror}") from None
 
 
-def _plain(packages):
+def _plain(packages: list[Built]) -> list[dict[str, Any]]:
     return [{**asdict(package), "path": str(package.path)} for package in packages]

@@ -34,6 +34,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Fail with one line for each old name."""
         result = super().run(tmp, task_vars)
+        task_vars = task_vars or {}
         self.validate_argument_spec({})
         places = find_old_names(_variables(task_vars))
         if not places:

@@ -58,7 +58,7 @@ class ActionModule(ActionBase):
         deadline = time.monotonic() + int(options.pop("wait", 0))
         asked_to_take_over = options.pop("take_over", False)
         options["owner"] = this_run()
-        host, announced = task_vars["inventory_hostname"], False
+        host, announced = (task_vars or {})["inventory_hostname"], False
         while True:
             if os.getppid() != options["owner"]["pid"]:
                 return {"failed": True, "msg": "this run was killed while it waited"}

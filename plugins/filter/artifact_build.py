@@ -56,7 +56,8 @@ def dockerfile_arguments(text: str, arguments: Mapping[str, str | list[str]]) ->
     """Return a Dockerfile with other defaults of its arguments; a list becomes one in quotes, separated by blanks."""
     for name, value in arguments.items():
         default = value if isinstance(value, str) else f'"{" ".join(value)}"'
-        text, count = re.subn(rf"(?m)^ARG {name}=.*$", lambda _, line=f"ARG {name}={default}": line, text)
+        line = f"ARG {name}={default}".replace("\\", r"\\")
+        text, count = re.subn(rf"(?m)^ARG {name}=.*$", line, text)
         if not count:
             raise AnsibleFilterError(f"the Dockerfile has no line ARG {name}=")
     return text

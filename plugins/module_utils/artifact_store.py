@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ansible.module_utils.basic import missing_required_lib
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 try:
     from whisper_store.errors import StoreError
@@ -26,14 +27,14 @@ STORE_ARGUMENTS = {
 }
 
 
-def store_of(module):
+def store_of(module: AnsibleModule) -> Store:
     """Return the `Store` that a module's arguments name; raises `StoreError` for arguments that name none."""
     settings = {name: module.params[name] for name in STORE_ARGUMENTS}
     return Store(StoreSettings(**settings, ca_bundle=ca_bundle()))
 
 
 @contextmanager
-def store_errors(module):
+def store_errors(module: AnsibleModule) -> Iterator[None]:
     """End the module with one line when the store, or the package, does not allow what is asked."""
     if IMPORT_ERROR:
         module.fail_json(msg=missing_required_lib("botocore"), exception=IMPORT_ERROR)

@@ -50,7 +50,7 @@ from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible_collections.whisper.xeon.plugins.module_utils.artifact_store import STORE_ARGUMENTS, store_errors, store_of  # noqa: E402
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "models": {"type": "list", "elements": "str", "default": []},

@@ -51,7 +51,7 @@ with suppress(ImportError):  # store_errors reports it
     from whisper_store.store import Release
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "releases": {"type": "dict", "required": True},

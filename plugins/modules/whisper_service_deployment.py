@@ -21,6 +21,7 @@ import shutil
 import stat
 import tarfile
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whisper.xeon.plugins.module_utils.whisper_service_host import wait_for_others
@@ -201,7 +202,8 @@ class Deployments:
         staging = self.staging(digest)
         alike = self._files_by_digest()
         with tarfile.open(fileobj=io.BytesIO(base64.b64decode(bundle)), mode="r:gz") as archive:
-            at_hand = {member.name: archive.extractfile(member).read() for member in archive.getmembers()}
+            contents = ((member.name, archive.extractfile(member)) for member in archive)
+            at_hand = {name: content.read() for name, content in contents if content}
         missing = []
         for entry in record["files"]:
             target = staging / entry["path"]
@@ -301,7 +303,7 @@ def _identity(entry: dict) -> tuple:
 def run(deployments: Deployments, parameters: dict, dry_run: bool) -> dict:
     """Bring the deployments into the requested state and return the module's result. Raises `DeploymentError`."""
     state, digest = parameters["state"], parameters["digest"]
-    result = {"changed": False}
+    result: dict[str, Any] = {"changed": False}
     if state == "staged":
         result["complete"] = deployments.is_sound(digest)
         result["staging"] = str(deployments.staging(digest))

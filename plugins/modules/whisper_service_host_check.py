@@ -131,7 +131,8 @@ def processor_problems(flags: set[str], variants: list[dict]) -> list[str]:
     lacking = [sorted(set(variant["cpu_flags"]) - flags) for variant in variants]
     if not all(lacking):
         return []
-    return [f"the processor lacks {', '.join(min(lacking, key=len))}: the package needs a newer one"]
+    fewest = min(lacking, key=len)
+    return [f"the processor lacks {', '.join(fewest)}: the package needs a newer one"]
 
 
 def library_problems(name: str, present: str, needed: str) -> list[str]:
@@ -201,7 +202,7 @@ def package_problems(root: Path, wanted: dict, packages_mb: int) -> list[str]:
     """Return what prevents this machine from running the package; `wanted` has the module's options."""
     return [
         *processor_problems(cpu_flags(), wanted["variants"]),
-        *library_problems("glibc", os.confstr("CS_GNU_LIBC_VERSION").split()[-1], wanted["minimum"]["glibc"]),
+        *library_problems("glibc", (os.confstr("CS_GNU_LIBC_VERSION") or "0").split()[-1], wanted["minimum"]["glibc"]),
         *library_problems("GLIBCXX of libstdc++", glibcxx_version(), wanted["minimum"]["glibcxx"]),
         *disk_problems(root, json.loads(wanted["record"]), packages_mb),
         *memory_problems(root, wanted["digest"], wanted["memory_mb"]),

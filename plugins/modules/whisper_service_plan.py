@@ -103,16 +103,16 @@ def bundle_of(files: dict[str, bytes]) -> str:
 def plan(
     *,
     model: str,
-    artifact_dir: str | None,
-    manifest: dict | None,
-    files: list[dict] | None,
+    artifact_dir: str,
+    manifest: dict,
+    files: list[dict],
     url: str,
     app_dir: str,
     texts: dict[str, str],
 ) -> dict:
     """Return the module's result; the arguments are the module's options. Raises `PackageError`."""
     sources: dict[str, str] = {}
-    if manifest is None:
+    if artifact_dir:
         package = package_in(Path(artifact_dir), model)
         manifest = package.manifest
         files = package.files
@@ -192,9 +192,11 @@ def main() -> None:
     settings = module.params.pop("settings")
     named = {name: str(value) for name, value in settings.items()}
     problems = [f"whisper_service_settings: {problem}" for problem in settings_problems(named)]
+    empty = {"artifact_dir": "", "manifest": {}, "files": []}
+    given = {name: module.params[name] or default for name, default in empty.items()}
     result = without_package(module.params["model"], module.params["url"])
     try:
-        result = plan(**module.params)
+        result = plan(**{**module.params, **given})
     except PackageError as error:
         problems.append(str(error))
     except OSError as error:
