@@ -32,7 +32,7 @@ RENAMING = (
     "tests/fixtures/old_inventory/",
     "tests/roles/test_renamed_variables.py",
     "tests/unit/test_names.py",
-    "tests/unit/test_rename_variables.py",
+    "tests/roles/test_rename_variables.py",
 )
 
 
