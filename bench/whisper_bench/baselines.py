@@ -57,7 +57,7 @@ def faster_whisper_model(model: str) -> Path:
 
 
 def whisper_server(package: Package, context: Path, variant: str) -> Path:
-    """Return whisper-server, in a directory with the libraries of an `package` without kernels and its CPU library `variant`.
+    """Return whisper-server beside the libraries of a `package` without kernels and its CPU library `variant`.
 
     `context` is the build context of that package.
     """

@@ -1,10 +1,10 @@
 """`python -m whisper_bench.kernels`: what each kernel of kernels/kernels.txt gains.
 
 Builds the package of true `small` dimensions without kernels and with one more each time, then measures all of them
-interleaved, on two threads, for each CPU library that this processor runs of baseline, VNNI and its own. A gain is the median
-of the ratios to the row above within each round. With `--all-but-one`, each package lacks one kernel and those that
-build on it, and the ratio is that of all kernels to it: what would be lost. `encode-once` is shown by a clip whose
-language is detected. Prints Markdown; run it on a machine that does nothing else.
+interleaved, on two threads, for each CPU library that this processor runs of baseline, VNNI and its own. A gain is the
+median of the ratios to the row above within each round. With `--all-but-one`, each package lacks one kernel and those
+that build on it, and its ratio is that to all kernels: what it costs to do without. `encode-once` is shown by a clip
+whose language is detected. Prints Markdown; run it on a machine that does nothing else.
 """
 
 from __future__ import annotations
