@@ -6,8 +6,8 @@
 # SOURCE_DIR is a whisper.cpp tree; it stays as it is, kernels/ and its hooks go onto a copy.
 # OUT_DIR receives the libraries (each under every name that something asks for), cpu/<variant>/libggml-cpu.so.0 for
 # processors that can do more, whisper-cli, whisper-quantize, abi.json, version.txt, cmake_flags.txt, variants.json,
-# patches.json and toolchain.json. Options after OUT_DIR go to CMake after the ones below, so they win. Needs cmake, make, a C and C++
-# compiler; uses ccache when it is there.
+# kernels.json and toolchain.json. Options after OUT_DIR go to CMake after the ones below, so they win. Needs cmake, make,
+# patch, a C and C++ compiler; uses ccache when it is there.
 # The builder image runs this script; it runs as well on a plain Debian host:
 #   apt-get install build-essential cmake ccache patch
 # Environment: BUILD_DIR (scratch, kept; default a temporary directory), JOBS (default: the number of processors), KERNELS
@@ -221,7 +221,7 @@ cc -std=c11 -Wall -Werror -I "$source_dir/include" -I "$source_dir/ggml/include"
 "$build_dir/abi_probe" >"$out_dir/abi.json"
 sed -n 's/^project("whisper.cpp" VERSION \([0-9.]*\)).*/\1/p' "$source_dir/CMakeLists.txt" >"$out_dir/version.txt"
 printf '%s\n' "${flags[@]}" "${extra[@]}" >"$out_dir/cmake_flags.txt"
-write_list "$out_dir/patches.json" "${kernel_entries[@]}"
+write_list "$out_dir/kernels.json" "${kernel_entries[@]}"
 # The Debian packages whose versions decide the bytes; none where the compiler is not Debian's.
 gcc=$(c++ -dumpversion)
 packages=("cpp-$gcc" "gcc-$gcc" "g++-$gcc" "libgcc-$gcc-dev" "libstdc++-$gcc-dev" libgomp1 libc6-dev binutils cmake)
