@@ -42,7 +42,7 @@ memory: setup ## memory of small and medium at true dimensions, and after hundre
 bench-models: setup ## every model, large ones too, at its true dimensions: sizes, memory, load time
 	@python -m whisper_bench.models
 
-lint: setup ## ruff, mypy, shellcheck, hadolint, yamllint, ansible-lint
+lint: setup ## ruff, mypy, shellcheck, hadolint, clang-format, yamllint, ansible-lint
 	@scripts/lint.sh
 
 docs: setup ## write the pages that follow from the code: docs/settings.md, docs/variables.md

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,9 +72,13 @@ class Package:
         return self.manifest["model"]["quantization"]
 
     @property
-    def patches(self) -> tuple[str, ...]:
-        """Names of the changes with which its whisper.cpp was built, for example `0007-encode-once`."""
-        return tuple(patch["name"] for patch in self.manifest["whisper_cpp"].get("patches", ()))
+    def kernels(self) -> tuple[str, ...]:
+        """Names of the kernels with which its whisper.cpp was built, for example `encode-once`.
+
+        Packages from before kernels.txt number them: `0007-encode-once`.
+        """
+        patches = self.manifest["whisper_cpp"].get("patches", ())
+        return tuple(re.sub(r"^\d{4}-", "", patch["name"]) for patch in patches)
 
     @property
     def files(self) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What this project is compared with: whisper-server of the same source without patches, and faster-whisper.
+"""What this project is compared with: whisper-server of the same source without kernels, and faster-whisper.
 
 Made in .build/bench when first needed, and kept.
 """
@@ -57,7 +57,7 @@ def faster_whisper_model(model: str) -> Path:
 
 
 def whisper_server(package: Package, context: Path, variant: str) -> Path:
-    """Return whisper-server, in a directory with the libraries of an unpatched `package` and its CPU library `variant`.
+    """Return whisper-server beside the libraries of a `package` without kernels and its CPU library `variant`.
 
     `context` is the build context of that package.
     """

@@ -1,6 +1,6 @@
 """Packages to measure: those of the fixtures from the real build playbook, others assembled from what it compiled.
 
-Each lies in a directory of its own in .build/bench; what is there is not built again. `patches` are those that
+Each lies in a directory of its own in .build/bench; what is there is not built again. `kernels` are those that
 whisper.cpp gets: all by default; with none it is what this project calls upstream.
 """
 
@@ -31,19 +31,19 @@ ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ
 CLIP_SECONDS = 11  # as long as the clip that whisper.cpp itself is usually measured with
 
 
-def fixture(model: str, patches: list[str] | None = None) -> Path:
+def fixture(model: str, kernels: list[str] | None = None) -> Path:
     """Return the directory that holds `whisper_<model>_xeon/` with the fixture's tiny network in it."""
-    return _build(f"fixture-{model}", patches, {"artifact_build_models": [model]})
+    return _build(f"fixture-{model}", kernels, {"artifact_build_models": [model]})
 
 
-def true_size(model: str, patches: list[str] | None = None) -> Path:
+def true_size(model: str, kernels: list[str] | None = None) -> Path:
     """Return the directory that holds `whisper_<model>_xeon/` with random weights of the real model's dimensions."""
     weights, clip = weights_file(model), WORK_DIR / "selftest.wav"
     clip.write_bytes(speech(CLIP_SECONDS))
     selftest = {"audio": str(clip), "language": "en", "text": synthetic_model.TEXT}
     override = {"path": str(weights), "selftest": selftest}
     variables = {"artifact_build_models": [model], "artifact_build_model_overrides": {model: override}}
-    return _build(f"true-{model}", patches, variables)
+    return _build(f"true-{model}", kernels, variables)
 
 
 def weights_file(model: str) -> Path:
@@ -131,11 +131,11 @@ def workshop(context: Path | None = None) -> Iterator[Workshop]:
         yield Workshop(context, Path(built))
 
 
-def _build(name: str, patches: list[str] | None, variables: dict[str, Any]) -> Path:
+def _build(name: str, kernels: list[str] | None, variables: dict[str, Any]) -> Path:
     own: dict[str, Any] = {}
-    if patches is not None:
-        name = f"{name}-{patches[-1] if patches else 'upstream'}"
-        own["artifact_build_kernels"] = patches
+    if kernels is not None:
+        name = f"{name}-{'+'.join(kernels) or 'upstream'}"
+        own["artifact_build_kernels"] = kernels
     directory = WORK_DIR / name
     own["artifact_build_dist_dir"], own["artifact_build_context_dir"] = (
         str(directory / "dist"),

@@ -2,7 +2,7 @@
 
 Seconds to encode one window of 30 s; milliseconds per token: `decode` is `whisper_decode` alone, `token` the time from
 one token to the next inside `whisper_full`, which also chooses it from the logits; seconds of a whole `whisper_full` on
-the package's self-test clip. It measures any package, with or without patches; weights of true dimensions
+the package's self-test clip. It measures any package, with or without kernels; weights of true dimensions
 (`builds.true_size`) give real figures and produce the same words for any audio.
 """
 

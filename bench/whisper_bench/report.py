@@ -99,12 +99,12 @@ SYSTEMS = {
     "ours, AVX2": "the same package's baseline library, for processors without AVX-512",
     "ours, audio_ctx auto": "the service with `WHISPER_AUDIO_CTX=auto`: for 11 s the encoder sees 13 s, not 30",
     "ours, 2 engines": "the service with 2 engines of 1 thread instead of 1 engine of 2",
-    "upstream": "whisper.cpp of the same source and CPU options without our patches; for memory, in our service",
+    "upstream": "whisper.cpp of the same source and CPU options without our kernels; for memory, in our service",
     "upstream, VNNI": "the same without AMX",
     "upstream, AVX2": "its plain AVX2 build, where this project started; for requests, in our service",
     "whisper-cli": "the service with `WHISPER_ADAPTER=cli`, which starts the package's own whisper-cli (with our "
-    "patches) for each request",
-    "whisper-server": "whisper.cpp's own server, same source and CPU options, without our patches",
+    "kernels) for each request",
+    "whisper-server": "whisper.cpp's own server, same source and CPU options, without our kernels",
     "faster-whisper": "faster-whisper with int8 weights (CTranslate2); for requests, behind Python's `http.server`",
     "faster-whisper, VNNI": "the same without AMX",
     "roofline, float32 products": "only the encoder's matrix products, in float32 with OpenBLAS",
@@ -141,10 +141,10 @@ Which systems are left out where, and why:
 * *whisper-cli* loads the model for each request; its *start* is that of the service in front of it, which does not load
   it. One process per request behaves with 32 clients as it does with 8; behind the long file it would wait as *ours*
   does; `make compare` shows its memory beside ours.
-* *upstream, AVX2* would add minutes to the loads and to the long file; *whisper-server* shows them without our patches.
+* *upstream, AVX2* would add minutes to the loads and to the long file; *whisper-server* shows them without our kernels.
   Its memory is that of *upstream*.
 * *upstream* has the libraries that *whisper-server* runs on, which stands for them in the requests. In memory it shows
-  how much our patches take.
+  how much our kernels take.
 * *ours, audio_ctx auto* is measured for one request of 11 s; it computes longer audio as *ours* does.
 * `medium` has ours, faster-whisper and the build where this project started, the latter once, since a round takes most
   of a minute; `small` shows the rest.

@@ -18,17 +18,17 @@ VNNI = "cascadelake"
 class Systems:
     """Directories and programs to measure; what is None is left out."""
 
-    ours: Path  # directory with whisper_<model>_xeon/, patched
+    ours: Path  # directory with whisper_<model>_xeon/, all kernels
     best: str  # name of the CPU variant that this processor takes
     vnni: str | None = None  # of the one for VNNI alone, if that is another
-    upstream: Path | None = None  # as `ours`, without patches
+    upstream: Path | None = None  # as `ours`, without kernels
     server: Path | None = None  # whisper-server with the upstream libraries
     faster_whisper: Path | None = None  # directory with the same weights for faster-whisper
 
     @classmethod
     def build(cls, model: str, build: Callable[..., Path]) -> Systems:
         """Build what is missing; `build` is `builds.fixture` or `builds.true_size`."""
-        ours, upstream = build(model), build(model, patches=[])
+        ours, upstream = build(model), build(model, kernels=[])
         best, vnni = variants(Package.find(upstream, model))
         server = baselines.whisper_server(Package.find(upstream, model), upstream.parent / "context", best)
         converted = baselines.faster_whisper_model(model) if build is builds.true_size else None

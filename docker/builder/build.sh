@@ -3,15 +3,16 @@
 #
 #   build.sh SOURCE_DIR OUT_DIR [-DOPTION=VALUE ...]
 #
-# SOURCE_DIR is a whisper.cpp tree; it stays as it is, the patches beside this script (patches/*.patch) go onto a copy.
+# SOURCE_DIR is a whisper.cpp tree; it stays as it is, kernels/ and its hooks go onto a copy.
 # OUT_DIR receives the libraries (each under every name that something asks for), cpu/<variant>/libggml-cpu.so.0 for
 # processors that can do more, whisper-cli, whisper-quantize, abi.json, version.txt, cmake_flags.txt, variants.json,
-# patches.json and toolchain.json. Options after OUT_DIR go to CMake after the ones below, so they win. Needs cmake, make, a C and C++
-# compiler; uses ccache when it is there.
+# kernels.json and toolchain.json. Options after OUT_DIR go to CMake after the ones below, so they win. Needs cmake, make,
+# patch, a C and C++ compiler; uses ccache when it is there.
 # The builder image runs this script; it runs as well on a plain Debian host:
 #   apt-get install build-essential cmake ccache patch
-# Environment: BUILD_DIR (scratch, kept; default a temporary folder), JOBS (default: the number of processors), BLAS
-# (default none; openblas makes libggml-blas.so.0 with Debian's OpenBLAS in it: apt-get install libopenblas-openmp-dev).
+# Environment: BUILD_DIR (scratch, kept; default a temporary directory), JOBS (default: the number of processors), KERNELS
+# (names of kernels/kernels.txt, default all; KERNELS= builds whisper.cpp as it is), BLAS (default none; openblas makes
+# libggml-blas.so.0 with Debian's OpenBLAS in it: apt-get install libopenblas-openmp-dev).
 set -euo pipefail
 
 if [ "$#" -lt 2 ]; then
@@ -42,24 +43,55 @@ else
     trap 'rm -rf -- "$build_dir"' EXIT
 fi
 
-# In the order of their names. No fuzz: a patch that fits only nearly may land in another place.
-shopt -s nullglob
-patches=("$(dirname -- "$(readlink -f -- "$0")")"/patches/*.patch)
-shopt -u nullglob
-if [ "${#patches[@]}" -gt 0 ]; then
+here=$(dirname -- "$(readlink -f -- "$0")")
+kernels_dir=$here/kernels # in a build context
+if [ ! -d "$kernels_dir" ]; then
+    kernels_dir=$(readlink -f -- "$here/../../kernels") # in the repository
+fi
+known=()
+declare -A needs=()
+while read -r kernel required _; do
+    known+=("$kernel")
+    needs[$kernel]=${required//,/ }
+done < <(grep '^[a-z]' "$kernels_dir/kernels.txt")
+read -ra kernels <<<"${KERNELS-${known[*]}}"
+for kernel in "${kernels[@]}"; do
+    if [ -z "${needs[$kernel]:-}" ]; then
+        echo "build.sh: no kernel is called $kernel: kernels/kernels.txt has ${known[*]}" >&2
+        exit 2
+    fi
+    for required in ${needs[$kernel]#-}; do
+        if [[ " ${kernels[*]} " != *" $required "* ]]; then
+            echo "build.sh: kernel $kernel builds on $required, which is not chosen: add it, or leave $kernel out" >&2
+            exit 2
+        fi
+    done
+done
+kernel_options=()
+kernel_entries=()
+if [ "${#kernels[@]}" -gt 0 ]; then
     rm -rf -- "$build_dir/source"
     cp -R -- "$source_dir" "$build_dir/source"
     source_dir=$build_dir/source
+    cp -R -- "$kernels_dir" "$source_dir/ggml/src/ggml-cpu/xeon"
+    # No fuzz: a hook that fits only nearly may land in another place.
+    for hook in "$kernels_dir"/hooks/*.patch; do
+        if ! patch --directory="$source_dir" --strip=1 --fuzz=0 --forward --batch --silent <"$hook"; then
+            echo "build.sh: kernels/hooks/$(basename -- "$hook") does not fit this whisper.cpp; without kernels (KERNELS=) it is built as it is" >&2
+            exit 1
+        fi
+    done
+    # As whisper_build.source_tree digests a tree.
+    digest=$(cd -- "$kernels_dir" && find . -type f ! -name README.md -printf '%P\n' | LC_ALL=C sort | xargs -d '\n' sha256sum | sha256sum)
+    for kernel in "${known[@]}"; do
+        state=OFF
+        if [[ " ${kernels[*]} " == *" $kernel "* ]]; then
+            state=ON
+            kernel_entries+=("{\"name\": \"$kernel\", \"sha256\": \"${digest%% *}\"}")
+        fi
+        kernel_options+=("-DGGML_XEON_$(tr a-z- A-Z_ <<<"$kernel")=$state")
+    done
 fi
-patch_entries=()
-for patch in "${patches[@]}"; do
-    if ! patch --directory="$source_dir" --strip=1 --fuzz=0 --forward --batch --silent <"$patch"; then
-        echo "build.sh: $(basename -- "$patch") does not fit this whisper.cpp or the patches before it" >&2
-        exit 1
-    fi
-    digest=$(sha256sum <"$patch")
-    patch_entries+=("{\"name\": \"$(basename -- "$patch" .patch)\", \"sha256\": \"${digest%% *}\"}")
-done
 
 # -march for everything and not only for libggml-cpu: libggml-base converts half floats too, without F16C far slower.
 flags=(
@@ -128,7 +160,7 @@ variants=(
 )
 # Where the package will lie is not known, so every part finds its neighbours beside itself; and no path of the machine
 # that built it gets into the result.
-# (GCC takes the last one that fits, and a patched copy of the source lies in the build folder.)
+# (GCC takes the last one that fits, and the copy of the source lies in the build directory.)
 prefix_map="-ffile-prefix-map=$build_dir=build -ffile-prefix-map=$source_dir=."
 # shellcheck disable=SC2054  # the commas belong to the linker's options
 placement=(
@@ -154,7 +186,7 @@ configure() { # configure RUNPATH [GGML option ...]
         fi
     done
     cmake -S "$source_dir" -B "$build_dir" -G "Unix Makefiles" "${flags[@]}" "${placement[@]}" \
-        "-DCMAKE_INSTALL_RPATH=$runpath" "${options[@]}" "${extra[@]}"
+        "-DCMAKE_INSTALL_RPATH=$runpath" "${options[@]}" "${kernel_options[@]}" "${extra[@]}"
 }
 compile() { # compile TARGET ...
     cmake --build "$build_dir" --parallel "${JOBS:-$(nproc)}" --target "$@"
@@ -185,11 +217,11 @@ done
 install -m 755 -- "$build_dir/bin/whisper-cli" "$build_dir/bin/whisper-quantize" "$out_dir/"
 
 cc -std=c11 -Wall -Werror -I "$source_dir/include" -I "$source_dir/ggml/include" \
-    "$(dirname -- "$(readlink -f -- "$0")")/abi_probe.c" -o "$build_dir/abi_probe"
+    "$here/abi_probe.c" -o "$build_dir/abi_probe"
 "$build_dir/abi_probe" >"$out_dir/abi.json"
 sed -n 's/^project("whisper.cpp" VERSION \([0-9.]*\)).*/\1/p' "$source_dir/CMakeLists.txt" >"$out_dir/version.txt"
 printf '%s\n' "${flags[@]}" "${extra[@]}" >"$out_dir/cmake_flags.txt"
-write_list "$out_dir/patches.json" "${patch_entries[@]}"
+write_list "$out_dir/kernels.json" "${kernel_entries[@]}"
 # The Debian packages whose versions decide the bytes; none where the compiler is not Debian's.
 gcc=$(c++ -dumpversion)
 packages=("cpp-$gcc" "gcc-$gcc" "g++-$gcc" "libgcc-$gcc-dev" "libstdc++-$gcc-dev" libgomp1 libc6-dev binutils cmake)

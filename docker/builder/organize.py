@@ -119,7 +119,7 @@ def organize(model: str, settings: dict[str, Any], inputs: argparse.Namespace) -
         "whisper_cpp": {
             "version": values["WHISPER_CPP_VERSION"],
             "source_sha256": settings["whisper_cpp"]["source_sha256"],
-            "patches": json.loads((inputs.built / "patches.json").read_text(encoding="utf-8")),
+            "patches": json.loads((inputs.built / "kernels.json").read_text(encoding="utf-8")),
         },
         "cmake_flags": (inputs.built / "cmake_flags.txt").read_text(encoding="utf-8").splitlines(),
         "variants": variants,

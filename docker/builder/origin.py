@@ -15,7 +15,7 @@ PROVENANCE_NAME = "provenance.json"
 
 # Names, not addresses: nothing is to be fetched from there.
 BUILDER = "urn:whisper-xeon:builder"
-BUILD_TYPE = "urn:whisper-xeon:artifact-build:v1"
+BUILD_TYPE = "urn:whisper-xeon:artifact-build:v2"
 _PROPERTY = "whisper-xeon"
 
 
@@ -42,14 +42,11 @@ def sbom(manifest: dict[str, Any], weights_sha256: str, openblas: str) -> dict[s
             "description": "whisper.cpp with the ggml of the same tree",
             "licenses": [{"license": {"id": "MIT"}}],
             "pedigree": {
-                "patches": [
-                    {"type": "unofficial", "diff": {"url": f"docker/builder/patches/{patch['name']}.patch"}}
-                    for patch in whisper_cpp["patches"]
-                ]
+                "patches": [{"type": "unofficial", "diff": {"url": "kernels/hooks"}}] if whisper_cpp["patches"] else []
             },
             "properties": [
                 _property("source_sha256", whisper_cpp["source_sha256"]),
-                *(_property(f"patch_sha256:{patch['name']}", patch["sha256"]) for patch in whisper_cpp["patches"]),
+                *(_property(f"kernel_sha256:{each['name']}", each["sha256"]) for each in whisper_cpp["patches"]),
             ],
         },
         {
@@ -128,8 +125,8 @@ def provenance(manifest: dict[str, Any], toolchain: list[dict[str, str]]) -> dic
             "annotations": {"digest_of": "normalized tree"},
         },
         *(
-            {"name": f"docker/builder/patches/{patch['name']}.patch", "digest": {"sha256": patch["sha256"]}}
-            for patch in whisper_cpp["patches"]
+            {"name": "kernels", "digest": {"sha256": digest}, "annotations": {"digest_of": "normalized tree"}}
+            for digest in {each["sha256"] for each in whisper_cpp["patches"]}
         ),
         {"name": f"weights of {model['name']}", "digest": {"sha256": model["source_sha256"]}},
         # What compiles decides the bytes too; SLSA's builderDependencies are for what does not.
@@ -150,7 +147,7 @@ def provenance(manifest: dict[str, Any], toolchain: list[dict[str, str]]) -> dic
                     "model": model["name"],
                     "quantization": model["quantization"],
                     "blas": manifest["blas"],
-                    "patches": [patch["name"] for patch in whisper_cpp["patches"]],
+                    "kernels": [each["name"] for each in whisper_cpp["patches"]],
                     "cmake_flags": manifest["cmake_flags"],
                 },
                 "internalParameters": {"variants": manifest["variants"]},

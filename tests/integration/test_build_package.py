@@ -15,6 +15,7 @@ import yaml
 
 from minio_server import CONTAINER
 from paths import RECORDINGS, ROOT
+from whisper_build.source_tree import tree_digest
 from whisper_build.sources import Cache, default_cache
 from whisper_package.digests import file_digest
 from whisper_package.manifest import MANIFEST_NAME, encode_manifest
@@ -187,13 +188,15 @@ def test_manifest_names_the_cpu_libraries_with_their_cpu_flags(package):
     assert all(set(each["cpu_flags"]) >= BASELINE_FLAGS for each in variants)
 
 
-def test_manifest_names_version_pinned_source_and_patches(package, pins):
+def test_manifest_names_version_pinned_source_and_kernels(package, pins, tmp_path):
+    # As the builder has it: a description is not built from.
+    kernels = shutil.copytree(ROOT / "kernels", tmp_path / "kernels", ignore=shutil.ignore_patterns("README.md"))
     assert package.manifest["whisper_cpp"] == {
         "version": pins["whisper_cpp"]["version"],
         "source_sha256": pins["whisper_cpp"]["source_sha256"],
         "patches": [
-            {"name": patch.stem, "sha256": file_digest(patch)}
-            for patch in sorted((ROOT / "docker" / "builder" / "patches").glob("*.patch"))
+            {"name": name, "sha256": tree_digest(kernels)}
+            for name in re.findall(r"^([a-z]\S*)", (kernels / "kernels.txt").read_text("utf-8"), re.MULTILINE)
         ],
     }
 

@@ -1,7 +1,7 @@
-"""The patched kernels against ggml's reference path and float64: odd shapes, 1 to 16 threads, sanitizers.
+"""Our kernels against ggml's reference path and float64: odd shapes, 1 to 16 threads, sanitizers.
 
 Everything is compiled and run in the builder's own image, so the machine needs no compiler; check.cpp says what holds.
-states.cpp looks at the patches to whisper.cpp itself, on the fixtures' model.
+states.cpp looks at the changes to whisper.cpp itself, on the fixtures' model.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-import yaml
 
 from paths import ROOT
 from playbook import BUILD, one_at_a_time, run_build
@@ -35,7 +34,7 @@ PROCESSORS = {
 def builder(tmp_path_factory):
     """Run a shell command in the builder's image and return its output.
 
-    /built is the build of the package, /patched its source, /kernels this repository's tests/kernels, /fixtures its
+    /built is the build of the package, /hooked its source, /kernels this repository's tests/kernels, /fixtures its
     tests/fixtures. What one command compiles, the next one finds: most of ggml is the same for every processor.
     """
     folder = tmp_path_factory.mktemp("kernels")
@@ -52,9 +51,12 @@ def builder(tmp_path_factory):
             f"--volume={BUILD}/ccache:/ccache",
         ]
         options += [f"--volume={ROOT}/tests/{name}:/{name}:ro" for name in ("kernels", "fixtures")]
-        apply = "cp -R /src /patched; for patch in /builder/patches/*.patch; do patch -sd /patched -p1 <$patch; done"
+        hook = (
+            "cp -R /src /hooked; cp -R /builder/kernels /hooked/ggml/src/ggml-cpu/xeon; "
+            "for hook in /builder/kernels/hooks/*.patch; do patch -sd /hooked -p1 <$hook; done"
+        )
         result = subprocess.run(
-            ["docker", "run", *options, IMAGE, "bash", "-ec", f"{apply}\n{command}"],
+            ["docker", "run", *options, IMAGE, "bash", "-ec", f"{hook}\n{command}"],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -94,7 +96,7 @@ def require(flags: Iterable[str]) -> None:
 def test_kernels_of_the_package_agree_with_the_reference_on_1_to_16_threads(builder, variants, variant):
     require(variants[variant]["cpu_flags"])
     folder = Path("/built", variants[variant]["path"]).parent
-    compiled = "c++ -O1 -std=c++17 -I /patched/ggml/include /kernels/check.cpp /built/libggml-{cpu,base}.so.0 -o /check"
+    compiled = "c++ -O1 -std=c++17 -I /hooked/ggml/include /kernels/check.cpp /built/libggml-{cpu,base}.so.0 -o /check"
     assert cases(builder(f"{compiled}; LD_LIBRARY_PATH={folder}:/built /check 16")) > 40
 
 
@@ -104,8 +106,17 @@ def test_kernels_of_the_package_agree_with_the_reference_on_1_to_16_threads(buil
 def test_kernels_are_clean_under_a_sanitizer(builder, sanitizer, threads, processor):
     options, flags = PROCESSORS[processor]
     require(flags)
-    compiled = f"/kernels/sanitize.sh /patched /build {sanitizer} check {options}"
+    compiled = f"/kernels/sanitize.sh /hooked /build {sanitizer} check {options}"
     assert cases(builder(f"{compiled}; /build/check {threads}")) > 40
+
+
+def test_without_its_option_a_kernel_leaves_its_work_to_ggml(builder):
+    # check.cpp knows no GELU but ours.
+    compiled = "/kernels/sanitize.sh /hooked /build ADDRESS check"
+    output = builder(f"KERNELS=gelu {compiled}; /build/check 2")
+    assert cases(output) > 40
+    products = re.findall(r"^q5_1 .* between them (\S+):", output, re.MULTILINE)
+    assert {float(apart) for apart in products} == {0.0}
 
 
 @pytest.mark.parametrize("variant", ["baseline", "sapphirerapids"])
@@ -118,14 +129,7 @@ def test_weights_stay_in_the_layout_that_the_kernels_take(builder, variants, var
 
 
 def test_a_used_state_says_what_a_new_one_says_and_both_are_clean_under_sanitizers(builder):
-    compiled = "/kernels/sanitize.sh /patched /build ADDRESS states"
+    compiled = "/kernels/sanitize.sh /hooked /build ADDRESS states"
     recordings = "/fixtures/recordings/en-00.wav /fixtures/recordings/noise.wav"
     output = builder(f"{compiled}; {UNPACK}; {QUANTIZE} q5_1 >/dev/null; /build/states /model.bin {recordings}")
     assert len(re.findall(": ok\nstatus 0,", output)) == 13
-
-
-def test_each_patch_is_a_default_of_the_role():
-    defaults = (ROOT / "roles" / "artifact_build" / "defaults" / "main.yml").read_text("utf-8")
-    patches = [path.stem for path in sorted((ROOT / "docker" / "builder" / "patches").glob("*.patch"))]
-    assert patches
-    assert yaml.safe_load(defaults)["artifact_build_kernels"] == patches

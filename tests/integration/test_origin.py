@@ -56,17 +56,15 @@ def test_the_bill_of_materials_is_valid_cyclonedx(package):
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
 
 
-def test_it_names_whisper_cpp_with_its_source_and_patches(sbom, package):
+def test_it_names_whisper_cpp_with_its_source_and_kernels(sbom, package):
     whisper_cpp = package.manifest["whisper_cpp"]
     found = component(sbom, "whisper.cpp")
     assert found["version"] == whisper_cpp["version"]
     assert properties(found) == {
         "whisper-xeon:source_sha256": whisper_cpp["source_sha256"],
-        **{f"whisper-xeon:patch_sha256:{patch['name']}": patch["sha256"] for patch in whisper_cpp["patches"]},
+        **{f"whisper-xeon:kernel_sha256:{each['name']}": each["sha256"] for each in whisper_cpp["patches"]},
     }
-    assert [patch["diff"]["url"] for patch in found["pedigree"]["patches"]] == [
-        f"docker/builder/patches/{patch['name']}.patch" for patch in whisper_cpp["patches"]
-    ]
+    assert [patch["diff"]["url"] for patch in found["pedigree"]["patches"]] == ["kernels/hooks"]
 
 
 def test_it_names_the_weights_by_their_digest(sbom, package):
@@ -106,7 +104,7 @@ def test_it_says_what_the_build_was_told(statement, package):
         "model": package.model,
         "quantization": "q5_1",
         "blas": "none",
-        "patches": [patch["name"] for patch in package.manifest["whisper_cpp"]["patches"]],
+        "kernels": [each["name"] for each in package.manifest["whisper_cpp"]["patches"]],
         "cmake_flags": package.manifest["cmake_flags"],
     }
 
@@ -116,7 +114,7 @@ def test_it_names_all_that_went_in_by_digest(statement, package):
     inputs = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
     assert [each["digest"]["sha256"] for each in inputs if each["name"] not in COMPILERS] == [
         whisper_cpp["source_sha256"],
-        *(patch["sha256"] for patch in whisper_cpp["patches"]),
+        whisper_cpp["patches"][0]["sha256"],
         package.manifest["model"]["source_sha256"],
     ]
 

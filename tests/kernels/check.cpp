@@ -1,4 +1,4 @@
-// Compare the patched kernels of ggml's CPU backend with its reference path and with float64, and print the errors.
+// Compare our kernels in ggml's CPU backend with its reference path and with float64, and print the errors.
 //
 //   check MAX_THREADS [STEP]
 //

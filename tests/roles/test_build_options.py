@@ -21,7 +21,7 @@ BLAS = "libggml-blas.so.0"
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory) -> Package:
-    """`small` with OpenBLAS and without patches: what whisper.cpp has for this by itself."""
+    """`small` with OpenBLAS and without our kernels: what whisper.cpp has for this by itself."""
     folder = tmp_path_factory.mktemp("openblas")
     run_build(folder, artifact_build_blas="openblas", artifact_build_kernels=[])
     return Package.find(folder / "dist", "small")

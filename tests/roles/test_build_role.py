@@ -240,10 +240,13 @@ def test_a_builder_that_does_not_end_is_stopped(build):
     assert file_digest(build.dist / "whisper_small_xeon" / "manifest.json") == before
 
 
-def test_a_patch_that_needs_another_is_the_first_that_the_report_names(build):
-    result = build.run(check=False, artifact_build_kernels=["0002-attn"])
+def test_a_source_that_a_hook_does_not_fit_is_the_first_that_the_report_names(build, tmp_path):
+    source = shutil.copytree(build.context / "whisper.cpp", tmp_path / "whisper.cpp")
+    code = source / "src" / "whisper.cpp"
+    code.write_text(code.read_text("utf-8").replace("// auto-detect language", "// find the language"), "utf-8")
+    result = build.run(check=False, artifact_build_whisper_cpp_path=str(source))
     assert result.returncode != 0
-    assert builder_reasons(result)[0].startswith("build.sh: 0002-attn.patch does not fit this whisper.cpp")
+    assert builder_reasons(result)[0].startswith("build.sh: kernels/hooks/encode-once.patch does not fit this whisper")
 
 
 def test_unknown_model_is_refused_with_the_known_ones(build):
@@ -355,11 +358,11 @@ def test_context_is_all_that_docker_reads(build):
         "build.json",
         "build.sh",
         "instructions.py",
+        "kernels",
         "models",
         "organize.py",
         "origin.py",
         "package",
-        "patches",
         "selftest",
         "whisper.cpp",
     }
@@ -391,20 +394,33 @@ def test_build_sh_names_a_missing_tool(session_build, tmp_path):
     assert "cmake is missing: apt-get install build-essential cmake patch" in result.stderr
 
 
-def test_unknown_patch_is_named_with_those_that_there_are(build):
-    result = build.run(check=False, artifact_build_kernels=["0001-gemm", "0009-magic"])
+@pytest.mark.parametrize(
+    ("kernels", "reason"),
+    [
+        (["gemm", "magic"], "artifact_build_kernels names magic: kernels/kernels.txt has gemm, attention,"),
+        (
+            ["gemm", "layout"],
+            "artifact_build_kernels has layout without gemv, on which it builds: add that, or leave layout out",
+        ),
+    ],
+    ids=["unknown", "missing"],
+)
+def test_kernels_that_cannot_be_built_are_told_before_the_build(kernels, reason):
+    result = run_playbook(
+        "build.yml", "--skip-tags", "publish", "-e", json.dumps({"artifact_build_kernels": kernels}), check=False
+    )
     assert result.returncode != 0
-    assert "artifact_build_kernels names 0009-magic;" in result.said
-    assert "docker/builder/patches has 0001-gemm," in result.said
+    assert reason in result.said
+    assert "Choose the base image" not in result.said
 
 
 @pytest.mark.parametrize(
     ("argument", "reason"),
     [
         (
-            "artifact_build_kernels=0001-gemm",
-            'artifact_build_kernels is "0001-gemm", which is not a list: on the command line, write '
-            """-e '{"artifact_build_kernels": ["0001-gemm"]}'""",
+            "artifact_build_kernels=gemm",
+            'artifact_build_kernels is "gemm", which is not a list: on the command line, write '
+            """-e '{"artifact_build_kernels": ["gemm"]}'""",
         ),
         (
             "artifact_build_models=small,medium",
@@ -421,7 +437,7 @@ def test_unknown_patch_is_named_with_those_that_there_are(build):
             'artifact_build_blas is "mkl": choose one of none, openblas',
         ),
     ],
-    ids=["patches", "models", "no models", "BLAS"],
+    ids=["kernels", "models", "no models", "BLAS"],
 )
 def test_a_value_that_cannot_be_built_is_told_in_one_sentence(argument, reason):
     result = run_playbook("build.yml", "--skip-tags", "publish", "-e", argument, check=False)
@@ -439,19 +455,39 @@ def test_apt_reads_the_setting_for_a_ca_bundle(build):
     assert (shown.stdout, shown.stderr) == ("file='/etc/apt/ca-bundle.crt'\n", "")
 
 
-def test_build_sh_names_a_patch_that_does_not_fit(session_build, tmp_path):
-    shutil.copy(ROOT / "docker" / "builder" / "build.sh", tmp_path)
-    (tmp_path / "patches").mkdir()
-    (tmp_path / "patches" / "0001-other.patch").write_text(
-        "--- a/include/whisper.h\n+++ b/include/whisper.h\n@@ -1,1 +1,1 @@\n-never there\n+neither\n", encoding="utf-8"
-    )
+@pytest.fixture
+def compilers(tmp_path) -> str:
+    """A PATH on which build.sh finds its tools, even where there are none: it stops at the kernels."""
     tools = tmp_path / "bin"
     tools.mkdir()
     for tool in ("cmake", "make", "cc", "c++"):
         (tools / tool).symlink_to("/bin/true")
-    command = [tmp_path / "build.sh", session_build.context / "whisper.cpp", tmp_path / "out"]
-    result = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
+    return f"{tools}:{os.environ['PATH']}"
+
+
+@pytest.mark.parametrize(
+    ("kernels", "reason"),
+    [
+        ("gemm magic", "build.sh: no kernel is called magic: kernels/kernels.txt has gemm attention "),
+        ("gemm layout", "build.sh: kernel layout builds on gemv, which is not chosen: add it, or leave layout out"),
+    ],
+    ids=["unknown", "missing"],
+)
+def test_build_sh_names_kernels_that_cannot_be_built(session_build, compilers, tmp_path, kernels, reason):
+    result = build_sh(session_build.context / "whisper.cpp", tmp_path / "out", KERNELS=kernels, PATH=compilers)
+    assert result.returncode == 2
+    assert result.stderr.startswith(reason)
+
+
+def test_build_sh_names_a_hook_that_does_not_fit(session_build, compilers, tmp_path):
+    shutil.copy(ROOT / "docker" / "builder" / "build.sh", tmp_path)
+    hooks = tmp_path / "kernels" / "hooks"
+    hooks.mkdir(parents=True)
+    (tmp_path / "kernels" / "kernels.txt").write_text("other - what nobody needs\n", encoding="utf-8")
+    (hooks / "other.patch").write_text(
+        "--- a/include/whisper.h\n+++ b/include/whisper.h\n@@ -1,1 +1,1 @@\n-never there\n+neither\n", encoding="utf-8"
     )
+    command = [tmp_path / "build.sh", session_build.context / "whisper.cpp", tmp_path / "out"]
+    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": compilers})
     assert result.returncode == 1
-    assert "0001-other.patch does not fit this whisper.cpp or the patches before it" in result.stderr
+    assert "build.sh: kernels/hooks/other.patch does not fit this whisper.cpp" in result.stderr

@@ -104,6 +104,12 @@ def test_patches_that_are_no_list_of_names_are_refused(folder, patches):
         Package(folder)
 
 
+@pytest.mark.parametrize("name", ["0007-encode-once", "encode-once"])
+def test_a_kernel_has_its_name_whether_or_not_the_package_numbers_it(folder, name):
+    rewrite(folder, lambda manifest: manifest["whisper_cpp"].update(patches=[{"name": name, "sha256": "0" * 64}]))
+    assert Package(folder).kernels == ("encode-once",)
+
+
 @pytest.mark.parametrize("name", ["model", "files", "abi", "variants", "selftest", "minimum", "cmake_flags"])
 def test_a_manifest_without_a_field_is_refused_with_its_name(folder, name):
     rewrite(folder, lambda manifest: manifest.pop(name))

@@ -26,8 +26,8 @@ from whisper_xeon.engine.errors import ModelInitError, WhisperLibraryError
 from whisper_xeon.engine.segments import RawSegment, Token, build_transcript
 from whisper_xeon.transcript import DecodeOptions, Transcript
 
-# With these of docker/builder/patches a state that was used is as good as a new one.
-_REUSE_PATCHES = frozenset({"0007-encode-once", "0015-no-speech", "0016-reuse"})
+# With these of kernels/kernels.txt a state that was used is as good as a new one.
+_REUSE_KERNELS = frozenset({"encode-once", "no-speech", "reuse"})
 # A spectrogram takes 32 to 51 kB per second, and what word timestamps need 64 kB more.
 _REUSE_SECONDS = 120
 
@@ -40,7 +40,7 @@ class WhisperLibraryAdapter(WhisperAdapter):
 
     def _open(self) -> None:
         self._lock = threading.Lock()
-        self._reusable = set(self.package.patches) >= _REUSE_PATCHES
+        self._reusable = set(self.package.kernels) >= _REUSE_KERNELS
         self._library = library.load(self.package, self.variant)
         self._context = self._load()
         # Special tokens begin at the end-of-text token; language tokens follow its successor.
@@ -147,8 +147,8 @@ class WhisperLibraryAdapter(WhisperAdapter):
     ) -> tuple[str, float]:
         """Return the language's code and its probability.
 
-        Afterwards the state holds the spectrogram, with patch 0007-encode-once what the encoder made of its first
-        window, and with 0016-reuse what word timestamps need of the samples.
+        Afterwards the state holds the spectrogram, with kernel encode-once what the encoder made of its first
+        window, and with reuse what word timestamps need of the samples.
         """
         params.language, params.detect_language = b"auto", True
         code = self._library.whisper_full_with_state(self._context, self._state, params, samples, count)

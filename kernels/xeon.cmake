@@ -1,0 +1,11 @@
+# The options of kernels.txt, for whisper.cpp's CMakeLists.txt: each is a macro, 0 or 1, for all that is compiled.
+file(STRINGS ${CMAKE_CURRENT_LIST_DIR}/kernels.txt lines REGEX "^[a-z]")
+foreach(line IN LISTS lines)
+    string(REGEX MATCH "^([^ ]+) +[^ ]+ +(.*)$" line "${line}")
+    set(what ${CMAKE_MATCH_2})
+    string(TOUPPER GGML_XEON_${CMAKE_MATCH_1} option)
+    string(REPLACE - _ option ${option})
+    option(${option} "whisper-xeon: ${what}" OFF)
+    add_compile_definitions(${option}=$<BOOL:${${option}}>)
+endforeach()
+file(GLOB GGML_XEON_SOURCES ${CMAKE_CURRENT_LIST_DIR}/*.cpp ${CMAKE_CURRENT_LIST_DIR}/*.h)
