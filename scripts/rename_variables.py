@@ -64,7 +64,7 @@ class Rewriter:
         self.text = text
         self.findings = findings
         self.edits: dict[int, tuple[int, str]] = {}  # start: end, replacement
-        self.conflicts: list[str] = []
+        self.by_hand: list[str] = []
 
     def result(self) -> str:
         """Return the text with all replacements."""
@@ -81,6 +81,10 @@ class Rewriter:
             f"{old} -> {RENAMED[old]}" + (f" ({count} times)" if count > 1 else "") for old, count in counts.items()
         ]
 
+    def leave(self, position: int, what: str) -> None:
+        """Note what must be changed by hand at a position."""
+        self.by_hand.append(f"line {self.text.count(chr(10), 0, position) + 1}: {what}")
+
     def keys(self, found: list[tuple[str, int]]) -> None:
         """Rename the keys of one scope, given as name and position, unless the scope has the new name already."""
         taken = Counter(RENAMED.get(name, name) for name, _ in found)
@@ -88,10 +92,7 @@ class Rewriter:
         for name, start in found:
             if name in RENAMED:
                 if taken[RENAMED[name]] > 1:
-                    line = self.text.count("\n", 0, start) + 1
-                    self.conflicts.append(
-                        f"line {line}: {name} and another name both mean {RENAMED[name]}; keep one of them"
-                    )
+                    self.leave(start, f"{name} and another name both mean {RENAMED[name]}; keep one of them")
                 else:
                     self.edits[start] = (start + len(name), RENAMED[name])
 
@@ -140,9 +141,11 @@ class YamlFile(Rewriter):
             return
         self._seen.add(id(mapping))
         self.keys([(key.value, self._start(key)) for key, _ in mapping.value if isinstance(key, yaml.ScalarNode)])
-        for key, value in mapping.value:
-            if key.value in ("whisper_store_managed", "minio_managed") and isinstance(value, yaml.ScalarNode):
+        for name, value in _items(mapping):
+            if name in ("whisper_store_managed", "minio_managed") and isinstance(value, yaml.ScalarNode):
                 self.findings.unmanaged |= value.value.lower() in ("false", "no", "off", "0")
+            if RENAMED.get(name) == "artifact_build_kernels" and value.value:
+                self.leave(value.start_mark.index, "kernels have other names now, kernels/kernels.txt lists them")
             self._values(value)
 
     def _groups(self, groups: yaml.Node) -> None:
@@ -249,7 +252,7 @@ def examine(path: Path, findings: Findings) -> None:
     else:
         rewriter = IniFile(text, findings)
         rewriter.rewrite()
-    findings.by_hand += [f"{path}, {conflict}" for conflict in rewriter.conflicts]
+    findings.by_hand += [f"{path}, {line}" for line in rewriter.by_hand]
     if rewriter.edits:
         findings.changed[path] = (rewriter.result(), rewriter.done())
 

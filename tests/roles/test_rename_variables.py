@@ -285,6 +285,14 @@ class TestByHand:
         assert reason in result.stdout
         assert contents(tmp_path) == before
 
+    @pytest.mark.parametrize(("patches", "status"), [("[]", 0), ("[0001-gemm]", 1)])
+    def test_patches_are_left_to_be_named_as_kernels(self, tmp_path, patches, status):
+        write(tmp_path, {"group_vars/all.yml": f"whisper_patches: {patches}\n"})
+        result = rename(tmp_path)
+        assert result.returncode == status
+        assert ("all.yml, line 1: kernels have other names now" in result.stdout) == bool(status)
+        assert (tmp_path / "group_vars/all.yml").read_text() == f"artifact_build_kernels: {patches}\n"
+
     def test_a_path_that_does_not_exist_is_named(self, tmp_path):
         result = rename(tmp_path / "gone")
         assert (result.returncode, result.stdout) == (
