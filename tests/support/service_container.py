@@ -132,8 +132,10 @@ def empty_volume() -> Iterator[str]:
     """Make an empty volume and give its name."""
     name = f"{NAME}-packages"
     docker("volume", "create", f"--label={LABEL}", name)
-    yield name
-    docker("volume", "rm", name)
+    try:
+        yield name
+    finally:
+        docker("volume", "rm", name)
 
 
 @pytest.fixture
@@ -206,9 +208,11 @@ def containers(image: str) -> Iterator[Callable[..., Container]]:
 
     # conftest prints this fixture's logs beside a failed test.
     start.logs = lambda: "\n".join(f"{container.name}:\n{container.logs()}" for container in started)
-    yield start
-    for container in started:
-        docker("rm", "--force", container.name)
+    try:
+        yield start
+    finally:
+        for container in started:
+            docker("rm", "--force", container.name)
 
 
 @pytest.fixture
@@ -304,8 +308,10 @@ def compose_client() -> Path:
 def compose_project(client: Path) -> Iterator[Compose]:
     """Give compose.yml, and remove in the end what was made of it."""
     made = Compose(client, ("compose.yml", "tests/support/compose.yml"))
-    yield made
-    made.with_store()("down", "--volumes", "--timeout=5", MINIO_ROOT_USER="any", MINIO_ROOT_PASSWORD="any")
+    try:
+        yield made
+    finally:
+        made.with_store()("down", "--volumes", "--timeout=5", MINIO_ROOT_USER="any", MINIO_ROOT_PASSWORD="any")
 
 
 @pytest.fixture
