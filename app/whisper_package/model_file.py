@@ -93,8 +93,8 @@ def expected_tensors(parameters: HyperParameters) -> dict[str, tuple[tuple[int, 
 
     `ValueError` says which of the parameters does not fit a Whisper model.
     """
-    tensors = _tensors(parameters, _matrix_type(parameters))
-    return {tensor.name: (tensor.shape, tensor.type.number) for tensor in tensors}
+    matrix = _matrix_type(parameters)
+    return {name: (shape, kind.number) for name, (shape, kind) in _tensors(parameters, matrix)}
 
 
 def check_model_file(path: os.PathLike[str] | str) -> HyperParameters:
