@@ -30,12 +30,12 @@ def artifact_build_wanted(
 
 
 def artifact_build_staged(
-    wanted: Mapping[str, Mapping[str, Any]], fetched: Mapping[str, Mapping[str, str]], tree: str
+    wanted: Mapping[str, Mapping[str, Any]], fetched: Mapping[str, Mapping[str, Any]], tree: str
 ) -> dict[str, dict[str, Any]]:
     """Return what a build context gets for the models.
 
-    `fetched` maps each model to the `path` and `sha256` of its weights, `tree` is the whisper.cpp source. Both are
-    empty until they are downloaded (check mode), and so are the sources then. Returns `files` (path in the context:
+    `fetched` maps each model to the `path` and `sha256` of its weights and the `parts` of third parties that they came
+    in, `tree` is the whisper.cpp source. All are empty until they are downloaded (check mode), and so are the sources then. Returns `files` (path in the context:
     source), `sha256` (path in the context: digest) and `settings` (model: its part of build.json).
     """
     files, sha256, settings = {}, {}, {}
@@ -46,6 +46,7 @@ def artifact_build_staged(
         files[f"selftest/{model}.wav"] = str(clip if clip.is_absolute() else PurePosixPath(tree, clip) if tree else "")
         settings[model] = {
             "source_sha256": fetched[model]["sha256"],
+            "parts": fetched[model]["parts"],
             "notice": entry["notice"],
             "selftest": {name: entry["selftest"][name] for name in ("language", "text")},
         }

@@ -69,7 +69,7 @@ def vocabulary(parameters: HyperParameters = PARAMETERS) -> list[str]:
 
 
 def write_assets(archive: Path) -> str:
-    """Write an archive like openai-whisper's, with made-up words and filters; returns the folder in it."""
+    """Write an archive like openai-whisper's, with made-up words and filters; returns the directory in it."""
     lines = [base64.b64encode(word(number)) + b" %d" % number for number in range(TOKENS)]
     # Backwards: it is the rank that counts.
     english = b"\n".join(reversed(lines)) + b"\n"

@@ -36,7 +36,7 @@ class Assets:
 
     @classmethod
     def read(cls, archive: Path, subdir: str) -> Assets:
-        """Read them from folder `subdir` of a tar archive. Raises `SourceError`."""
+        """Read them from directory `subdir` of a tar archive. Raises `SourceError`."""
         try:
             with tarfile.open(archive) as tar:
                 english, multilingual, filters = (
