@@ -85,10 +85,10 @@ class Cache:
     def model(self, name: str, sources: list[dict[str, Any]], assets: dict[str, Any]) -> Fetched | None:
         """Return model `name` as a ggml file, converted from whatever the source has. Raises `SourceError`.
 
-        `assets` is the source of what every converted model gets: vocabulary and mel filters, in its directory `subdir`.
+        `assets` is the source of what every converted model gets: vocabulary and mel filters, in directory `subdir`.
         """
-        # What is here is taken again, whether or not a source before it can be reached by now. Wheels go first: they and
-        # a download may give the same file, which keeps the origin that it had.
+        # What is here is taken again, whether or not a source before it can be reached by now. Wheels go first: they
+        # and a download may give the same file, which keeps the origin that it had.
         joined = [each for each in sources if "wheels" in each and self._note("wheels", _key(each)).is_file()]
         downloaded = [each for each in sources if "url" in each and self._holds(each.get("sha256", ""))]
         return self._first(name, joined or downloaded or sources, lambda each: self._model_from(name, each, assets))

@@ -34,9 +34,10 @@ def artifact_build_staged(
 ) -> dict[str, dict[str, Any]]:
     """Return what a build context gets for the models.
 
-    `fetched` maps each model to the `path` and `sha256` of its weights and the `parts` of third parties that they came
-    in, `tree` is the whisper.cpp source. All are empty until they are downloaded (check mode), and so are the sources then. Returns `files` (path in the context:
-    source), `sha256` (path in the context: digest) and `settings` (model: its part of build.json).
+    `fetched` maps each model to the `path` and `sha256` of its weights and the `parts` of third parties that it came
+    in, `tree` is the whisper.cpp source. All are empty until they are downloaded (check mode), and so are the sources
+    then. Returns `files` (path in the context: source), `sha256` (path in the context: digest) and `settings` (model:
+    its part of build.json).
     """
     files, sha256, settings = {}, {}, {}
     for model, entry in wanted.items():
