@@ -54,6 +54,8 @@ class ActionModule(ActionBase):
                 fetched = cache.whisper_cpp(arguments["sources"], arguments["sha256"] or None)
         except SourceError as error:
             raise AnsibleActionFail(str(error)) from None
+        except OSError as error:
+            raise AnsibleActionFail(f"{error.filename}: {error.strerror}") from None
         if fetched is None:
             return {**result, "changed": True, "fetched": False, "path": "", "sha256": "", "parts": []}
         return {

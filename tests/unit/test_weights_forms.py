@@ -301,7 +301,7 @@ def test_a_setting_that_is_no_size_is_named(tmp_path, convert, value):
 
 def test_a_vocabulary_that_was_extended_is_named(tmp_path, convert):
     refused(
-        convert, changed(tmp_path / "model", vocab_size=51870), "can be served: n_vocab is 51870, Whisper's are 51864"
+        convert, changed(tmp_path / "model", vocab_size=51870), "can be served: n_vocab is 51870, expected one of 51864"
     )
 
 
@@ -342,7 +342,7 @@ def test_broken_tokens_of_a_ggml_file_are_counted(tmp_path, convert, expected):
 
 def test_a_damaged_ggml_file_is_named(tmp_path, convert, expected):
     (tmp_path / "ggml-model.bin").write_bytes(expected.read_bytes()[:-1])
-    refused(convert, tmp_path / "ggml-model.bin", "is damaged or no Whisper model: it ends after")
+    refused(convert, tmp_path / "ggml-model.bin", "is damaged or not a Whisper model: it ends after")
 
 
 def test_a_missing_shard_is_named(tmp_path, convert):
@@ -418,6 +418,20 @@ def test_a_quantized_matrix_without_its_scale_is_named(tmp_path, convert):
     refused(convert, path, "lacks encoder/layer_0/ffn/linear_0/weight_scale, without which")
 
 
+def test_a_scale_that_does_not_fit_is_named(tmp_path, convert):
+    variables = quantized(ctranslate2_variables(NETWORK), np.int8)
+    variables["encoder/layer_0/ffn/linear_0/weight_scale"] = np.ones(7, np.float32)
+    path = write_ctranslate2(tmp_path / "model", variables)
+    refused(convert, path, "encoder/layer_0/ffn/linear_0/weight_scale has 7 numbers, which do not fit")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_pointer_of_git_lfs_is_named_with_the_remedy(tmp_path, convert, name):
+    path = changed(tmp_path / "model")
+    (path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 290403936\n")
+    refused(convert, path, rf"{re.escape(name)} is a pointer of Git LFS, not the file itself: run `git lfs pull` there")
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, 70000])
 def test_a_value_that_float16_cannot_hold_is_named(tmp_path, convert, value):
     network = as_float(NETWORK, np.float32)
@@ -457,8 +471,9 @@ def test_an_empty_directory_is_named_with_what_is_needed(tmp_path, convert):
         (struct.pack("<Q", 200) + b'{"a"', r"is a safetensors file without its config\.json: give the directory"),
         (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", r"was saved by a PyTorch before 1\.6"),
         (b"PK\x03\x04" + bytes(100), "is cut off or damaged"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),
     ],
-    ids=["another file", "an empty file", "safetensors", "an old pickle", "a broken archive"],
+    ids=["another file", "an empty file", "safetensors", "an old pickle", "a broken archive", "a pointer"],
 )
 def test_a_file_that_is_no_model_is_named(tmp_path, convert, start, message):
     (tmp_path / "model").write_bytes(start)

@@ -21,12 +21,16 @@ _FORMS = (
 )
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
+_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class Source:
     """A model in another form than ggml: its reader, and the files that decide what comes out of it."""
 
     def __init__(self, path: Path, files: list[Path], read: Callable[[Path], Checkpoint]):
+        """Describe it. Raises `SourceError` for files that are not there but in name."""
+        for file in files:
+            _check_content(file)
         self._path = path
         self._files = files
         self._read = read
@@ -63,7 +67,14 @@ def source(path: Path) -> Source | None:
         )
     if start.endswith(b"{"):
         raise SourceError(f"{path} is a safetensors file without its config.json: give the directory that has both")
+    _check_content(path)
     raise SourceError(f"{path} is no Whisper model: {_FORMS} is needed")
+
+
+def _check_content(path: Path) -> None:
+    with open(path, "rb") as stream:
+        if stream.read(len(_POINTER)) == _POINTER:
+            raise SourceError(f"{path} is a pointer of Git LFS, not the file itself: run `git lfs pull` there")
 
 
 def _directory(path: Path) -> Source:

@@ -212,6 +212,10 @@ class _Variables:
                 f"{self._path} lacks {name}_scale, without which {name} means nothing: get the model again"
             )
         # int8 has a scale for each row, int16 one for all.
+        if scale.size not in (1, len(self._variables[stored])):
+            raise SourceError(
+                f"{self._path}: {name}_scale has {scale.size} numbers, which do not fit: get the model again"
+            )
         if scale.size > 1:
             scale = scale if rows is None else scale[rows]
             scale = scale.reshape(-1, *[1] * (part.ndim - 1))

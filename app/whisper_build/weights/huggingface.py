@@ -148,6 +148,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
             header = json.loads(stream.read(length))
     except SafetensorError as error:
         raise SourceError(f"{path} is cut off or damaged ({error}): get it again") from None
+    data = np.memmap(path, np.uint8, "r", 8 + length) if path.stat().st_size > 8 + length else np.zeros(0, np.uint8)
     tensors = {}
     for name, entry in header.items():
         if name == "__metadata__":
@@ -157,17 +158,12 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
                 f"{path}: {printable(name)} has numbers of type {printable(entry['dtype'])}, which cannot be read: "
                 "save the model as float16, bfloat16 or float32"
             )
-        tensors[name] = Tensor(tuple(entry["shape"]), _reader(path, 8 + length, entry))
+        start, end = entry["data_offsets"]
+        values = data[start:end].view(_TYPES[entry["dtype"]]).reshape(entry["shape"])
+        tensors[name] = Tensor(
+            values.shape, lambda values=values, kind=entry["dtype"]: bfloat16(values) if kind == "BF16" else values
+        )
     return tensors
-
-
-def _reader(path: Path, start: int, entry: dict[str, Any]):
-    def read() -> np.ndarray:
-        offset = start + entry["data_offsets"][0]
-        values = np.memmap(path, _TYPES[entry["dtype"]], "r", offset, tuple(entry["shape"]))
-        return bfloat16(values) if entry["dtype"] == "BF16" else values
-
-    return read
 
 
 def _json(path: Path) -> dict[str, Any]:
