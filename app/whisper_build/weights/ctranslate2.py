@@ -152,7 +152,7 @@ class _Variables:
             self._aliases[alias] = name
 
     def _unpack(self, layout: str) -> tuple[int, ...]:
-        values = struct.unpack_from(layout, self._data, self._at)
+        values = struct.unpack_from(layout, self._data.data, self._at)
         self._at += struct.calcsize(layout)
         return values
 
@@ -224,7 +224,8 @@ class _Variables:
     def keep_unknown(self, tensors: dict[str, Tensor]) -> None:
         """Add what no rule translates, so that the check of all tensors names it; single numbers are settings."""
         for name in self._names() - self._used:
-            if self._get(name).size > 1:
+            variable = self._get(name)
+            if variable is not None and variable.size > 1:
                 self.move(name, name, tensors)
 
     def _names(self) -> set[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -160,10 +161,12 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
             )
         start, end = entry["data_offsets"]
         values = data[start:end].view(_TYPES[entry["dtype"]]).reshape(entry["shape"])
-        tensors[name] = Tensor(
-            values.shape, lambda values=values, kind=entry["dtype"]: bfloat16(values) if kind == "BF16" else values
-        )
+        tensors[name] = Tensor(values.shape, partial(_numbers, values, entry["dtype"]))
     return tensors
+
+
+def _numbers(values: np.ndarray, kind: str) -> np.ndarray:
+    return bfloat16(values) if kind == "BF16" else values
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickletools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Callable
 
 _MAPPING = ("collections", "OrderedDict")
 _TENSOR = ("torch._utils", "_rebuild_tensor_v2")
@@ -175,7 +175,7 @@ class _Machine:
         _expect(self.stack[-1], dict)
 
 
-_VALUES = {
+_VALUES: dict[str, Callable[[Any], Any]] = {
     "EMPTY_DICT": lambda _: {},
     "EMPTY_LIST": lambda _: [],
     "EMPTY_TUPLE": lambda _: (),
@@ -186,7 +186,7 @@ _VALUES = {
         ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE"), lambda value: value
     ),
 }
-_ACTIONS = {
+_ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "MARK": _Machine.mark,
     "TUPLE": _Machine.tuple,
     "TUPLE1": lambda machine, _: machine.tuple_of(1),

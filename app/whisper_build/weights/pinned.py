@@ -40,13 +40,13 @@ class Assets:
         try:
             with tarfile.open(archive) as tar:
                 english, multilingual, filters = (
-                    tar.extractfile(f"{subdir}/{name}").read()
+                    _content(tar, f"{subdir}/{name}")
                     for name in ("gpt2.tiktoken", "multilingual.tiktoken", "mel_filters.npz")
                 )
             with np.load(io.BytesIO(filters), allow_pickle=False) as loaded:
                 # The published files have no negative zero, this file has one: adding zero makes it a positive one.
                 by_bins = {bins: (loaded[f"mel_{bins}"] + 0.0).astype("<f4") for bins in (80, 128)}
-        except (tarfile.TarError, KeyError, AttributeError, ValueError, EOFError) as error:
+        except (tarfile.TarError, KeyError, ValueError, EOFError) as error:
             raise SourceError(f"{archive} has no vocabularies and mel filters in {subdir} ({error})") from None
         # Where it is the last ordinary token, OpenAI's tokenizer adds it; in the other vocabulary it is a special one.
         return cls([*_tokens(english), _END_OF_TEXT], _tokens(multilingual), by_bins)
@@ -68,6 +68,13 @@ class Assets:
                     f"{printable(expected)}: what the model writes would come out as other words. Get the tokenizer "
                     "that belongs to it; one that was trained anew cannot be served"
                 )
+
+
+def _content(tar: tarfile.TarFile, name: str) -> bytes:
+    stream = tar.extractfile(name)
+    if stream is None:
+        raise KeyError(f"{name} is no file")
+    return stream.read()
 
 
 def _tokens(tiktoken: bytes) -> list[bytes]:

@@ -6,6 +6,7 @@ Such a file is a ZIP archive of a pickle and, beside it, the numbers of each sto
 from __future__ import annotations
 
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ class _Archive:
         for name, stored in described.items():
             if not isinstance(name, str) or not isinstance(stored, StoredTensor):
                 raise SourceError(f"{self._path}: {printable(name)} is no tensor: save model.state_dict() alone")
-            tensors[name] = Tensor(stored.shape, lambda stored=stored: self._numbers(stored))
+            tensors[name] = Tensor(stored.shape, partial(self._numbers, stored))
         return tensors
 
     def _numbers(self, stored: StoredTensor) -> np.ndarray:
