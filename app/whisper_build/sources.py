@@ -130,9 +130,7 @@ class Cache:
             path, changed = self._downloaded(source)
             fetched = self._unpacked(path, source["sha256"])
             return Fetched(fetched.path, fetched.sha256, changed or fetched.changed)
-        if "pypi" in source:
-            return Fetched(*self._from_index(**source["pypi"]))
-        raise SourceError(f"unknown source {source!r}: use path, url or pypi for a file")
+        raise SourceError(f"unknown source {source!r}: use path or url for a file")
 
     def _model_from(self, name: str, source: dict[str, Any], assets: dict[str, Any]) -> Fetched:
         if "wheels" in source:
@@ -157,7 +155,7 @@ class Cache:
                 directory = Path(scratch) / source["wheels"][0]["name"]
                 directory.mkdir()
                 for part in source["wheels"]:
-                    wheel, _, _ = self._from_index(part["name"], part["version"], part["sha256"], wheel=True)
+                    wheel = self._from_index(part["name"], part["version"], part["sha256"], wheel=True)
                     _join(wheel, part["files"], directory)
                 converted = self._converted(name, directory, assets)
                 _check_ggml(name, converted.sha256, source)
@@ -168,7 +166,7 @@ class Cache:
 
     def _converted(self, name: str, path: Path, assets: dict[str, Any]) -> Fetched:
         """Return a model as a ggml file, which the cache keeps by the digests of all that went into it."""
-        # Only this needs numpy and safetensors, which a control node that has its models as ggml can do without.
+        # All else runs in any Python that has Ansible, so what only this needs may be missing.
         try:
             from whisper_build.weights import convert
             from whisper_build.weights.pinned import Assets
@@ -183,7 +181,7 @@ class Cache:
         key = hashlib.sha256(f"{source.digest()} {assets['sha256']}".encode("ascii")).hexdigest()
 
         def make(destination: Path) -> None:
-            archive, _, _ = self._from_index(**assets)
+            archive = self._from_index(**assets)
             source.convert(Assets.read(archive, assets["subdir"]), destination)
 
         return self._made("converted", key, f"{name}: converting {path.name}", make)
@@ -205,7 +203,7 @@ class Cache:
                 archive, _ = self._downloaded(source)
                 source_tree.copy_from_archive(archive, source.get("subdir", ""), tree)
             elif "pypi" in source:
-                archive, _, _ = self._from_index(**source["pypi"])
+                archive = self._from_index(**source["pypi"])
                 source_tree.copy_from_archive(archive, source["pypi"].get("subdir", ""), tree)
             elif "git" in source:
                 checkout = Path(scratch) / "checkout"
@@ -251,19 +249,14 @@ class Cache:
             download(url, target, sha256, report=self.report)
         return target, True
 
-    def _from_index(
-        self, name: str, version: str, sha256: str, subdir: str = "", wheel: bool = False
-    ) -> tuple[Path, str, bool]:
-        """Return a Python package's source distribution, or wheel, its digest, and whether it is new in the cache.
-
-        It comes through the pip of the running interpreter, which installs nothing of it.
-        """
+    def _from_index(self, name: str, version: str, sha256: str, subdir: str = "", wheel: bool = False) -> Path:
+        """Return a Python package's source distribution, or wheel, through the pip of the running interpreter."""
         del subdir
         what = "wheel" if wheel else "source distribution"
         target = self._cached_file(sha256)
         with self._locked(sha256):
             if self._holds(sha256):
-                return target, sha256, False
+                return target
             if self.read_only:
                 raise _NotCached
             self.report(f"{name} {version}: downloading its {what} from the Python package index")
@@ -293,7 +286,7 @@ class Cache:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 files[0].chmod(0o444)
                 files[0].replace(target)
-        return target, sha256, True
+        return target
 
     def _unpacked(self, path: Path, packed_digest: str) -> Fetched:
         """Return the content of a file, unpacked into the cache if its first bytes say that it is an `.xz` file."""

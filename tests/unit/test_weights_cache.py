@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import lzma
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 from model_forms import ctranslate2_variables, tensors, write_assets, write_ctranslate2, write_huggingface, write_openai
+from paths import APP
 from whisper_build.downloads import PinMismatch, SourceError
 from whisper_build.sources import Cache, Fetched
 from whisper_build.weights.convert import source
@@ -136,6 +139,18 @@ def test_the_digest_of_a_file_cannot_pin_a_directory(cache, assets, tmp_path):
     path = str(write_huggingface(tmp_path / "calls", NETWORK))
     with pytest.raises(SourceError, match="calls is a directory: ggml_sha256 pins what is made of it, not sha256"):
         cache.model(NAME, [{"path": path, "sha256": "0" * 64}], assets)
+
+
+def test_a_python_without_what_it_takes_is_named_with_the_remedy(tmp_path):
+    code = (
+        "import pathlib, sys; sys.modules['numpy'] = None; from whisper_build.sources import Cache, SourceError\n"
+        "try: Cache(pathlib.Path(sys.argv[1]), print).model('model small', [{'path': sys.argv[1]}], {})\n"
+        "except SourceError as error: print(error)"
+    )
+    command = [sys.executable, "-c", code, tmp_path]
+    said = subprocess.run(command, cwd=APP, check=True, capture_output=True, text=True).stdout
+    assert "models are read with numpy, which this Python" in said
+    assert f"{sys.executable} -m pip install --requirement requirements.txt" in said
 
 
 # Wheels
