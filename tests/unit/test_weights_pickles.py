@@ -252,6 +252,15 @@ def test_a_size_that_the_archive_only_claims_is_refused_unread(tmp_path):
         read_openai(path)
 
 
+def test_an_archive_of_a_later_kind_is_named(tmp_path):
+    path = write_openai(tmp_path / "model.pt", NETWORK)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 6] = 207
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match=r"model\.pt is cut off or damaged \(zip file version 20\.7\)"):
+        read_openai(path)
+
+
 def test_another_archive_is_named(tmp_path):
     with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
         archive.writestr("word/document.xml", "<xml/>")

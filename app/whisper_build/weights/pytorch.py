@@ -5,6 +5,7 @@ Such a file is a ZIP archive of a pickle and, beside it, the numbers of each sto
 
 from __future__ import annotations
 
+import struct
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,8 @@ from whisper_package.model_file import HyperParameters
 
 # The pickle names a few thousand tensors at most; 3 MB for the largest Whisper would be many.
 _PICKLE_BYTES = 16 << 20
+# What zipfile raises for archives that are damaged, encrypted or of another kind.
+_DAMAGE = (zipfile.BadZipFile, RuntimeError, ValueError, EOFError, OSError, struct.error)
 
 
 def read_openai(path: Path) -> Checkpoint:
@@ -51,7 +54,7 @@ class _Archive:
         self._size = path.stat().st_size
         try:
             self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, ValueError, OSError) as error:
+        except _DAMAGE as error:
             raise SourceError(f"{path} is cut off or damaged ({error}): get it again") from None
         found = [name for name in self._zip.NameToInfo if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(found) != 1:
@@ -109,5 +112,5 @@ class _Archive:
             )
         try:
             return self._zip.read(info)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+        except _DAMAGE as error:
             raise SourceError(f"{self._path}: {printable(name)} cannot be read ({error}): get it again") from None
