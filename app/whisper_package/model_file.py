@@ -88,6 +88,15 @@ _BOUNDS = {
 }
 
 
+def expected_tensors(parameters: HyperParameters) -> dict[str, tuple[tuple[int, ...], int]]:
+    """Return name -> (shape, enum ggml_type) of every tensor of a model, in shapes the innermost extent first.
+
+    `ValueError` says which of the parameters does not fit a Whisper model.
+    """
+    matrix = _matrix_type(parameters)
+    return {name: (shape, kind.number) for name, (shape, kind) in _tensors(parameters, matrix)}
+
+
 def check_model_file(path: os.PathLike[str] | str) -> HyperParameters:
     """Return the file's hyper-parameters if the library can load it safely; raises `ModelFileError` if not."""
     path = Path(path)
@@ -111,33 +120,14 @@ class _Checker:
         if magic != _MAGIC:
             raise self._error("it does not begin with ggml's magic number; is it a ggml Whisper model?")
         parameters = HyperParameters(*self._unpack("<11i"))
-        matrix = self._check_parameters(parameters)
+        try:
+            matrix = _matrix_type(parameters)
+        except ValueError as error:
+            raise self._error(str(error)) from None
         self._check_filters(parameters)
         self._check_vocabulary(parameters)
         self._check_tensors(parameters, matrix)
         return parameters
-
-    def _check_parameters(self, p: HyperParameters) -> _Type:
-        if p.n_vocab not in VOCABULARIES:
-            raise self._error(f"n_vocab is {p.n_vocab}, expected one of {', '.join(map(str, VOCABULARIES))}")
-        for name, (least, most) in _BOUNDS.items():
-            value = getattr(p, name)
-            if not least <= value <= most:
-                raise self._error(f"{name} is {value}, expected {least} to {most}")
-        if p.n_audio_state != p.n_text_state:
-            raise self._error(f"n_audio_state {p.n_audio_state} differs from n_text_state {p.n_text_state}")
-        for state, head in ((p.n_audio_state, p.n_audio_head), (p.n_text_state, p.n_text_head)):
-            if state % head:
-                raise self._error(f"a state of {state} cannot be divided into {head} heads")
-        if p.n_mels not in (80, 128):
-            raise self._error(f"n_mels is {p.n_mels}, expected 80 or 128")
-        version, ftype = divmod(p.ftype, 1000)
-        if ftype not in _MATRIX_TYPES or not 0 <= version <= _QUANTIZATION_VERSION:
-            raise self._error(f"ftype {p.ftype} is not a known type of weights")
-        matrix = _MATRIX_TYPES[ftype]
-        if p.n_audio_state % matrix.block:
-            raise self._error(f"a state of {p.n_audio_state} does not fit blocks of {matrix.block} weights")
-        return matrix
 
     def _check_filters(self, p: HyperParameters) -> None:
         n_mel, n_fft = self._unpack("<2i")
@@ -195,6 +185,30 @@ class _Checker:
 
     def _error(self, detail: str) -> ModelFileError:
         return ModelFileError(f"{self._path} is damaged or not a Whisper model: {detail}; fetch or build it again")
+
+
+def _matrix_type(p: HyperParameters) -> _Type:
+    """Return the type of the matrices; `ValueError` says which of the parameters does not fit a Whisper model."""
+    if p.n_vocab not in VOCABULARIES:
+        raise ValueError(f"n_vocab is {p.n_vocab}, expected one of {', '.join(map(str, VOCABULARIES))}")
+    for name, (least, most) in _BOUNDS.items():
+        value = getattr(p, name)
+        if not least <= value <= most:
+            raise ValueError(f"{name} is {value}, expected {least} to {most}")
+    if p.n_audio_state != p.n_text_state:
+        raise ValueError(f"n_audio_state {p.n_audio_state} differs from n_text_state {p.n_text_state}")
+    for state, head in ((p.n_audio_state, p.n_audio_head), (p.n_text_state, p.n_text_head)):
+        if state % head:
+            raise ValueError(f"a state of {state} cannot be divided into {head} heads")
+    if p.n_mels not in (80, 128):
+        raise ValueError(f"n_mels is {p.n_mels}, expected 80 or 128")
+    version, ftype = divmod(p.ftype, 1000)
+    if ftype not in _MATRIX_TYPES or not 0 <= version <= _QUANTIZATION_VERSION:
+        raise ValueError(f"ftype {p.ftype} is not a known type of weights")
+    matrix = _MATRIX_TYPES[ftype]
+    if p.n_audio_state % matrix.block:
+        raise ValueError(f"a state of {p.n_audio_state} does not fit blocks of {matrix.block} weights")
+    return matrix
 
 
 def _tensors(p: HyperParameters, matrix: _Type) -> Iterator[_Tensor]:

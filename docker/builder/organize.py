@@ -132,7 +132,7 @@ def organize(model: str, settings: dict[str, Any], inputs: argparse.Namespace) -
     _write(folder / SBOM_NAME, encode(sbom(manifest, file_digest(folder / weights), openblas)))
     manifest["files"] = _file_entries(folder)
     toolchain = json.loads((inputs.built / "toolchain.json").read_text(encoding="utf-8"))
-    _write(folder / PROVENANCE_NAME, encode(provenance(manifest, toolchain)))
+    _write(folder / PROVENANCE_NAME, encode(provenance(manifest, toolchain, wanted.get("parts", []))))
     manifest["files"] = _file_entries(folder)
     (folder / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
     (folder / MANIFEST_NAME).chmod(0o644)

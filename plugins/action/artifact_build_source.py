@@ -3,9 +3,11 @@
 An action and not a module, because it runs on the control node whatever the host is, and because only an action can
 show progress while a model of 1.5 GB comes down. It never writes outside the cache.
 
-Arguments: `name` (for messages), `kind` (`file` or `whisper_cpp`), `sources` (see whisper_build/sources.py), `sha256`
-(the pinned digest of the whisper.cpp tree; empty for a tree of one's own), `cache_dir`.
-Returns `path`, `sha256` and `fetched`; both are empty in check mode when the content would have to be downloaded.
+Arguments: `name` (for messages), `kind` (`model` or `whisper_cpp`), `sources` (see whisper_build/sources.py), `sha256`
+(the pinned digest of the whisper.cpp tree; empty for a tree of one's own), `assets` (what a model gets that has to be
+converted, a package of the Python index), `cache_dir`.
+Returns `path`, `sha256`, `parts` (of third parties) and `fetched`; they are empty in check mode when the content would
+have to be downloaded or converted.
 """
 
 from __future__ import annotations
@@ -36,27 +38,31 @@ class ActionModule(ActionBase):
         _, arguments = self.validate_argument_spec(
             {
                 "name": {"type": "str", "required": True},
-                "kind": {"type": "str", "required": True, "choices": ["file", "whisper_cpp"]},
+                "kind": {"type": "str", "required": True, "choices": ["model", "whisper_cpp"]},
                 "sources": {"type": "list", "elements": "dict", "required": True},
                 "sha256": {"type": "str", "default": ""},
+                "assets": {"type": "dict", "default": {}},
                 "cache_dir": {"type": "str", "default": ""},
             }
         )
         directory = Path(arguments["cache_dir"]).expanduser() if arguments["cache_dir"] else default_cache()
         cache = Cache(directory, lambda line: self._display.display(f"  {line}"), read_only=self._task.check_mode)
         try:
-            if arguments["kind"] == "file":
-                fetched = cache.file(arguments["name"], arguments["sources"])
+            if arguments["kind"] == "model":
+                fetched = cache.model(arguments["name"], arguments["sources"], arguments["assets"])
             else:
                 fetched = cache.whisper_cpp(arguments["sources"], arguments["sha256"] or None)
         except SourceError as error:
             raise AnsibleActionFail(str(error)) from None
+        except OSError as error:
+            raise AnsibleActionFail(f"{error.filename}: {error.strerror}") from None
         if fetched is None:
-            return {**result, "changed": True, "fetched": False, "path": "", "sha256": ""}
+            return {**result, "changed": True, "fetched": False, "path": "", "sha256": "", "parts": []}
         return {
             **result,
             "changed": fetched.changed,
             "fetched": True,
             "path": str(fetched.path),
             "sha256": fetched.sha256,
+            "parts": list(fetched.parts),
         }

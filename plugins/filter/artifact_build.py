@@ -30,13 +30,14 @@ def artifact_build_wanted(
 
 
 def artifact_build_staged(
-    wanted: Mapping[str, Mapping[str, Any]], fetched: Mapping[str, Mapping[str, str]], tree: str
+    wanted: Mapping[str, Mapping[str, Any]], fetched: Mapping[str, Mapping[str, Any]], tree: str
 ) -> dict[str, dict[str, Any]]:
     """Return what a build context gets for the models.
 
-    `fetched` maps each model to the `path` and `sha256` of its weights, `tree` is the whisper.cpp source. Both are
-    empty until they are downloaded (check mode), and so are the sources then. Returns `files` (path in the context:
-    source), `sha256` (path in the context: digest) and `settings` (model: its part of build.json).
+    `fetched` maps each model to the `path` and `sha256` of its weights and the `parts` of third parties that it came
+    in, `tree` is the whisper.cpp source. All are empty until they are downloaded (check mode), and so are the sources
+    then. Returns `files` (path in the context: source), `sha256` (path in the context: digest) and `settings` (model:
+    its part of build.json).
     """
     files, sha256, settings = {}, {}, {}
     for model, entry in wanted.items():
@@ -46,6 +47,7 @@ def artifact_build_staged(
         files[f"selftest/{model}.wav"] = str(clip if clip.is_absolute() else PurePosixPath(tree, clip) if tree else "")
         settings[model] = {
             "source_sha256": fetched[model]["sha256"],
+            "parts": fetched[model]["parts"],
             "notice": entry["notice"],
             "selftest": {name: entry["selftest"][name] for name in ("language", "text")},
         }

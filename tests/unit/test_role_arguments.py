@@ -108,9 +108,17 @@ def test_every_list_of_models_is_the_packages(what):
 
 @pytest.mark.parametrize("model", MODEL_CONFIGS)
 def test_every_model_is_pinned_to_a_file_of_its_name(model):
-    for source in load(ROOT / "versions.yml")["models"][model]["sources"]:
-        assert re.fullmatch(rf"https://\S+/resolve/[0-9a-f]{{40}}/ggml-{re.escape(model)}\.bin", source["url"])
-        assert re.fullmatch(r"[0-9a-f]{64}", source["sha256"])
+    source = load(ROOT / "versions.yml")["models"][model]["sources"][0]
+    assert re.fullmatch(rf"https://\S+/resolve/[0-9a-f]{{40}}/ggml-{re.escape(model)}\.bin", source["url"])
+    assert re.fullmatch(r"[0-9a-f]{64}", source["sha256"])
+
+
+@pytest.mark.parametrize("model", ["tiny.en", "base"])
+def test_the_second_way_to_a_model_is_pinned_in_all_its_parts(model):
+    _, source = load(ROOT / "versions.yml")["models"][model]["sources"]
+    digests = [source["ggml_sha256"], *(part["sha256"] for part in source["wheels"])]
+    assert all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in digests)
+    assert len(set(digests)) == len(source["wheels"]) + 1
 
 
 def test_no_two_models_are_the_same_file():
