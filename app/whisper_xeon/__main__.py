@@ -104,6 +104,13 @@ def _print_settings(settings: Settings, warnings: list[str]) -> None:
         print(f"whisper-xeon: {warning}", file=sys.stderr)
 
 
+def _package(settings: Settings) -> Package:
+    try:
+        return Package.find(settings.artifacts_dir, settings.model_size)
+    except PackageError as error:
+        raise StartError(f"{error} (WHISPER_ARTIFACTS_DIR is {settings.artifacts_dir})") from None
+
+
 def _pool(settings: Settings, package: Package) -> EnginePool:
     if settings.cpu_variant:
         try:
@@ -124,7 +131,7 @@ def _pool(settings: Settings, package: Package) -> EnginePool:
 
 
 def _self_test(settings: Settings) -> int:
-    package = Package.find(settings.artifacts_dir, settings.model_size)
+    package = _package(settings)
     start = time.monotonic()
     pool = _pool(dataclasses.replace(settings, engines=1), package)
     try:
@@ -178,7 +185,7 @@ def _serve(settings: Settings, keys: tuple[bytes, ...]) -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     notifier = Notifier()
     require_tools()
-    package = Package.find(settings.artifacts_dir, settings.model_size)
+    package = _package(settings)
     _check_language(settings, package)
     pool = _pool(settings, package)
     application = Application(settings, package, pool, api_keys=keys, started_at=started_at)

@@ -437,6 +437,7 @@ def test_a_missing_package_is_said_in_one_line_with_status_1(tmp_path, arguments
     assert result.returncode == 1
     (complaint,) = [line for line in result.stderr.splitlines() if not line.startswith("{")]
     assert str(tmp_path / "whisper_small_xeon") in complaint
+    assert complaint.endswith(f"(WHISPER_ARTIFACTS_DIR is {tmp_path})")
 
 
 def test_a_taken_port_is_said_in_one_line_with_status_1(artifacts_dir):
