@@ -111,9 +111,9 @@ def test_kernels_are_clean_under_a_sanitizer(builder, sanitizer, threads, proces
 
 
 def test_without_its_option_a_kernel_leaves_its_work_to_ggml(builder):
-    # check.cpp knows no GELU but ours.
+    # check.cpp knows no GELU but ours; on several threads ggml's attention has other bits than on one.
     compiled = "/kernels/sanitize.sh /hooked /build ADDRESS check"
-    output = builder(f"KERNELS=gelu {compiled}; /build/check 2")
+    output = builder(f"KERNELS=gelu {compiled}; /build/check 1")
     assert cases(output) > 40
     products = re.findall(r"^q5_1 .* between them (\S+):", output, re.MULTILINE)
     assert {float(apart) for apart in products} == {0.0}
