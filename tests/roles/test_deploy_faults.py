@@ -59,7 +59,7 @@ def release(minio, proxy, small, small_package, tmp_path) -> Release:
     package = variant(small_package, tmp_path, {"NOTE": os.urandom(BIG)})
     channel = f"test-{uuid.uuid4().hex[:12]}"
     Store(minio.settings()).publish(package.directory, channel)
-    variables = {name: value for name, value in minio.variables.items() if name.startswith("whisper_store_")}
+    variables = {name: value for name, value in minio.variables.items() if name.startswith("artifact_store_")}
     variables.update(artifact_store_channel=channel, artifact_store_host_endpoint=proxy.endpoint)
     file = tmp_path / "store.json"
     file.touch(mode=0o600)
@@ -165,17 +165,17 @@ class Deploy:
             assert self._process.poll() is None, f"the deploy ended without {text!r}:\n{said}"
             time.sleep(0.1)
 
+    def wait_until_on(self, host: Host, condition: str) -> None:
+        """Return as soon as a shell condition holds on a host."""
+        while not host.run("sh", "-c", f"if {condition}; then echo so it is; fi"):
+            assert self._process.poll() is None, f"the deploy ended without {condition}:\n{self.result().output}"
+
     def result(self, seconds: float = 600) -> Play:
         """Wait for its end; one that takes longer than `seconds` fails the test with what it has said so far."""
         try:
             return Play(self._process.wait(seconds), self._log.read_text("utf-8"))
         except subprocess.TimeoutExpired:
             pytest.fail(f"the deploy did not end in {seconds:.0f} s:\n{self._log.read_text('utf-8')}", pytrace=False)
-
-
-def wait_until(host: Host, condition: str) -> None:
-    """Return as soon as a shell condition holds on a host."""
-    host.run("timeout", "300", "sh", "-c", f"until {condition}; do sleep 0.05; done")
 
 
 IN_TRANSFER = f"test -s {DEPLOYMENTS}/.staging-*/package/*/NOTE"
@@ -270,7 +270,7 @@ def test_a_host_that_goes_during_the_run_keeps_what_it_serves(both, copied, tmp_
     before, other = both.small.link("current"), "whisper_service_stop_timeout=62"
     with unharmed(both.medium), Deploy(both, tmp_path / "log", *copied, "-e", other) as deploy:
         try:
-            wait_until(both.small, f"test -e {LOCK}")
+            deploy.wait_until_on(both.small, f"test -e {LOCK}")
             both.medium.run("sh", "-c", "systemctl stop ssh.service; pkill -x sshd")
             play = deploy.result()
         finally:
@@ -284,7 +284,7 @@ def test_a_control_node_that_dies_in_a_transfer_leaves_the_rest_to_the_next_run(
     before = (small.link("current"), small.main_pid())
     proxy.slow_after(BIG // 4, BIG / 300)
     with Deploy(hosts, tmp_path / "log", *release.arguments) as deploy:
-        wait_until(small, IN_TRANSFER)
+        deploy.wait_until_on(small, IN_TRANSFER)
         deploy.kill()
         assert (small.link("current"), small.main_pid()) == before
         assert small.version()["model"] == "small"
@@ -297,7 +297,7 @@ def test_a_control_node_that_dies_in_a_transfer_leaves_the_rest_to_the_next_run(
 def test_a_control_node_that_dies_in_a_switch_leaves_the_rest_to_the_next_run(hosts, small, copied, tmp_path):
     arguments = ("--limit", small.name, *copied, *MEDIUM)
     with Deploy(hosts, tmp_path / "log", *arguments) as deploy:
-        wait_until(small, IN_SWITCH)
+        deploy.wait_until_on(small, IN_SWITCH)
         deploy.kill()
         assert small.version()["model"] in ("small", "medium")
         hosts.play("deploy.yml", *arguments)
@@ -309,7 +309,7 @@ def test_of_two_deploys_at_once_the_second_is_refused_by_name_or_waits(hosts, sm
     arguments = ("--limit", small.name, *copied, *MEDIUM)
     proxy.slow_after(BIG // 4, BIG / 300)
     with Deploy(hosts, tmp_path / "first", *release.arguments) as first:
-        wait_until(small, IN_TRANSFER)
+        first.wait_until_on(small, IN_TRANSFER)
         refused = hosts.play("deploy.yml", *arguments, "-e", "whisper_service_lock_wait=0", check=False)
         who = f"{getpass.getuser()} on {platform.node()} (process {first.pid}) has been changing {small.name} since"
         assert_failed(refused, who, "this run changed nothing there")
