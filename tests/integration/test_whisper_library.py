@@ -531,14 +531,14 @@ def test_the_flags_of_this_processor_are_known():
     assert {"fpu", "sse2"} <= cpu_flags()
 
 
-LAYOUT = "libwhisper has another memory layout than expected"
+LAYOUT = "libwhisper's memory layout is not the expected one"
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda abi: abi.pop("whisper_full_params"), "the manifest describes no whisper_full_params"),
-        (lambda abi: abi["whisper_full_params"]["fields"].pop("language"), "no whisper_full_params.language"),
+        (lambda abi: abi.pop("whisper_full_params"), "the manifest does not describe whisper_full_params"),
+        (lambda abi: abi["whisper_full_params"]["fields"].pop("language"), "the manifest does not describe whisper_full_params.language"),
         (lambda abi: abi["whisper_full_params"].update(size=100), "whisper_full_params has 100 bytes"),
         (lambda abi: abi["whisper_full_params"].update(size="304"), "whisper_full_params has 304 bytes"),
         (lambda abi: abi["whisper_token_data"]["fields"]["t0"].update(size=4), "whisper_token_data.t0 has 4 bytes"),
@@ -578,7 +578,7 @@ def test_a_second_build_in_the_same_process_is_refused(package_copy, small):
         package_copy,
         lambda manifest: manifest["files"].remove(next(f for f in manifest["files"] if f["path"] == "libwhisper.so")),
     )
-    with pytest.raises(LibraryLoadError, match="another build"):
+    with pytest.raises(LibraryLoadError, match="from a build other than"):
         WhisperLibraryAdapter("small", package_copy.parent)
 
 

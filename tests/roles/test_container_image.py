@@ -47,7 +47,7 @@ def test_image_holds_no_model_and_no_library_of_whisper_cpp(files):
 def test_image_holds_of_the_repository_only_what_it_runs(files):
     modules = {
         f"opt/whisper-xeon/{path.relative_to(ROOT)}"
-        for package in ("whisper_xeon", "whisper_store")
+        for package in ("whisper_package", "whisper_xeon", "whisper_store")
         for path in (ROOT / "app" / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
