@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -302,4 +303,5 @@ text {{ font: 14px system-ui, sans-serif; fill: #1f2328 }}
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     write(Results(BENCH_DIR / "results.json"), BENCH_DIR)
