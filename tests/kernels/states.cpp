@@ -36,17 +36,31 @@ struct request {
     std::function<void(whisper_full_params &)> change;
     whisper_sampling_strategy strategy = WHISPER_SAMPLING_GREEDY;
     bool again = false; // a second time without samples: what counts is what that says
+    // what the used state alone is asked before that, without samples, and the status of that call
+    std::function<void(whisper_full_params &)> between = nullptr;
+    int between_status = 0;
 };
 
-static std::string answer(whisper_context * ctx, whisper_state * state, const request & asked) {
+static whisper_full_params parameters(const request & asked, const std::function<void(whisper_full_params &)> & change) {
     whisper_full_params params = whisper_full_default_params(asked.strategy);
     params.n_threads        = 2;
     params.language         = "en";
     params.greedy.best_of   = 1;
     params.print_progress   = false;
     params.print_timestamps = false;
-    asked.change(params);
+    change(params);
+    return params;
+}
+
+static std::string answer(whisper_context * ctx, whisper_state * state, bool is_new, const request & asked) {
+    const whisper_full_params params = parameters(asked, asked.change);
     int status = whisper_full_with_state(ctx, state, params, asked.pcm.data(), asked.pcm.size());
+    if (asked.between && !is_new) {
+        const int between = whisper_full_with_state(ctx, state, parameters(asked, asked.between), nullptr, 0);
+        if (between != asked.between_status) {
+            return "status " + std::to_string(between) + " in between";
+        }
+    }
     if (status == 0 && asked.again) {
         status = whisper_full_with_state(ctx, state, params, nullptr, 0);
     }
@@ -80,6 +94,9 @@ int main(int argc, char ** argv) {
 
     const auto words = [](whisper_full_params & p) { p.token_timestamps = true; p.max_len = 1; p.split_on_word = true; };
     const auto sampled = [](whisper_full_params & p) { p.temperature = 0.9f; p.greedy.best_of = 3; };
+    const auto plain = [](whisper_full_params &) {};
+    const auto too_large = [](whisper_full_params & p) { p.audio_ctx = 100000; };
+    const auto too_short = [](whisper_full_params & p) { p.audio_ctx = 500; p.duration_ms = 50; };
     const std::vector<request> requests = {
         { "the language detected", speech, [](whisper_full_params & p) { p.language = "auto"; } },
         { "sampled", speech, sampled },
@@ -87,8 +104,10 @@ int main(int argc, char ** argv) {
         { "a shorter one, the language detected", noise, [](whisper_full_params & p) { p.audio_ctx = 300; p.language = "auto"; } },
         { "words", speech, words },
         { "words again, without samples", speech, words, WHISPER_SAMPLING_GREEDY, true },
-        { "noise", noise, [](whisper_full_params &) {} },
-        { "two windows", windows, [](whisper_full_params &) {} },
+        { "again after a context that is too large", speech, plain, WHISPER_SAMPLING_GREEDY, true, too_large, -5 },
+        { "again after too little with a short context", speech, plain, WHISPER_SAMPLING_GREEDY, true, too_short },
+        { "noise", noise, plain },
+        { "two windows", windows, plain },
         { "beams", speech, [](whisper_full_params & p) { p.beam_search.beam_size = 5; }, WHISPER_SAMPLING_BEAM_SEARCH },
         { "after text, without times", speech, [](whisper_full_params & p) { p.initial_prompt = "zulu alpha"; p.no_timestamps = true; } },
         { "the language alone", noise, [](whisper_full_params & p) { p.detect_language = true; } },
@@ -106,7 +125,7 @@ int main(int argc, char ** argv) {
     int failures = 0;
     for (const request & asked : requests) {
         whisper_state * fresh = whisper_init_state(ctx);
-        const std::string expected = answer(ctx, fresh, asked), said = answer(ctx, used, asked);
+        const std::string expected = answer(ctx, fresh, true, asked), said = answer(ctx, used, false, asked);
         whisper_free_state(fresh);
         printf("%s: %s\n%s\n", asked.name, said == expected ? "ok" : "FAILED: a used state differs from a new one", said.c_str());
         if (said != expected) {
