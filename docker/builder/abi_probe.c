@@ -1,7 +1,7 @@
 // Prints the memory layout of the structures of whisper.h that a ctypes caller fills or reads, as JSON:
 //   {"<structure>": {"size": bytes, "fields": {"<field>": {"offset": bytes, "size": bytes}}}}
 // Fields of nested structures carry their path ("greedy.best_of"). The adapter builds its structures from this, because
-// the layout changed under the same SONAME before. tests/test_build_package.py compares the lists with whisper.h.
+// the layout changed under the same SONAME before. tests/integration/test_build_package.py compares the lists with whisper.h.
 #include <stddef.h>
 #include <stdio.h>
 
