@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Compile whisper.cpp for any Xeon with AVX2 into one folder.
+# Compile whisper.cpp for any Xeon with AVX2 into one directory.
 #
 #   build.sh SOURCE_DIR OUT_DIR [-DOPTION=VALUE ...]
 #
 # SOURCE_DIR is a whisper.cpp tree; it stays as it is, kernels/ and its hooks go onto a copy.
 # OUT_DIR receives the libraries (each under every name that something asks for), cpu/<variant>/libggml-cpu.so.0 for
 # processors that can do more, whisper-cli, whisper-quantize, abi.json, version.txt, cmake_flags.txt, variants.json,
-# kernels.json and toolchain.json. Options after OUT_DIR go to CMake after the ones below, so they win. Needs cmake, make,
-# patch, a C and C++ compiler; uses ccache when it is there.
+# kernels.json, hooks.txt and toolchain.json. Options after OUT_DIR go to CMake after the ones below, so they win.
+# Needs cmake, make, patch, a C and C++ compiler; uses ccache when it is there.
 # The builder image runs this script; it runs as well on a plain Debian host:
 #   apt-get install build-essential cmake ccache patch
 # Environment: BUILD_DIR (scratch, kept; default a temporary directory), JOBS (default: the number of processors), KERNELS
@@ -50,10 +50,12 @@ if [ ! -d "$kernels_dir" ]; then
 fi
 known=()
 declare -A needs=()
-while read -r kernel required _; do
-    known+=("$kernel")
-    needs[$kernel]=${required//,/ }
-done < <(grep '^[a-z]' "$kernels_dir/kernels.txt")
+if [ -n "${KERNELS-all}" ]; then # the build context of a build without kernels has none of their files
+    while read -r kernel required _; do
+        known+=("$kernel")
+        needs[$kernel]=${required//,/ }
+    done < <(grep '^[a-z]' "$kernels_dir/kernels.txt")
+fi
 read -ra kernels <<<"${KERNELS-${known[*]}}"
 for kernel in "${kernels[@]}"; do
     if [ -z "${needs[$kernel]:-}" ]; then
@@ -69,6 +71,7 @@ for kernel in "${kernels[@]}"; do
 done
 kernel_options=()
 kernel_entries=()
+: >"$out_dir/hooks.txt"
 if [ "${#kernels[@]}" -gt 0 ]; then
     rm -rf -- "$build_dir/source"
     cp -R -- "$source_dir" "$build_dir/source"
@@ -80,6 +83,7 @@ if [ "${#kernels[@]}" -gt 0 ]; then
             echo "build.sh: kernels/hooks/$(basename -- "$hook") does not fit this whisper.cpp; without kernels (KERNELS=) it is built as it is" >&2
             exit 1
         fi
+        basename -- "$hook" >>"$out_dir/hooks.txt"
     done
     # As whisper_build.source_tree digests a tree.
     digest=$(cd -- "$kernels_dir" && find . -type f ! -name README.md -printf '%P\n' | LC_ALL=C sort | xargs -d '\n' sha256sum | sha256sum)
@@ -191,7 +195,7 @@ configure() { # configure RUNPATH [GGML option ...]
 compile() { # compile TARGET ...
     cmake --build "$build_dir" --parallel "${JOBS:-$(nproc)}" --target "$@"
 }
-place() { # place LIBRARY FOLDER; regular files only, since object stores have no links
+place() { # place LIBRARY DIRECTORY; regular files only, since object stores have no links
     install -D -m 755 -- "$(readlink -f -- "$build_dir/bin/$1")" "$2/$1"
 }
 json_list() { # json_list WORD ...
@@ -206,7 +210,7 @@ write_list() { # write_list FILE JSON_OBJECT ...
 
 configure "\$ORIGIN"
 compile whisper whisper-cli whisper-quantize
-# A library stands once for each name that something asks for.
+# A library is there once for each name that something asks for.
 libraries=(libwhisper.so libwhisper.so.1 libggml.so.0 libggml-base.so.0 libggml-cpu.so.0)
 if [ "${BLAS:-none}" = openblas ]; then
     libraries+=(libggml-blas.so.0)

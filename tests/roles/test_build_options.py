@@ -32,6 +32,11 @@ def test_the_manifest_says_what_was_asked_for(package):
     assert package.manifest["whisper_cpp"]["patches"] == []
 
 
+def test_kernels_that_are_not_wanted_are_no_input(package):
+    kernels = package.directory.parents[1] / "work" / "context" / "kernels"
+    assert list(kernels.iterdir()) == []
+
+
 def test_openblas_is_inside_and_asks_for_nothing_more_of_a_host(package):
     environment = {**os.environ, "LC_ALL": "C"}
     command = ["readelf", "--wide", "--dynamic", package.path(BLAS)]

@@ -394,6 +394,12 @@ def test_context_is_all_that_docker_reads(build):
     }
 
 
+def test_what_the_kernels_say_to_readers_is_no_input(session_build):
+    assert {path.name for path in (session_build.context / "kernels").rglob("*") if path.is_file()} == {
+        path.name for path in (ROOT / "kernels").rglob("*") if path.is_file()
+    } - {"README.md"}
+
+
 def build_sh(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess:
     command = [ROOT / "docker" / "builder" / "build.sh", *arguments]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
