@@ -43,11 +43,11 @@ def main() -> int:
     """Build every package that build.json names; exit status 1 with one line on a problem."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--settings", type=Path, required=True, help="build.json")
-    parser.add_argument("--built", type=Path, required=True, help="output folder of build.sh")
-    parser.add_argument("--models", type=Path, required=True, help="folder of the quantized <model>.bin")
-    parser.add_argument("--selftest", type=Path, required=True, help="folder of the <model>.wav clips")
-    parser.add_argument("--templates", type=Path, required=True, help="folder of README.md, NOTICE, push_to_minio.sh")
-    parser.add_argument("--output", type=Path, required=True, help="where the package folders go")
+    parser.add_argument("--built", type=Path, required=True, help="output directory of build.sh")
+    parser.add_argument("--models", type=Path, required=True, help="directory of the quantized <model>.bin")
+    parser.add_argument("--selftest", type=Path, required=True, help="directory of the <model>.wav clips")
+    parser.add_argument("--templates", type=Path, required=True, help="directory of README.md, NOTICE, push_to_minio.sh")
+    parser.add_argument("--output", type=Path, required=True, help="where the packages go")
     arguments = parser.parse_args()
     settings = json.loads(arguments.settings.read_text(encoding="utf-8"))
     try:
@@ -129,7 +129,8 @@ def organize(model: str, settings: dict[str, Any], inputs: argparse.Namespace) -
         "selftest": {"audio": "selftest.wav", "text": text, "language": wanted["selftest"]["language"]},
         "files": [],
     }
-    _write(folder / SBOM_NAME, encode(sbom(manifest, file_digest(folder / weights), openblas)))
+    hooks = (inputs.built / "hooks.txt").read_text(encoding="utf-8").split()
+    _write(folder / SBOM_NAME, encode(sbom(manifest, file_digest(folder / weights), hooks, openblas)))
     manifest["files"] = _file_entries(folder)
     toolchain = json.loads((inputs.built / "toolchain.json").read_text(encoding="utf-8"))
     _write(folder / PROVENANCE_NAME, encode(provenance(manifest, toolchain, wanted.get("parts", []))))
@@ -187,7 +188,7 @@ def _check_weights(weights: Path, model: str, quantization: str) -> None:
         raise BuildError(f"the weights of {model} cannot be used: {error}") from None
     if found != quantization:
         raise BuildError(
-            f"the weights of {model} are {found}, and this build quantizes to {quantization}: give an f16 file, "
+            f"the weights of {model} are {found}, and this build asks for {quantization}: give an f16 file, "
             "from which every type can be made"
         )
 

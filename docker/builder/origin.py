@@ -34,9 +34,13 @@ def pypi_purl(package: str, version: str) -> str:
     return f"pkg:pypi/{quote(package, safe='')}@{quote(version, safe='')}"
 
 
-def sbom(manifest: dict[str, Any], weights_sha256: str, openblas: str) -> dict[str, Any]:
-    """Return the bill of materials of a package, CycloneDX 1.6; `openblas` is the version inside, or empty."""
+def sbom(manifest: dict[str, Any], weights_sha256: str, hooks: list[str], openblas: str) -> dict[str, Any]:
+    """Return the bill of materials of a package, CycloneDX 1.6.
+
+    `hooks` names the patches of kernels/hooks/ that were applied; `openblas` is the version inside, or empty.
+    """
     whisper_cpp, model = manifest["whisper_cpp"], manifest["model"]
+    kernels = whisper_cpp["patches"]
     components = [
         {
             "type": "library",
@@ -47,11 +51,13 @@ def sbom(manifest: dict[str, Any], weights_sha256: str, openblas: str) -> dict[s
             "description": "whisper.cpp with the ggml of the same tree",
             "licenses": [{"license": {"id": "MIT"}}],
             "pedigree": {
-                "patches": [{"type": "unofficial", "diff": {"url": "kernels/hooks"}}] if whisper_cpp["patches"] else []
+                "patches": [{"type": "unofficial", "diff": {"url": f"kernels/hooks/{hook}"}} for hook in hooks]
             },
             "properties": [
                 _property("source_sha256", whisper_cpp["source_sha256"]),
-                *(_property(f"kernel_sha256:{each['name']}", each["sha256"]) for each in whisper_cpp["patches"]),
+                # All of them are one tree with one digest.
+                *(_property("kernels_sha256", each["sha256"]) for each in kernels[:1]),
+                *(_property("kernel", each["name"]) for each in kernels),
             ],
         },
         {

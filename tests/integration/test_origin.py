@@ -11,6 +11,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from origin import provenance
+from paths import ROOT
 from whisper_package.digests import file_digest
 from whisper_package.package import Package
 
@@ -48,8 +49,8 @@ def component(sbom: dict, name: str) -> dict:
     return found
 
 
-def properties(component: dict) -> dict[str, str]:
-    return {each["name"]: each["value"] for each in component["properties"]}
+def properties(component: dict) -> list[tuple[str, str]]:
+    return [(each["name"], each["value"]) for each in component["properties"]]
 
 
 def test_the_bill_of_materials_is_valid_cyclonedx(package):
@@ -61,17 +62,20 @@ def test_it_names_whisper_cpp_with_its_source_and_kernels(sbom, package):
     whisper_cpp = package.manifest["whisper_cpp"]
     found = component(sbom, "whisper.cpp")
     assert found["version"] == whisper_cpp["version"]
-    assert properties(found) == {
-        "whisper-xeon:source_sha256": whisper_cpp["source_sha256"],
-        **{f"whisper-xeon:kernel_sha256:{each['name']}": each["sha256"] for each in whisper_cpp["patches"]},
-    }
-    assert [patch["diff"]["url"] for patch in found["pedigree"]["patches"]] == ["kernels/hooks"]
+    (kernels_sha256,) = {each["sha256"] for each in whisper_cpp["patches"]}
+    assert properties(found) == [
+        ("whisper-xeon:source_sha256", whisper_cpp["source_sha256"]),
+        ("whisper-xeon:kernels_sha256", kernels_sha256),
+        *(("whisper-xeon:kernel", each["name"]) for each in whisper_cpp["patches"]),
+    ]
+    hooks = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "kernels" / "hooks").iterdir())
+    assert [patch["diff"]["url"] for patch in found["pedigree"]["patches"]] == hooks
 
 
 def test_it_names_the_weights_by_their_digest(sbom, package):
     weights = component(sbom, package.model_file.name)
     assert weights["hashes"] == [{"alg": "SHA-256", "content": file_digest(package.model_file)}]
-    assert properties(weights)["whisper-xeon:source_sha256"] == package.manifest["model"]["source_sha256"]
+    assert ("whisper-xeon:source_sha256", package.manifest["model"]["source_sha256"]) in properties(weights)
 
 
 def test_it_names_nothing_that_is_not_inside(sbom):

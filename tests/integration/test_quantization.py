@@ -115,7 +115,7 @@ def test_weights_that_are_quantized_already_are_not_passed_off_as_f16(folder, sm
         tmp_path, check=False, artifact_build_quantization="f16", artifact_build_model_overrides=override
     )
     assert result.returncode != 0
-    assert "the weights of small are q5_1, and this build quantizes to f16: give an f16 file" in result.said
+    assert "the weights of small are q5_1, and this build asks for f16: give an f16 file" in result.said
 
 
 def test_the_roles_choices_are_those_that_a_package_can_have():
