@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument("--built", type=Path, required=True, help="output directory of build.sh")
     parser.add_argument("--models", type=Path, required=True, help="directory of the quantized <model>.bin")
     parser.add_argument("--selftest", type=Path, required=True, help="directory of the <model>.wav clips")
-    parser.add_argument("--templates", type=Path, required=True, help="directory of README.md, NOTICE, push_to_minio.sh")
+    parser.add_argument("--templates", type=Path, required=True, help="README.md, NOTICE and push_to_minio.sh")
     parser.add_argument("--output", type=Path, required=True, help="where the packages go")
     arguments = parser.parse_args()
     settings = json.loads(arguments.settings.read_text(encoding="utf-8"))

@@ -1,6 +1,6 @@
 """HEALTHCHECK of the image: healthy is a service that has loaded its model and answers.
 
-What it prints stands in `docker inspect --format '{{json .State.Health}}'`. It never changes anything: Docker's start
+What it prints is shown by `docker inspect --format '{{json .State.Health}}'`. It never changes anything: Docker's start
 period, and not this check, decides how long a first download may take.
 """
 

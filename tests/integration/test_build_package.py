@@ -309,7 +309,7 @@ def test_readme_example_says_what_it_cannot_read(example, tmp_path):
     (tmp_path / "empty.wav").touch()
     for name in ("text.wav", "empty.wav", "absent.wav"):
         result = run_example(example, tmp_path / name)
-        assert result.stderr.startswith(f"{tmp_path / name} is no WAV file that can be read: ")
+        assert result.stderr.startswith(f"{tmp_path / name} is not a WAV file that can be read: ")
     assert run_example(example).stderr == "usage: python3 transcribe.py call.wav\n"
 
 

@@ -466,8 +466,8 @@ def test_an_empty_directory_is_named_with_what_is_needed(tmp_path, convert):
 @pytest.mark.parametrize(
     ("start", "message"),
     [
-        (b"RIFF" + bytes(100), "is no Whisper model: a ggml file, OpenAI's"),
-        (b"", "is no Whisper model"),
+        (b"RIFF" + bytes(100), "is not a Whisper model: a ggml file, OpenAI's"),
+        (b"", "is not a Whisper model"),
         (struct.pack("<Q", 200) + b'{"a"', r"is a safetensors file without its config\.json: give the directory"),
         (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", r"was saved by a PyTorch before 1\.6"),
         (b"PK\x03\x04" + bytes(100), "is cut off or damaged"),

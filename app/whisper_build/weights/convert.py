@@ -68,7 +68,7 @@ def source(path: Path) -> Source | None:
     if start.endswith(b"{"):
         raise SourceError(f"{path} is a safetensors file without its config.json: give the directory that has both")
     _check_content(path)
-    raise SourceError(f"{path} is no Whisper model: {_FORMS} is needed")
+    raise SourceError(f"{path} is not a Whisper model: {_FORMS} is needed")
 
 
 def _check_content(path: Path) -> None:
@@ -83,6 +83,6 @@ def _directory(path: Path) -> Source:
     if (path / huggingface.CONFIG).is_file():
         return Source(path, huggingface.files(path), huggingface.read)
     raise SourceError(
-        f"{path} is no directory of a Whisper model: neither {huggingface.CONFIG} nor {ctranslate2.MODEL} is there; "
+        f"{path} is not a directory of a Whisper model: neither {huggingface.CONFIG} nor {ctranslate2.MODEL} is there; "
         f"{_FORMS} is needed"
     )

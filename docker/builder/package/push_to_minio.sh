@@ -4,7 +4,7 @@
 # Works with `mc` or the `aws` CLI, whichever is installed. Environment:
 #   MINIO_ENDPOINT    for example https://minio.example.com:9000
 #   MINIO_ACCESS_KEY  MINIO_SECRET_KEY  (never handed on as an argument)
-#   MINIO_BUCKET      default whisper-artifacts; it has to exist
+#   MINIO_BUCKET      default whisper-artifacts; it must exist
 # A release is written once: one that is there already is left alone. Which release hosts install is said by
 # channels/<channel>.json in the same bucket; this script shows it and never changes it.
 set -euo pipefail
