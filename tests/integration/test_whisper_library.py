@@ -538,7 +538,10 @@ LAYOUT = "libwhisper's memory layout is not the expected one"
     ("change", "message"),
     [
         (lambda abi: abi.pop("whisper_full_params"), "the manifest does not describe whisper_full_params"),
-        (lambda abi: abi["whisper_full_params"]["fields"].pop("language"), "does not describe whisper_full_params.language"),
+        (
+            lambda abi: abi["whisper_full_params"]["fields"].pop("language"),
+            "does not describe whisper_full_params.language",
+        ),
         (lambda abi: abi["whisper_full_params"].update(size=100), "whisper_full_params has 100 bytes"),
         (lambda abi: abi["whisper_full_params"].update(size="304"), "whisper_full_params has 304 bytes"),
         (lambda abi: abi["whisper_token_data"]["fields"]["t0"].update(size=4), "whisper_token_data.t0 has 4 bytes"),
