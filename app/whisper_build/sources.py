@@ -39,6 +39,8 @@ from whisper_package.digests import file_digest
 
 _COMMAND_SECONDS = 900
 _PIP_BACKEND = Path(__file__).resolve().parent / "pip_backend"
+# A collection that was installed has it too.
+_PINS = Path(__file__).resolve().parents[2] / "requirements.txt"
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,7 @@ class Cache:
         except ImportError as error:
             raise SourceError(
                 f"{path}: models are read with {error.name}, which this Python ({sys.executable}) lacks: "
-                f"{sys.executable} -m pip install --requirement requirements.txt"
+                f"{sys.executable} -m pip install --constraint {_PINS} numpy safetensors"
             ) from None
         source = convert.source(path)
         if source is None:

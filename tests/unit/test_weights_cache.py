@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import gzip
 import hashlib
 import lzma
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from model_forms import ctranslate2_variables, tensors, write_assets, write_ctranslate2, write_huggingface, write_openai
-from paths import APP
+from paths import APP, ROOT
 from whisper_build.downloads import PinMismatch, SourceError
 from whisper_build.sources import Cache, Fetched
 from whisper_build.weights.convert import source
@@ -168,7 +170,12 @@ def test_a_python_without_what_it_takes_is_named_with_the_remedy(tmp_path):
     command = [sys.executable, "-c", code, tmp_path]
     said = subprocess.run(command, cwd=APP, check=True, capture_output=True, text=True).stdout
     assert "models are read with numpy, which this Python" in said
-    assert f"{sys.executable} -m pip install --requirement requirements.txt" in said
+    pins = ROOT / "requirements.txt"
+    assert f"{sys.executable} -m pip install --constraint {pins} numpy safetensors" in said
+    assert {"numpy", "safetensors"} <= {line.partition("==")[0] for line in pins.read_text("utf-8").splitlines()}
+    # An installed collection has the file too.
+    left_out = yaml.safe_load((ROOT / "galaxy.yml").read_text("utf-8"))["build_ignore"]
+    assert not any(fnmatch.fnmatch(pins.name, pattern) for pattern in left_out)
 
 
 # Wheels
