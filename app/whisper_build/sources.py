@@ -190,7 +190,7 @@ class Cache:
         key = hashlib.sha256(f"{source.digest()} {assets['sha256']}".encode("ascii")).hexdigest()
 
         def make(destination: Path) -> None:
-            archive = self._from_index(**assets)
+            archive = self._from_index(assets["name"], assets["version"], assets["sha256"])
             source.convert(Assets.read(archive, assets["subdir"]), destination)
 
         return self._made("converted", key, f"{name}: converting {path.name}", make)
@@ -212,8 +212,9 @@ class Cache:
                 archive, _ = self._downloaded(source)
                 source_tree.copy_from_archive(archive, source.get("subdir", ""), tree)
             elif "pypi" in source:
-                archive = self._from_index(**source["pypi"])
-                source_tree.copy_from_archive(archive, source["pypi"].get("subdir", ""), tree)
+                package = source["pypi"]
+                archive = self._from_index(package["name"], package["version"], package["sha256"])
+                source_tree.copy_from_archive(archive, package.get("subdir", ""), tree)
             elif "git" in source:
                 checkout = Path(scratch) / "checkout"
                 _git_checkout(checkout, **source["git"])
@@ -258,9 +259,8 @@ class Cache:
             download(url, target, sha256, report=self.report)
         return target, True
 
-    def _from_index(self, name: str, version: str, sha256: str, subdir: str = "", wheel: bool = False) -> Path:
+    def _from_index(self, name: str, version: str, sha256: str, *, wheel: bool = False) -> Path:
         """Return a Python package's source distribution, or wheel, through the pip of the running interpreter."""
-        del subdir
         what = "wheel" if wheel else "source distribution"
         target = self._cached_file(sha256)
         with self._locked(sha256):
