@@ -345,6 +345,12 @@ def test_a_damaged_ggml_file_is_named(tmp_path, convert, expected):
     refused(convert, tmp_path / "ggml-model.bin", "is damaged or not a Whisper model: it ends after")
 
 
+def test_an_index_with_something_else_than_names_is_named(tmp_path, convert):
+    path = write_huggingface(tmp_path / "model", NETWORK, shards=1)
+    (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": []}}))
+    refused(convert, path, r"index\.json names no shards")
+
+
 def test_a_missing_shard_is_named(tmp_path, convert):
     path = write_huggingface(tmp_path / "model", NETWORK, shards=3)
     (path / "model-00002-of-00003.safetensors").unlink()
@@ -369,6 +375,13 @@ def test_an_adapter_alone_is_named_with_the_remedy(tmp_path, convert):
     (path / "model.safetensors").rename(path / "adapter_model.safetensors")
     (path / "adapter_config.json").write_text("{}")
     refused(convert, path, r"is an adapter \(LoRA\) without the model under it: merge the two \(merge_and_unload")
+
+
+def test_a_shape_that_no_array_can_have_is_named(tmp_path, convert):
+    path = changed(tmp_path / "model")
+    header = json.dumps({"a": {"dtype": "F16", "shape": [0, 2**64 - 1], "data_offsets": [0, 0]}}).encode()
+    (path / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    refused(convert, path, r"model\.safetensors: 'a' has an impossible shape: get it again")
 
 
 @pytest.mark.parametrize("length", [0, 7, 100, -1])
@@ -418,6 +431,21 @@ def test_a_quantized_matrix_without_its_scale_is_named(tmp_path, convert):
     refused(convert, path, "lacks encoder/layer_0/ffn/linear_0/weight_scale, without which")
 
 
+def test_a_weight_that_is_a_single_number_is_named(tmp_path, convert):
+    variables = {**ctranslate2_variables(NETWORK), "encoder/conv1/weight": np.array(1, np.float32)}
+    refused(
+        convert, write_ctranslate2(tmp_path / "model", variables), "encoder/conv1/weight cannot be cut into 1 parts"
+    )
+
+
+def test_contradictions_that_no_reader_looks_for_are_one_line(tmp_path, convert):
+    variables = quantized(ctranslate2_variables(NETWORK), np.int8)
+    name = "encoder/layer_0/self_attention/linear_0/weight_scale"
+    variables[name] = variables[name].reshape(1, -1)
+    path = write_ctranslate2(tmp_path / "model", variables)
+    refused(convert, path, r"is damaged or not a Whisper model \(ValueError: '.*'\): get it again")
+
+
 def test_a_scale_that_does_not_fit_is_named(tmp_path, convert):
     variables = quantized(ctranslate2_variables(NETWORK), np.int8)
     variables["encoder/layer_0/ffn/linear_0/weight_scale"] = np.ones(7, np.float32)
@@ -455,6 +483,15 @@ def test_an_output_layer_of_its_own_is_named(tmp_path, convert):
     refused(
         convert, path, r"proj_out\.weight differs from decoder\.token_embedding\.weight: whisper\.cpp has one matrix"
     )
+
+
+def test_an_output_layer_is_read_only_after_all_shapes(tmp_path, convert):
+    path = changed(tmp_path / "model")
+    renamed = {huggingface_name(name): values for name, values in NETWORK.items()}
+    other = np.zeros((7, 3), np.float16)
+    embedding = huggingface_name("decoder.token_embedding.weight")
+    save_file({**renamed, embedding: other, "proj_out.weight": other + 1}, path / "model.safetensors")
+    refused(convert, path, r"decoder\.token_embedding\.weight has shape \[7, 3\], the configuration implies")
 
 
 def test_an_empty_directory_is_named_with_what_is_needed(tmp_path, convert):

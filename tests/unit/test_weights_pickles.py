@@ -133,6 +133,10 @@ def test_a_pickle_that_torch_would_not_write_is_refused(code, message):
         (((0), (0,), (1,)), "of a shape that Whisper does not have"),
         (((-1), (2,), (1,)), "something else where a size must be"),
         (((0), (4,), (-1,)), "something else where a size must be"),
+        (((0), (5,), (0,)), "of more numbers than its storage has"),
+        (((0), (10**15,), (0,)), "of more numbers than its storage has"),
+        (((0), (2**70,), (0,)), "of more numbers than its storage has"),
+        (((0), (2**40, 2**40), (0, 0)), "of more numbers than its storage has"),
     ],
 )
 def test_a_tensor_that_its_storage_does_not_hold_is_refused(layout, message):
@@ -176,6 +180,22 @@ def test_a_view_comes_out_as_torch_shows_it(tmp_path):
 def test_a_checkpoint_that_lacks_its_dimensions_is_named(tmp_path):
     with pytest.raises(SourceError, match="lacks dims or model_state_dict"):
         read_openai(write_saved(tmp_path / "model.pt", {"state_dict": NETWORK}))
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [
+        b"]q\x00" + b"](h\x00h\x00eq\x00" * 40,  # shown in full, 2 ** 40 of them
+        b"]" * 5000 + b"a" * 4999 + b"q\x00",  # more levels than Python descends
+    ],
+    ids=["unfolding", "nested"],
+)
+def test_a_dimension_that_is_a_labyrinth_of_lists_is_named_by_its_type(tmp_path, lists):
+    text = Pickle().value
+    dims = b"}(" + text("n_vocab") + b"h\x00u"
+    code = b"\x80\x02" + lists + b"}(" + text("model_state_dict") + b"}" + text("dims") + dims + b"u."
+    with pytest.raises(SourceError, match=r"n_vocab in dims is a list, a whole number above 0 is needed"):
+        read_openai(write_zip(tmp_path / "model.pt", code, []))
 
 
 @pytest.mark.parametrize("value", [-1, "six", {}])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from whisper_build.downloads import SourceError
 from whisper_build.weights import ctranslate2, ggml, huggingface, pytorch
-from whisper_build.weights.checkpoint import Checkpoint
+from whisper_build.weights.checkpoint import Checkpoint, printable
 from whisper_build.weights.pinned import Assets
 from whisper_package.digests import file_digest
 
@@ -22,6 +22,8 @@ _FORMS = (
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
 _POINTER = b"version https://git-lfs.github.com/spec/"
+# What Python and numpy raise for a source whose parts contradict each other in a way that no reader looks for.
+_DAMAGE = (ValueError, TypeError, IndexError, OverflowError, MemoryError, RecursionError)
 
 
 class Source:
@@ -42,10 +44,16 @@ class Source:
 
     def convert(self, assets: Assets, destination: Path) -> None:
         """Write the ggml file. Raises `SourceError`."""
-        checkpoint = self._read(self._path)
-        checkpoint.check()
-        assets.check_vocabulary(checkpoint)
-        ggml.write(checkpoint, assets, destination)
+        try:
+            checkpoint = self._read(self._path)
+            checkpoint.check()
+            assets.check_vocabulary(checkpoint)
+            ggml.write(checkpoint, assets, destination)
+        except _DAMAGE as error:
+            raise SourceError(
+                f"{self._path} is damaged or not a Whisper model ({type(error).__name__}: {printable(str(error))}): "
+                "get it again"
+            ) from error
         ggml.check(destination)
 
 

@@ -14,13 +14,13 @@ import numpy as np
 
 from whisper_build.downloads import SourceError
 from whisper_build.weights.checkpoint import (
+    EMBEDDING,
     FLOAT16,
+    KEY_BIAS,
     Checkpoint,
     Tensor,
     bfloat16,
-    check_tied,
     count,
-    drop_zero,
     printable,
 )
 from whisper_package.model_file import HyperParameters
@@ -32,7 +32,6 @@ _SPECIFICATION = ("WhisperSpec", 3)
 _TYPES = (np.float32, np.int8, np.int16, np.int32, np.float16, np.uint16)
 _BFLOAT16 = 5
 _MAX_RANK = 3
-_EMBEDDING = "decoder.token_embedding.weight"
 _OUTPUT = "decoder/projection/weight"
 
 # (name there, name at OpenAI); the rows of a fused matrix are cut apart below.
@@ -78,9 +77,7 @@ def read(directory: Path) -> Checkpoint:
                 names = " ".join(f"{side}.blocks.{layer}.{name}" for name in ours.split())
                 variables.translate(f"{side}/layer_{layer}/{theirs}", names, tensors)
     variables.move(_OUTPUT, _OUTPUT, tensors)
-    check_tied(tensors, _OUTPUT, _EMBEDDING, path)
-    for name in [name for name in tensors if name.endswith(".key.bias")]:
-        drop_zero(tensors, name, path)
+    redundant = frozenset(name for name in tensors if name == _OUTPUT or name.endswith(KEY_BIAS))
     variables.keep_unknown(tensors)
 
     def extent(name: str, axis: int) -> int:
@@ -88,7 +85,7 @@ def read(directory: Path) -> Checkpoint:
         return count(shape[axis] if axis < len(shape) else None, f"extent {axis} of {name}", path)
 
     parameters = HyperParameters(
-        n_vocab=extent(_EMBEDDING, 0),
+        n_vocab=extent(EMBEDDING, 0),
         n_audio_ctx=extent("encoder.positional_embedding", 0),
         n_audio_state=extent("encoder.positional_embedding", 1),
         n_audio_head=variables.scalar("encoder/num_heads"),
@@ -100,7 +97,7 @@ def read(directory: Path) -> Checkpoint:
         n_mels=extent("encoder.conv1.weight", 1),
         ftype=FLOAT16,
     )
-    return Checkpoint(directory, parameters, tensors, _vocabulary(directory))
+    return Checkpoint(directory, parameters, tensors, _vocabulary(directory), redundant)
 
 
 class _Variables:
@@ -185,7 +182,7 @@ class _Variables:
             variable = self._get(name)
             if variable is None:
                 continue
-            rows, left = divmod(variable.shape[0] if variable.ndim else 1, len(names))
+            rows, left = divmod(variable.shape[0] if variable.ndim else 0, len(names))
             if left or not rows:
                 raise SourceError(f"{self._path}: {name} cannot be cut into {len(names)} parts: get the model again")
             for index, our_name in enumerate(names):

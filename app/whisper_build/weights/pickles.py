@@ -6,6 +6,7 @@ a dictionary of tensors takes; what they rebuild is described, never built. Anyt
 
 from __future__ import annotations
 
+import math
 import pickletools
 from dataclasses import dataclass
 from typing import Any, Callable
@@ -218,6 +219,9 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> StoredTensor
     last = _count(offset) + sum((size - 1) * step for size, step in zip(sizes, steps))
     if last >= storage.count:
         raise PickleError("its pickle describes a tensor that reaches beyond its storage")
+    # A stride of 0 repeats numbers: a few bytes of storage could stand for terabytes.
+    if math.prod(sizes) > storage.count:
+        raise PickleError("its pickle describes a tensor of more numbers than its storage has")
     return StoredTensor(storage, offset, sizes, steps)
 
 
