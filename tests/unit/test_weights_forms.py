@@ -431,6 +431,17 @@ def test_a_quantized_matrix_without_its_scale_is_named(tmp_path, convert):
     refused(convert, path, "lacks encoder/layer_0/ffn/linear_0/weight_scale, without which")
 
 
+def test_a_scale_may_be_stored_once_for_two_matrices(tmp_path, convert):
+    network = dict(NETWORK)
+    network["encoder.blocks.1.mlp.0.weight"] = -network["encoder.blocks.0.mlp.0.weight"]
+    variables = quantized(ctranslate2_variables(network), np.int8)
+    expected = keep(convert(write_ctranslate2(tmp_path / "twice", variables)))
+    scale, alias = (f"encoder/layer_{layer}/ffn/linear_0/weight_scale" for layer in (0, 1))
+    assert np.array_equal(variables[scale], variables.pop(alias))
+    aliases = {"decoder/projection/weight": "decoder/embeddings/weight", alias: scale}
+    assert same(convert(write_ctranslate2(tmp_path / "once", variables, aliases=aliases)), expected)
+
+
 def test_a_weight_that_is_a_single_number_is_named(tmp_path, convert):
     variables = {**ctranslate2_variables(NETWORK), "encoder/conv1/weight": np.array(1, np.float32)}
     refused(

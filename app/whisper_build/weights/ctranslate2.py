@@ -203,7 +203,7 @@ class _Variables:
             return bfloat16(part)
         if part.dtype.kind != "i":
             return part
-        scale = self._variables.get(f"{stored}_scale")
+        scale = self._get(f"{stored}_scale")
         if scale is None:
             raise SourceError(
                 f"{self._path} lacks {name}_scale, without which {name} means nothing: get the model again"
