@@ -403,7 +403,7 @@ def _check_ggml(name: str, sha256: str, source: dict[str, Any]) -> None:
     if expected and sha256 != expected:
         raise PinMismatch(
             f"{name} has SHA-256 {sha256} as a ggml file, {expected} was expected (ggml_sha256): the source or the "
-            "converter is another one than it was; find out which before you change the pin"
+            "converter has changed; find out which before you change the pin"
         )
 
 

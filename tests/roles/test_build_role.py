@@ -252,7 +252,7 @@ def test_file_that_is_no_model_stops_the_build(build, tmp_path):
     wrong = override("small", path=str(noise))
     result = build.run(check=False, artifact_build_models=["small"], artifact_build_model_overrides={"small": wrong})
     assert result.returncode != 0
-    assert f"{noise} is no Whisper model: a ggml file, OpenAI's .pt, a Hugging Face directory" in result.said
+    assert f"{noise} is not a Whisper model: a ggml file, OpenAI's .pt, a Hugging Face directory" in result.said
     assert "Stage the build context" not in result.said
 
 

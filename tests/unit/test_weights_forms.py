@@ -468,7 +468,7 @@ def test_a_scale_that_does_not_fit_is_named(tmp_path, convert):
 def test_a_pointer_of_git_lfs_is_named_with_the_remedy(tmp_path, convert, name):
     path = changed(tmp_path / "model")
     (path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 290403936\n")
-    refused(convert, path, rf"{re.escape(name)} is a pointer of Git LFS, not the file itself: run `git lfs pull` there")
+    refused(convert, path, rf"{re.escape(name)} is a Git LFS pointer, not the file itself: run `git lfs pull` there")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 70000])
@@ -514,12 +514,12 @@ def test_an_empty_directory_is_named_with_what_is_needed(tmp_path, convert):
 @pytest.mark.parametrize(
     ("start", "message"),
     [
-        (b"RIFF" + bytes(100), "is no Whisper model: a ggml file, OpenAI's"),
-        (b"", "is no Whisper model"),
+        (b"RIFF" + bytes(100), "is not a Whisper model: a ggml file, OpenAI's"),
+        (b"", "is not a Whisper model"),
         (struct.pack("<Q", 200) + b'{"a"', r"is a safetensors file without its config\.json: give the directory"),
         (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", r"was saved by a PyTorch before 1\.6"),
         (b"PK\x03\x04" + bytes(100), "is cut off or damaged"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
     ],
     ids=["another file", "an empty file", "safetensors", "an old pickle", "a broken archive", "a pointer"],
 )

@@ -90,9 +90,12 @@ def test_only_a_handful_of_names_is_known(module, name):
         (b"\x80\x02X\x04\x00\x00\x00filecbuiltins\nopen\nQ.", r"asks for builtins\.open"),
         (
             b"\x80\x02(X\x04\x00\x00\x00filectorch\nHalfStorage\nX\x01\x00\x00\x000K\x00K\x01tQ.",
-            "no storage of tensors",
+            "not a storage of tensors",
         ),
-        (b"\x80\x02(X\x07\x00\x00\x00storageccollections\nOrderedDict\nX\x01\x00\x00\x000K\x00K\x01tQ.", "no storage"),
+        (
+            b"\x80\x02(X\x07\x00\x00\x00storageccollections\nOrderedDict\nX\x01\x00\x00\x000K\x00K\x01tQ.",
+            "not a storage of tensors",
+        ),
         (b"P1\n.", "uses PERSID"),
         (b"\x80\x02(ios\nsystem\n.", "uses INST"),
         (b"\x80\x02(o.", "uses OBJ"),
@@ -207,7 +210,7 @@ def test_a_dimension_that_is_no_size_is_named(tmp_path, value):
 
 def test_something_else_among_the_tensors_is_named(tmp_path):
     saved = {"dims": DIMS, "model_state_dict": {**NETWORK, "epoch": 7}}
-    with pytest.raises(SourceError, match=r"'epoch' is no tensor: save model\.state_dict\(\) alone"):
+    with pytest.raises(SourceError, match=r"'epoch' is not a tensor: save model\.state_dict\(\) alone"):
         read_openai(write_saved(tmp_path / "model.pt", saved))
 
 

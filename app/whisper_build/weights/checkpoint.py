@@ -52,7 +52,7 @@ class Checkpoint:
         try:
             expected = expected_tensors(self.parameters)
         except ValueError as error:
-            raise SourceError(f"{self.path} is no Whisper that can be served: {error}") from None
+            raise SourceError(f"{self.path} is not a Whisper that can be served: {error}") from None
         missing = expected.keys() - self.tensors.keys()
         if missing:
             raise SourceError(
@@ -96,7 +96,7 @@ class Checkpoint:
             values = self.tensors[name].read().astype(np.float16)
         if not np.isfinite(values).all():
             raise SourceError(
-                f"{self.path}: {name} has values beyond float16's 65504, or no numbers: the training went wrong or the "
+                f"{self.path}: {name} has values beyond float16's 65504, or NaN: the training went wrong or the "
                 "file is damaged"
             )
         return values

@@ -30,7 +30,7 @@ class Source:
     """A model in another form than ggml: its reader, and the files that decide what comes out of it."""
 
     def __init__(self, path: Path, files: list[Path], read: Callable[[Path], Checkpoint]):
-        """Describe it. Raises `SourceError` for files that are not there but in name."""
+        """Describe it. Raises `SourceError` for Git LFS pointers."""
         for file in files:
             _check_content(file)
         self._path = path
@@ -76,13 +76,13 @@ def source(path: Path) -> Source | None:
     if start.endswith(b"{"):
         raise SourceError(f"{path} is a safetensors file without its config.json: give the directory that has both")
     _check_content(path)
-    raise SourceError(f"{path} is no Whisper model: {_FORMS} is needed")
+    raise SourceError(f"{path} is not a Whisper model: {_FORMS} is needed")
 
 
 def _check_content(path: Path) -> None:
     with open(path, "rb") as stream:
         if stream.read(len(_POINTER)) == _POINTER:
-            raise SourceError(f"{path} is a pointer of Git LFS, not the file itself: run `git lfs pull` there")
+            raise SourceError(f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` there")
 
 
 def _directory(path: Path) -> Source:
@@ -91,6 +91,6 @@ def _directory(path: Path) -> Source:
     if (path / huggingface.CONFIG).is_file():
         return Source(path, huggingface.files(path), huggingface.read)
     raise SourceError(
-        f"{path} is no directory of a Whisper model: neither {huggingface.CONFIG} nor {ctranslate2.MODEL} is there; "
+        f"{path} is not a directory of a Whisper model: neither {huggingface.CONFIG} nor {ctranslate2.MODEL} is there; "
         f"{_FORMS} is needed"
     )

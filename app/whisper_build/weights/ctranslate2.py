@@ -167,7 +167,7 @@ class _Variables:
         return len({match[1] for match in found if match})
 
     def scalar(self, name: str) -> int:
-        """Return a number that is no weight. Raises `SourceError`."""
+        """Return a number that is not a weight. Raises `SourceError`."""
         value = self._get(name)
         return count(value.item() if value is not None and value.size == 1 else None, name, self._path)
 
@@ -246,7 +246,7 @@ def _vocabulary(directory: Path) -> dict[int, str]:
         except (ValueError, RecursionError):
             raise SourceError(f"{path} is damaged: get it again") from None
         if not isinstance(tokens, list):
-            raise SourceError(f"{path} is no list of tokens: get it again")
+            raise SourceError(f"{path} is not a list of tokens: get it again")
         return dict(enumerate(tokens))
     raise SourceError(
         f"{directory} has neither {' nor '.join(_VOCABULARIES)}: it is incomplete; get the whole directory again"

@@ -173,7 +173,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
-        raise SourceError(f"{path} is damaged, no JSON: get it again") from None
+        raise SourceError(f"{path} is damaged or not JSON: get it again") from None
     if not isinstance(content, dict):
         raise SourceError(f"{path} holds no settings: get it again")
     return content

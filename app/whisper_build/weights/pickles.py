@@ -1,7 +1,7 @@
 """Read the pickle inside a PyTorch file without running it.
 
 A pickle is a program: Python's own reader calls whatever it names. This one walks the opcodes and knows only those that
-a dictionary of tensors takes; what they rebuild is described, never built. Anything else is refused by its name.
+a dictionary of tensors takes; what they rebuild is described, never built. Anything else is rejected by its name.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class _Machine:
         """Turn ('storage', class, key, device, count) into a storage."""
         what = _expect(self.stack.pop(), tuple)
         if len(what) != 5 or what[0] != "storage" or _expect(what[1], _Global).name not in STORAGES:
-            raise PickleError("its pickle refers to something outside that is no storage of tensors")
+            raise PickleError("its pickle refers to something outside that is not a storage of tensors")
         self.stack.append(Storage(STORAGES[what[1].name], _expect(what[2], str), _count(what[4])))
 
     def call(self, _: Any) -> None:
