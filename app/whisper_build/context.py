@@ -29,12 +29,12 @@ class BuildContext:
         files: dict[str, Path],
         trees: dict[str, Path],
         texts: dict[str, str],
-        folders: list[str],
+        directories: list[str],
     ):
         """Describe the context in `directory`; `texts` must contain build.json, by which it is recognised."""
         self.directory = directory
         self.texts = {relative: text.encode("utf-8") for relative, text in texts.items()}
-        self.folders = folders
+        self.directories = directories
         self.files = dict(files)
         for relative, tree in trees.items():
             self.files.update({f"{relative}/{path}": tree / path for path in _regular_files(tree)})
@@ -45,7 +45,7 @@ class BuildContext:
         """Return the relative paths that are missing, different or not part of the context."""
         present = set(_regular_files(self.directory))
         different = (present - self.files.keys() - self.texts.keys()) | {
-            relative for relative in self.folders if not (self.directory / relative).is_dir()
+            relative for relative in self.directories if not (self.directory / relative).is_dir()
         }
         for relative, source in self.files.items():
             if relative not in present or not _same_file(source, self.directory / relative):
@@ -64,7 +64,7 @@ class BuildContext:
             )
         for relative in [_MARK, *differences]:
             target = self.directory / relative
-            if relative in self.folders:
+            if relative in self.directories:
                 target.mkdir(parents=True, exist_ok=True)
                 continue
             target.unlink(missing_ok=True)

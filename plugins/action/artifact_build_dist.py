@@ -1,6 +1,6 @@
 """Action `artifact_build_dist`: tell whether `dist/` holds the packages of these inputs, or put exported ones there.
 
-It runs on the control node. A package folder is exchanged by a rename after every digest was checked.
+It runs on the control node. A package directory is exchanged by a rename after every digest was checked.
 
 Arguments: `dist_dir`, `models`, `inputs_sha256`, and `export_dir` to install from there.
 Returns `outdated` (messages; empty when nothing has to be built) without `export_dir`, else `packages` (model, path,
@@ -24,7 +24,7 @@ from whisper_package.errors import PackageError
 
 
 class ActionModule(ActionBase):
-    """Inspect or install; reports changed when a package folder was exchanged."""
+    """Inspect or install; reports changed when a package directory was exchanged."""
 
     _supports_check_mode = True
     _supports_async = False

@@ -8,10 +8,10 @@ module: artifact_store_publish
 short_description: Publish a package to the artifact store
 description:
   - Puts the files of a package under C(releases/<release id>/) and makes it a channel's release of its model.
-  - A release that stands is checked and never changed; publishing it again sends nothing.
+  - An existing release is checked and never changed; publishing it again sends nothing.
   - Needs botocore, and C(app/) of this repository on PYTHONPATH.
 options:
-  package_dir: {type: path, required: true, description: Folder with C(manifest.json).}
+  package_dir: {type: path, required: true, description: Directory with C(manifest.json).}
   channel: {type: str, default: stable, description: Channel that shall name this release.}
   endpoint: {type: str, required: true, description: Address of the store.}
   bucket: {type: str, default: whisper-artifacts, description: Bucket.}

@@ -40,8 +40,8 @@ RETURN = r"""
 found:
   type: dict
   description: >-
-    For each model: release_id, package (its folder's name), manifest (checked), manifest_sha256, and files with path,
-    size, sha256 and executable of each, manifest.json too.
+    For each model: release_id, package (its directory's name), manifest (checked), manifest_sha256, and files with
+    path, size, sha256 and executable of each, manifest.json too.
 """
 
 from dataclasses import asdict  # noqa: E402 - Ansible wants the documentation first

@@ -185,6 +185,8 @@ class Pickle:
         if isinstance(value, str):
             return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
         if isinstance(value, int):
+            if not -(2**31) <= value < 2**31:
+                return b"\x8a\x10" + value.to_bytes(16, "little", signed=True)
             return b"J" + struct.pack("<i", value)
         if isinstance(value, dict):
             return b"}(" + b"".join(self.value(item) for pair in value.items() for item in pair) + b"u"

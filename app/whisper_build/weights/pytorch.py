@@ -30,7 +30,7 @@ def read_openai(path: Path) -> Checkpoint:
     saved = archive.content()
     if not isinstance(saved, dict) or not {"dims", "model_state_dict"} <= saved.keys():
         raise SourceError(
-            f"{path} is no checkpoint of OpenAI's whisper: it lacks dims or model_state_dict. Give the Hugging Face "
+            f"{path} is not a checkpoint of OpenAI's whisper: it lacks dims or model_state_dict. Give the Hugging Face "
             "directory that it belongs to, or save both with torch.save"
         )
     dims = saved["dims"] if isinstance(saved["dims"], dict) else {}
@@ -77,7 +77,7 @@ class _Archive:
         tensors = {}
         for name, stored in described.items():
             if not isinstance(name, str) or not isinstance(stored, StoredTensor):
-                raise SourceError(f"{self._path}: {printable(name)} is no tensor: save model.state_dict() alone")
+                raise SourceError(f"{self._path}: {printable(name)} is not a tensor: save model.state_dict() alone")
             tensors[name] = Tensor(stored.shape, partial(self._numbers, stored))
         return tensors
 
@@ -101,7 +101,7 @@ class _Archive:
         return bfloat16(view) if storage.kind == "bfloat16" else view
 
     def _bytes(self, name: str, *, at_most: int) -> bytes:
-        """Return a file of the archive. What is compressed or too large is refused unread: it may be a bomb."""
+        """Return a file of the archive. What is compressed or too large is rejected unread: it may be a bomb."""
         info = self._zip.NameToInfo.get(f"{self._directory}/{name}")
         if info is None:
             raise SourceError(f"{self._path} lacks {printable(name)}: get it again")
