@@ -24,7 +24,9 @@ OPTION = re.compile(rf"-e (?:{'|'.join(WORDS_OF_A_RUN)})=")
 
 # Words that are names of other things as well: of arguments in Python, of files on a disk.
 COMMON_WORDS = {"artifact_dir", "artifact_transport"}
-OLD_NAMES = re.compile(rf"\b(?:{'|'.join(set(RENAMED) - COMMON_WORDS)})\b")
+# Code that makes a name of its parts has the beginning only.
+OLD_BEGINNINGS = ("whisper_store_", "artifact_publish_")
+OLD_NAMES = re.compile(rf"\b(?:(?:{'|'.join(set(RENAMED) - COMMON_WORDS)})\b|{'|'.join(OLD_BEGINNINGS)})")
 # Where old names are meant.
 RENAMING = (
     "plugins/module_utils/renamed_variables.py",
@@ -99,6 +101,13 @@ def test_loops_of_a_role_say_what_they_are_over(name):
 def test_scan_finds_what_a_role_reads():
     tasks = [{"when": "a.model and b | default(c)", "vars": {"x": "{{ d if model is defined }}{% set e = 1 %}{{ e }}"}}]
     assert set().union(*map(variables_read, expressions(tasks))) == {"a", "b", "c", "d", "model"}
+
+
+@pytest.mark.parametrize(
+    "line", ["{{ whisper_model }}", 'name.startswith("whisper_store_")', "f'artifact_publish_{x}'"]
+)
+def test_scan_finds_old_names_and_their_beginnings(line):
+    assert OLD_NAMES.search(line)
 
 
 def test_no_old_name_is_left():
