@@ -127,6 +127,13 @@ def test_no_old_name_is_left():
     assert [place for place, line in lines(*rooms) if OLD_NAMES.search(line) and not place.startswith(RENAMING)] == []
 
 
+@pytest.mark.parametrize("name", sorted(set(RENAMED.values())))
+def test_new_name_is_a_variable_of_a_role(name):
+    specs = [yaml.safe_load(path.read_text("utf-8")) for path in ROOT.glob("roles/*/meta/argument_specs.yml")]
+    entries = [entry for spec in specs for entry in spec["argument_specs"].values()]
+    assert name in {option for entry in entries for option in entry.get("options", {})}
+
+
 def test_no_yaml_file_begins_with_dashes():
     begins = {name: (ROOT / name).read_text("utf-8").lstrip().startswith("---") for name in tracked("*.yml", "*.yaml")}
     assert [name for name, dashes in begins.items() if dashes] == []
