@@ -16,7 +16,7 @@ options:
   releases:
     type: dict
     default: {}
-    description: For a model, the id of the release to find instead of the channel's; its first 8 or more digits are enough.
+    description: Model -> id of the release to find instead of the channel's; its first 8 or more digits are enough.
   endpoint: {type: str, required: true, description: Address of the store.}
   bucket: {type: str, default: whisper-artifacts, description: Bucket.}
   region: {type: str, default: us-east-1, description: Region of the store.}
