@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Rename the variables of an inventory to the names that whisper-xeon uses now, in place.
 
-INVENTORY is a file or a directory, as for `ansible-playbook -i`; its group_vars and host_vars are included. Keys and
-Jinja expressions get the new names; comments, order and formatting stay as they are. A second run changes nothing.
-Files encrypted with ansible-vault are left alone and listed, with the names to look for.
+INVENTORY is a file or a directory, as for `ansible-playbook -i`; its group_vars and host_vars are included. A file of
+variables, as for `-e @FILE`, will do as well. Keys and Jinja expressions get the new names; comments, order and
+formatting stay as they are. A second run changes nothing. Files encrypted with ansible-vault are left alone and listed,
+with the names to look for.
 
 Exit status: 0 if everything readable has the new names, 1 if something must be changed by hand, 2 if INVENTORY cannot
 be read.
@@ -22,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "plugins" / "module_utils"))
 
-from renamed_variables import RENAMED  # noqa: E402
+from renamed_variables import REMOVED, RENAMED  # noqa: E402
 
 try:
     import yaml
@@ -33,6 +34,14 @@ YAML_SUFFIXES = (".yml", ".yaml", ".json")
 # What Ansible does not read in an inventory directory.
 IGNORED = re.compile(r".*(\.(bak|cfg|md|orig|pyc|pyo|retry|rpm|rst|swp|txt)|~)$|\..*")
 OLD_NAME = re.compile(rf"\b(?:{'|'.join(RENAMED)})\b")
+VARIABLE_DIRECTORIES = ("group_vars", "host_vars")
+SECTIONS = {"vars", "hosts", "children"}
+MERGE = "tag:yaml.org,2002:merge"
+# What an expression of Jinja has in it that takes variables by names in strings, or as attributes of a host.
+BY_NAME = re.compile(r"\b(?:host)?vars\b")
+BRACKETS = r"\[(?:[^\[\]]|\[(?:[^\[\]]|\[[^\[\]]*\])*\])*\]"
+OF_A_HOST = re.compile(rf"\bhostvars\s*(?:{BRACKETS}|\.\w+)\s*\.\s*$")
+OF_ENVIRONMENT = re.compile(r"\b(?:lookup|query|q)\(\W*(?:\w+\.)*env\b[^()]*$")
 STORE_GROUP = "whisper_store"
 # What playbooks/minio.yml passed to role `minio` before inventories did.
 MINIO = {
@@ -83,7 +92,10 @@ class Rewriter:
 
     def leave(self, position: int, what: str) -> None:
         """Note what must be changed by hand at a position."""
-        self.by_hand.append(f"line {self.text.count(chr(10), 0, position) + 1}: {what}")
+        line = f"line {self.text.count(chr(10), 0, position) + 1}: {what}"
+        # An alias leads to the same place again.
+        if line not in self.by_hand:
+            self.by_hand.append(line)
 
     def keys(self, found: list[tuple[str, int]]) -> None:
         """Rename the keys of one scope, given as name and position, unless the scope has the new name already."""
@@ -93,13 +105,21 @@ class Rewriter:
             if name in RENAMED:
                 if taken[RENAMED[name]] > 1:
                     self.leave(start, f"{name} and another name both mean {RENAMED[name]}; keep one of them")
+                elif not self.text.startswith(name, start):
+                    self.leave(start, f"{name}, written with escapes, is now {RENAMED[name]}")
                 else:
                     self.edits[start] = (start + len(name), RENAMED[name])
+            elif name in REMOVED:
+                self.leave(start, f"{name} is gone: {REMOVED[name]}")
 
     def expressions(self, start: int, end: int, quote: str | None = None) -> None:
-        """Rename in the Jinja expressions of a stretch of text; `quote` is the style of the YAML scalar that it is."""
+        """Rename in the Jinja expressions of a stretch of text; `quote` is the style of the YAML scalar that it is.
+
+        A name in there that may be that of a variable of another host is left to be looked at.
+        """
+        of_hosts = BY_NAME.search(self.text, start, end) is not None
         for block in re.finditer(r"\{\{.*?\}\}|\{%.*?%\}", self.text[start:end], re.DOTALL):
-            by_name = re.search(r"\b(?:host)?vars\b", block[0]) is not None
+            by_name = BY_NAME.search(block[0]) is not None
             sets = re.match(r"\{%-?\s*set\b", block[0]) is not None
             for token in _tokens(quote).finditer(block[0]):
                 name = token["name"] or token["string"]
@@ -108,14 +128,16 @@ class Rewriter:
                 before, after = block[0][: token.start()], block[0][token.end() :]
                 if token["name"]:
                     attribute = before.rstrip().endswith(".")
-                    of_a_host = re.search(r"\bhostvars\s*(?:\[[^\]]*\]|\.\w+)\s*\.\s*$", before)
-                    argument = re.match(r"\s*=(?!=)", after) and not sets
-                    wanted = not argument and (not attribute or of_a_host)
+                    other = re.match(r"\s*=(?!=)", after) and not sets
+                    wanted = not attribute or OF_A_HOST.search(before)
                 else:
+                    other = OF_ENVIRONMENT.search(before)
                     wanted = by_name
-                if wanted:
-                    position = start + block.start() + token.start("name" if token["name"] else "string")
+                position = start + block.start() + token.start("name" if token["name"] else "string")
+                if wanted and not other:
                     self.edits[position] = (position + len(name), RENAMED[name])
+                elif of_hosts and not other:
+                    self.leave(position, f"{name} is now {RENAMED[name]}, if that variable is meant")
 
 
 def _tokens(quote: str | None) -> re.Pattern[str]:
@@ -127,21 +149,28 @@ def _tokens(quote: str | None) -> re.Pattern[str]:
 
 
 class YamlFile(Rewriter):
-    """A YAML or JSON file: `variables` of group_vars and host_vars, or an inventory."""
+    """A YAML or JSON file: variables, or an inventory."""
+
+    def __init__(self, text: str, findings: Findings, root: yaml.MappingNode):
+        super().__init__(text, findings)
+        self._root = root
+        # A mapping with an anchor may be a variable's value in one place and variables in another.
+        self._seen_variables: set[int] = set()
+        self._seen_values: set[int] = set()
 
     def rewrite(self, variables: bool) -> None:
-        """Collect the replacements. Raises `yaml.YAMLError`."""
-        root = yaml.compose(self.text, Loader=yaml.SafeLoader)
-        self._seen: set[int] = set()
-        if isinstance(root, yaml.MappingNode):
-            (self._variables if variables else self._groups)(root)
+        """Collect the replacements; `variables` tells whether the file has nothing else."""
+        (self._variables if variables else self._groups)(self._root)
 
     def _variables(self, mapping: yaml.Node) -> None:
-        if not isinstance(mapping, yaml.MappingNode) or id(mapping) in self._seen:
+        if not isinstance(mapping, yaml.MappingNode) or id(mapping) in self._seen_variables:
             return
-        self._seen.add(id(mapping))
-        self.keys([(key.value, self._start(key)) for key, _ in mapping.value if isinstance(key, yaml.ScalarNode)])
-        for name, value in _items(mapping):
+        self._seen_variables.add(id(mapping))
+        for merged in _merged(mapping):
+            self._variables(merged)
+        own = [(key, value) for key, value in mapping.value if isinstance(key, yaml.ScalarNode) and key.tag != MERGE]
+        self.keys([(key.value, self._start(key)) for key, _ in own])
+        for name, value in ((key.value, value) for key, value in own):
             if name in ("whisper_store_managed", "minio_managed") and isinstance(value, yaml.ScalarNode):
                 self.findings.unmanaged |= value.value.lower() in ("false", "no", "off", "0")
             if RENAMED.get(name) == "artifact_build_kernels" and value.value:
@@ -164,19 +193,40 @@ class YamlFile(Rewriter):
         if isinstance(node, yaml.ScalarNode):
             if node.tag not in ("!vault", "!unsafe"):
                 self.expressions(node.start_mark.index, node.end_mark.index, node.style)
-        elif id(node) not in self._seen:
-            self._seen.add(id(node))
+        elif id(node) not in self._seen_values:
+            self._seen_values.add(id(node))
             for child in node.value:
                 for part in child if isinstance(child, tuple) else (child,):
                     self._values(part)
 
     def _start(self, key: yaml.ScalarNode) -> int:
-        return self.text.index(key.value, key.start_mark.index) if key.value in RENAMED else key.start_mark.index
+        # After an anchor, a tag or a quotation mark; not there if it is written with escapes.
+        start = self.text.rfind(key.value, key.start_mark.index, key.end_mark.index)
+        return key.start_mark.index if start < 0 else start
+
+
+def _merged(node: yaml.MappingNode) -> Iterator[yaml.Node]:
+    for key, value in node.value:
+        if key.tag == MERGE:
+            yield from value.value if isinstance(value, yaml.SequenceNode) else (value,)
 
 
 def _items(node: yaml.Node) -> Iterator[tuple[str, yaml.Node]]:
     if isinstance(node, yaml.MappingNode):
-        yield from ((key.value, value) for key, value in node.value if isinstance(key, yaml.ScalarNode))
+        for merged in _merged(node):
+            yield from _items(merged)
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != MERGE:
+                yield key.value, value
+
+
+def _is_inventory(root: yaml.MappingNode) -> bool:
+    """Tell whether a YAML file has groups, and not variables, as Ansible takes them apart."""
+    return all(
+        value.tag == "tag:yaml.org,2002:null"
+        or (isinstance(value, yaml.MappingNode) and (not value.value or SECTIONS & dict(_items(value)).keys()))
+        for _, value in _items(root)
+    )
 
 
 class IniFile(Rewriter):
@@ -215,10 +265,24 @@ def inventory_files(inventory: Path) -> list[Path]:
     roots = [inventory] if inventory.is_dir() else [inventory, *(path for path in beside if path.is_dir())]
     found = {}
     for root in roots:
-        for path in sorted(root.rglob("*")) if root.is_dir() else [root]:
-            if path.is_file() and not any(IGNORED.match(part) for part in path.relative_to(root).parts):
-                found.setdefault(path.resolve(), path)
+        for path in _files_below(root, set()) if root.is_dir() else [root]:
+            found.setdefault(path.resolve(), path)
     return list(found.values())
+
+
+def _files_below(directory: Path, entered: set[Path]) -> Iterator[Path]:
+    """Find files as Ansible does, which follows links to directories; each directory is entered once."""
+    if directory.resolve() in entered:
+        return
+    entered.add(directory.resolve())
+    # What a link in group_vars leads to holds variables, wherever it lies.
+    for path in sorted(directory.iterdir(), key=lambda path: (path.name not in VARIABLE_DIRECTORIES, path.name)):
+        if IGNORED.match(path.name):
+            continue
+        if path.is_dir():
+            yield from _files_below(path, entered)
+        elif path.is_file():
+            yield path
 
 
 def examine(path: Path, findings: Findings) -> None:
@@ -232,23 +296,31 @@ def examine(path: Path, findings: Findings) -> None:
     if text.startswith("$ANSIBLE_VAULT;"):
         findings.encrypted.append(path)
         return
-    variables = bool({"group_vars", "host_vars"} & set(path.parts[:-1]))
+    variables = any(name in path.parts[:-1] for name in VARIABLE_DIRECTORIES)
     suffix = Path(path.name.removesuffix(".example")).suffix
-    is_yaml = suffix in YAML_SUFFIXES or (variables and not suffix)
-    if text.startswith("#!") or suffix == ".toml" or (is_yaml and not variables and re.search(r"^plugin:", text, re.M)):
+    if variables and suffix and suffix not in YAML_SUFFIXES:
+        return
+    is_program, is_yaml = text.startswith("#!"), suffix in YAML_SUFFIXES or variables
+    root = None
+    if is_yaml or not suffix:
+        try:
+            root = yaml.compose(text, Loader=yaml.SafeLoader)
+        except yaml.YAMLError as error:
+            if is_yaml and not is_program:
+                findings.by_hand.append(f"{path} is not valid YAML: {' '.join(str(error).split())}")
+                return
+    is_mapping = isinstance(root, yaml.MappingNode) and not is_program
+    rewriter: Rewriter
+    if is_mapping and (variables or "plugin" not in dict(_items(root))):
+        rewriter = YamlFile(text, findings, root)
+        rewriter.rewrite(variables or not _is_inventory(root))
+    elif is_program or suffix == ".toml" or (is_yaml and root):
         if old := sorted(set(OLD_NAME.findall(text))):
             changes = ", ".join(f"{name} -> {RENAMED[name]}" for name in old)
             findings.by_hand.append(f"{path} is not an inventory of hosts and variables: rename {changes} in it")
         return
-    if variables and not is_yaml:
+    elif is_yaml:
         return
-    if is_yaml:
-        rewriter = YamlFile(text, findings)
-        try:
-            rewriter.rewrite(variables)
-        except yaml.YAMLError as error:
-            findings.by_hand.append(f"{path} is not valid YAML: {' '.join(str(error).split())}")
-            return
     else:
         rewriter = IniFile(text, findings)
         rewriter.rewrite()
@@ -257,15 +329,13 @@ def examine(path: Path, findings: Findings) -> None:
         findings.changed[path] = (rewriter.result(), rewriter.done())
 
 
-def _takes_lines(text: str) -> bool:
-    """Tell whether a YAML file can be continued with keys of its own, each on a line."""
+def _ends_with(text: str, names: list[str]) -> bool:
+    """Tell whether a YAML file is a mapping whose last keys are these."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError:
         return False
-    if isinstance(root, yaml.MappingNode):
-        return root.start_mark.column == 0 and not root.flow_style
-    return root is None or root.value == ""
+    return isinstance(root, yaml.MappingNode) and [key.value for key, _ in root.value[-len(names) :]] == names
 
 
 def add_minio(inventory: Path, findings: Findings) -> None:
@@ -280,13 +350,13 @@ def add_minio(inventory: Path, findings: Findings) -> None:
         path = path / "minio.yml"
     lines = "".join(f'{name}: "{value}"\n' for name, value in missing.items())
     text, done = findings.changed.get(path, (path.read_bytes().decode("utf-8") if path.exists() else "", []))
-    if path in findings.encrypted or not _takes_lines(text):
-        findings.by_hand.append(f"{path} must have these lines too:\n{lines.rstrip()}")
-        return
     if text and not text.endswith("\n"):
         text += "\n"
-    comment = "# MinIO creates the bucket and the accounts that build.yml and deploy.yml use.\n"
-    findings.changed[path] = (text + comment + lines, [*done, f"added {', '.join(missing)}"])
+    text += "# MinIO creates the bucket and the accounts that build.yml and deploy.yml use.\n" + lines
+    if path in findings.encrypted or not _ends_with(text, list(missing)):
+        findings.by_hand.append(f"{path} must have these lines too:\n{lines.rstrip()}")
+        return
+    findings.changed[path] = (text, [*done, f"added {', '.join(missing)}"])
 
 
 def main() -> int:
@@ -312,7 +382,7 @@ def main() -> int:
         return 2
     verb = "would be changed" if arguments.dry_run else "changed"
     print(f"{len(findings.changed)} file(s) {verb}")
-    secrets = [f"{old} -> {new}" for old, new in RENAMED.items() if old.startswith("whisper_") and old.endswith("_key")]
+    secrets = [f"{old} -> {new}" for old, new in RENAMED.items() if old.endswith("_key")]
     for path in findings.encrypted:
         print(f"{path} is encrypted: run `ansible-vault edit {path}` and rename what it has of {', '.join(secrets)}")
     for line in findings.by_hand:

@@ -1,4 +1,4 @@
-"""Action `renamed_variables`: fail if an inventory or a command line uses a name that a variable no longer has.
+"""Action `renamed_variables`: fail if an inventory or a command line uses a name that no variable has any more.
 
 It looks at the variables of all hosts of the play, extra variables included, and reports all old names at once: run it
 once for a play. It connects to no host and changes nothing.
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.whisper.xeon.plugins.module_utils.renamed_variables import RENAMED
+from ansible_collections.whisper.xeon.plugins.module_utils.renamed_variables import REMOVED, RENAMED
 
 try:
     # Says in which file and line a name is; Ansible has no public interface for it.
@@ -20,6 +20,8 @@ try:
 except ImportError:
     Origin = None
 
+# Of the clone or of the installed collection.
+_SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "rename_variables.py"
 # As many places are shown for each name.
 _SHOWN = 5
 
@@ -41,15 +43,15 @@ class ActionModule(ActionBase):
             return result
         sources = task_vars.get("ansible_inventory_sources") or []
         inventory = _relative(str(sources[0])) if len(sources) == 1 else "INVENTORY"
-        report = [f"{old} is now {RENAMED[old]}{_where(places[old])}" for old in sorted(places)]
+        report = [f"{old} {_instead(old)}{_where(places[old])}" for old in sorted(places)]
         return {
             **result,
             "failed": True,
             "msg": "\n".join(
                 [
-                    "These variables have new names:",
+                    "These variables have new names or are gone:",
                     *report,
-                    f"`scripts/rename_variables.py {inventory}` renames them in an inventory; `--dry-run` only shows "
+                    f"`{_relative(str(_SCRIPT))} {inventory}` renames them in an inventory; `--dry-run` only shows "
                     "what it would do.",
                 ]
             ),
@@ -61,7 +63,7 @@ def find_old_names(several: Iterator[Mapping[str, Any]]) -> dict[str, set[str]]:
     places = defaultdict(set)
     for variables in several:
         for name in variables:
-            if name in RENAMED:
+            if name in RENAMED or name in REMOVED:
                 places[str(name)].update(_origin(name, variables[name]))
     return dict(places)
 
@@ -86,6 +88,10 @@ def _relative(path: str | None) -> str:
         return ""
     here = Path.cwd()
     return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
+
+
+def _instead(old: str) -> str:
+    return f"is now {RENAMED[old]}" if old in RENAMED else f"is gone: {REMOVED[old]}"
 
 
 def _where(places: set[str]) -> str:

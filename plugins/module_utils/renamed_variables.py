@@ -1,4 +1,4 @@
-"""Variables that have a new name: the one list, for action `renamed_variables` and scripts/rename_variables.py."""
+"""Variables that have a new name or none, for action `renamed_variables` and scripts/rename_variables.py."""
 
 from __future__ import annotations
 
@@ -19,3 +19,6 @@ RENAMED = {
     **{f"whisper_store_{name}": f"artifact_store_{name}" for name in (*_STORE, *_READER)},
     **{f"artifact_publish_{name}": f"artifact_store_{name}" for name in (*_STORE, *_PUBLISH)},
 }
+
+# Old name -> what to do instead.
+REMOVED = {"whisper_service_model_of": "set whisper_service_model on each host"}

@@ -13,10 +13,10 @@ description:
 options:
   models: {type: list, elements: str, default: [], description: Models to find; without any only the store is checked.}
   channel: {type: str, default: stable, description: Channel that names the releases.}
-  release:
-    type: str
-    default: ""
-    description: Id of the release to find instead of the channel's; its first 8 or more digits are enough.
+  releases:
+    type: dict
+    default: {}
+    description: Model -> id of the release to find instead of the channel's; its first 8 or more digits are enough.
   endpoint: {type: str, required: true, description: Address of the store.}
   bucket: {type: str, default: whisper-artifacts, description: Bucket.}
   region: {type: str, default: us-east-1, description: Region of the store.}
@@ -55,19 +55,21 @@ def main() -> None:
         argument_spec={
             "models": {"type": "list", "elements": "str", "default": []},
             "channel": {"type": "str", "default": "stable"},
-            "release": {"type": "str", "default": ""},
+            "releases": {"type": "dict", "default": {}},
             **STORE_ARGUMENTS,
         },
         supports_check_mode=True,
     )
     wanted = module.params
     found = {}
+    # Digits alone are a number in YAML.
+    releases = {model: str(release) for model, release in wanted["releases"].items()}
     with store_errors(module):
         store = store_of(module)
         if not wanted["models"]:
             store.bucket.check()
         for model in wanted["models"]:
-            found[model] = asdict(store.resolve(model, wanted["channel"], wanted["release"]))
+            found[model] = asdict(store.resolve(model, wanted["channel"], releases.get(model)))
     module.exit_json(changed=False, found=found)
 
 

@@ -85,7 +85,11 @@ class TestServing:
     def test_only_packages_and_tmp_can_be_written(self, project):
         folders = ("/", "/opt/whisper-xeon", "/etc", "/var/tmp", "/tmp", PACKAGES)
         written = project.api.run(
-            "sh", "-c", 'for folder; do touch "$folder/probe" 2>/dev/null && echo "$folder"; done; true', "-", *folders
+            "sh",
+            "-c",
+            'for folder; do touch "$folder/probe" 2>/dev/null && rm "$folder/probe" && echo "$folder"; done; true',
+            "-",
+            *folders,
         )
         assert written.split() == ["/tmp", PACKAGES]
 

@@ -117,6 +117,9 @@ NASTY = """\
         {% set artifact_dir = 'x' %}
         {{ artifact_dir ~ lookup('ansible.builtin.vars', 'whisper_model') }}
       extract: "{{ groups.all | map('extract', hostvars) | map(attribute='whisper_model') }}"
+      first: "{{ hostvars[groups['whisper_hosts'][0]].whisper_model }}"
+      another: "{{ hostvars[hosts[ids[0]]].artifact_dir }}"
+      environment: "{{ hostvars.a.whisper_model | default(lookup('env', 'HOME', 'whisper_model')) }}"
     artifact_dir: "{{ whisper_model }}"
 """
 
@@ -142,6 +145,9 @@ NASTY_RENAMED = """\
         {% set whisper_service_artifact_dir = 'x' %}
         {{ whisper_service_artifact_dir ~ lookup('ansible.builtin.vars', 'whisper_service_model') }}
       extract: "{{ groups.all | map('extract', hostvars) | map(attribute='whisper_service_model') }}"
+      first: "{{ hostvars[groups['whisper_hosts'][0]].whisper_service_model }}"
+      another: "{{ hostvars[hosts[ids[0]]].whisper_service_artifact_dir }}"
+      environment: "{{ hostvars.a.whisper_service_model | default(lookup('env', 'HOME', 'whisper_model')) }}"
     whisper_service_artifact_dir: "{{ whisper_service_model }}"
 """
 
@@ -188,6 +194,75 @@ def test_variables_in_a_yaml_inventory(tmp_path):
                   vars:
                     whisper_service_transport: copy
         """)
+
+
+def test_variables_that_a_merge_key_takes_from_elsewhere(tmp_path):
+    inventory = """\
+        all:
+          vars:
+            small: &small {whisper_model: small}
+            copied: &copied {artifact_transport: copy}
+        whisper_hosts:
+          hosts:
+            a: {<<: *small, whisper_blas: none}
+            b:
+              <<: [*small, *copied]
+            c: &c
+              <<: {artifact_dir: dist}
+          children:
+            more: &more
+              vars: {whisper_blas: none}
+            most:
+              <<: {vars: {whisper_quantization: q5_1}}
+        """
+    write(tmp_path, {"hosts.yml": inventory, "group_vars/all.yml": "x: &x {whisper_store_channel: beta}\n<<: *x\n"})
+    renamed(tmp_path)
+    found = host_variables(tmp_path)
+    assert found["a"]["whisper_service_model"] == found["b"]["whisper_service_model"] == "small"
+    assert found["a"]["artifact_build_blas"] == "none"
+    assert found["b"]["whisper_service_transport"] == "copy"
+    assert found["c"]["whisper_service_artifact_dir"] == "dist"
+    assert found["a"]["artifact_store_channel"] == "beta"
+    assert "artifact_build_quantization" in (tmp_path / "hosts.yml").read_text()
+
+
+@pytest.mark.parametrize("name", ["hosts", "hosts.yml"])
+def test_a_yaml_inventory_needs_no_ending(tmp_path, name):
+    write(tmp_path, {name: "whisper_hosts:\n  hosts:\n    a: {whisper_model: small}\n"})
+    renamed(tmp_path / name)
+    assert host_variables(tmp_path / name)["a"]["whisper_service_model"] == "small"
+
+
+@pytest.mark.parametrize("name", ["vars.yml", "vars.json", "vars"])
+def test_a_file_of_variables_alone(tmp_path, name):
+    text = '{"whisper_model": "small", "demo": {"hosts": "{{ whisper_blas }}"}}\n'
+    write(tmp_path, {name: text})
+    renamed(tmp_path / name)
+    assert yaml.safe_load((tmp_path / name).read_text()) == {
+        "whisper_service_model": "small",
+        "demo": {"hosts": "{{ artifact_build_blas }}"},
+    }
+
+
+class TestLinks:
+    def test_directories_behind_links_are_read_as_ansible_does(self, tmp_path):
+        common = {"all/a.yml": "whisper_model: small\n", "all/deep/b.yml": "artifact_dir: dist\n"}
+        write(tmp_path / "common", common)
+        inventory = write(tmp_path / "inventory", {"hosts.yml": "whisper_hosts: {hosts: {a: {}}}\n"})
+        (inventory / "group_vars").symlink_to(tmp_path / "common")
+        renamed(inventory)
+        found = host_variables(inventory)["a"]
+        assert (found["whisper_service_model"], found["whisper_service_artifact_dir"]) == ("small", "dist")
+
+    def test_what_group_vars_leads_to_is_variables_wherever_it_lies(self, tmp_path):
+        write(tmp_path, {"common/x.yml": "demo: {hosts: '{{ whisper_model }}'}\n", "group_vars/y.yml": "a: 1\n"})
+        (tmp_path / "group_vars" / "all").symlink_to("../common")
+        assert f"{tmp_path}/group_vars/all/x.yml: whisper_model -> whisper_service_model" in renamed(tmp_path)
+
+    def test_a_link_that_leads_back_is_entered_once(self, tmp_path):
+        write(tmp_path, {"group_vars/all/a.yml": "whisper_model: small\n"})
+        (tmp_path / "group_vars" / "all" / "again").symlink_to("..")
+        assert renamed(tmp_path).count("whisper_model ->") == 1
 
 
 def test_variables_in_an_ini_inventory_and_beside_it(tmp_path):
@@ -261,6 +336,7 @@ class TestByHand:
         report = renamed(example)
         assert f"{vault} is encrypted: run `ansible-vault edit {vault}`" in report
         assert "whisper_store_reader_secret_key -> artifact_store_reader_secret_key" in report
+        assert "artifact_publish_secret_key -> artifact_store_secret_key" in report
         assert vault.read_text() == "$ANSIBLE_VAULT;1.1;AES256\n6162\n"
 
     @pytest.mark.parametrize(
@@ -274,8 +350,38 @@ class TestByHand:
             ({"aws.yml": "plugin: x\ncompose: {whisper_model: a}\n"}, "whisper_model -> whisper_service_model in it"),
             ({"list.py": "#!/usr/bin/python3\nprint('whisper_model')\n"}, "list.py is not an inventory of hosts"),
             ({"hosts.yml": STORE, "group_vars/whisper_store.yml": "{minio_port: 1}"}, "must have these lines too"),
+            ({"hosts.yml": STORE, "group_vars/whisper_store.yml": "a: 1\n...\n"}, "must have these lines too"),
+            ({"play.yml": "- vars: {whisper_model: a}\n"}, "play.yml is not an inventory of hosts and variables"),
+            (
+                {"group_vars/all.yml": '"whisper\\u005fmodel": a\nx: whisper_model\n'},
+                "line 1: whisper_model, written with escapes, is now whisper_service_model",
+            ),
+            (
+                {"group_vars/all.yml": "a: |\n  {% for h in hostvars.values() %}\n  {{ h.whisper_model }}{% endfor %}"},
+                "all.yml, line 3: whisper_model is now whisper_service_model, if that variable is meant",
+            ),
+            (
+                {"hosts": "[a]\nb x='{{ hostvars.get(c).whisper_model }}'\n"},
+                "hosts, line 2: whisper_model is now whisper_service_model, if that variable is meant",
+            ),
+            (
+                {"group_vars/all.yml": "whisper_service_model_of: {a: small}\n"},
+                "line 1: whisper_service_model_of is gone: set whisper_service_model on each host",
+            ),
         ],
-        ids=["two names", "broken", "plugin", "program", "one line"],
+        ids=[
+            "two names",
+            "broken",
+            "plugin",
+            "program",
+            "one line",
+            "after the end",
+            "playbook",
+            "escapes",
+            "loop",
+            "call",
+            "gone",
+        ],
     )
     def test_what_cannot_be_renamed_is_named_and_left_as_it_is(self, tmp_path, files, reason):
         write(tmp_path, files)
@@ -292,6 +398,10 @@ class TestByHand:
         assert result.returncode == status
         assert ("all.yml, line 1: kernels have other names now" in result.stdout) == bool(status)
         assert (tmp_path / "group_vars/all.yml").read_text() == f"artifact_build_kernels: {patches}\n"
+
+    def test_a_file_of_nothing_but_comments_is_no_work(self, tmp_path):
+        write(tmp_path, {"group_vars/all.yml": "# whisper_model: small\n"})
+        assert renamed(tmp_path) == "0 file(s) changed\n"
 
     def test_a_path_that_does_not_exist_is_named(self, tmp_path):
         result = rename(tmp_path / "gone")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import pytest
 import yaml
 
 from paths import FIXTURES, ROOT
-from playbook import run_playbook
+from playbook import playbook_process, run_playbook
 
 NAMES = ("build", "deploy", "images", "minio", "rollback", "status", "uninstall")
 
@@ -22,10 +24,15 @@ def old(tmp_path) -> Path:
     return shutil.copytree(FIXTURES / "old_inventory", tmp_path / "local")
 
 
+def rename(inventory: Path) -> None:
+    command = [sys.executable, ROOT / "scripts" / "rename_variables.py", inventory]
+    subprocess.run(command, check=True, capture_output=True)
+
+
 @pytest.fixture
 def renamed(old) -> Path:
     """The same after the script."""
-    subprocess.run([sys.executable, ROOT / "scripts" / "rename_variables.py", old], check=True, capture_output=True)
+    rename(old)
     return old
 
 
@@ -50,7 +57,7 @@ def test_one_report_says_of_every_old_name_where_it_is_and_what_it_is_called_now
     lines = {text.split(":")[0]: number for number, text in enumerate(store.read_text("utf-8").splitlines(), 1)}
     hosts = [f"{path}:{2 if '-1' in path.name else 1}" for path in sorted((old / "host_vars").glob("speech-*"))]
     assert report[1:10] == [
-        "These variables have new names:",
+        "These variables have new names or are gone:",
         "artifact_dir is now whisper_service_artifact_dir (<CLI option '-e'>)",
         f"whisper_model is now whisper_service_model ({', '.join(hosts)})",
         *(
@@ -59,6 +66,23 @@ def test_one_report_says_of_every_old_name_where_it_is_and_what_it_is_called_now
         ),
         f"`scripts/rename_variables.py {old}` renames them in an inventory; `--dry-run` only shows what it would do.",
     ]
+
+
+def test_the_command_that_the_report_names_works_where_the_run_was_started(old):
+    how = playbook_process(ROOT / "deploy.yml", inventory="local", env={"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")})
+    here = {"cwd": old.parent, "env": {**how["env"], "PWD": str(old.parent)}}
+    said = " ".join(subprocess.run(**{**how, **here}, stdout=subprocess.PIPE, text=True).stdout.split())
+    command = re.search(r"`([^`]+)` renames them", said)[1]
+    renames = subprocess.run([sys.executable, *shlex.split(command)], **here, capture_output=True, text=True)
+    assert renames.returncode == 0, renames.stderr
+    assert "local/group_vars/all/store.yml: whisper_store_endpoint -> artifact_store_endpoint" in renames.stdout
+
+
+def test_a_variable_that_is_gone_is_reported_with_what_to_do_instead():
+    given = ("-e", '{"whisper_service_model_of": {}}')
+    play = run_playbook("deploy.yml", *given, inventory=ROOT / "inventory" / "example", check=False)
+    assert play.returncode != 0
+    assert "whisper_service_model_of is gone: set whisper_service_model on each host (<CLI option '-e'>)" in play.said
 
 
 def test_a_name_in_an_encrypted_file_is_reported_without_its_value(old, tmp_path):
@@ -79,11 +103,26 @@ def keep(inventory: Path, **values: str) -> None:
 
 
 def test_renamed_inventory_is_all_that_a_deploy_needs(renamed):
-    keep(renamed, artifact_store_reader_access_key="reader", artifact_store_reader_secret_key="of the reader")
+    assert "http://127.0.0.1:9 does not answer" in deploy_from_nowhere(renamed)
+
+
+@pytest.mark.parametrize("given", [(), ("-e", "release=12345678")], ids=["inventory", "command line"])
+def test_releases_that_an_inventory_gives_to_models_are_those_of_a_deploy(old, given):
+    releases = {"artifact_publish_releases": {"medium": "6cb04b80", "small": 87654321}}
+    (old / "group_vars" / "all" / "releases.yml").write_text(yaml.safe_dump(releases))
+    rename(old)
+    asked = re.findall(r"does not answer \((releases/\w+)", deploy_from_nowhere(old, *given))
+    # Of the first host's model.
+    assert set(asked) == ({"releases/12345678"} if given else {"releases/87654321"})
+
+
+def deploy_from_nowhere(inventory: Path, *arguments: str) -> str:
+    """Return what a deploy says without a store to fetch from."""
+    keep(inventory, artifact_store_reader_access_key="reader", artifact_store_reader_secret_key="of the reader")
     nowhere = ("-e", "artifact_store_endpoint=http://127.0.0.1:9")
-    play = run_playbook("deploy.yml", *nowhere, inventory=renamed, check=False)
+    play = run_playbook("deploy.yml", *nowhere, *arguments, inventory=inventory, check=False)
     assert play.returncode != 0
-    assert "http://127.0.0.1:9 does not answer" in play.said
+    return play.said
 
 
 def test_renamed_inventory_gives_minio_the_accounts_of_the_store(renamed):

@@ -107,6 +107,27 @@ def test_resolved_urls_are_good_for_a_machine_without_a_credential(play_role, ch
     assert package.release_id == fresh_package.release_id
 
 
+def test_a_model_may_have_a_release_of_its_own(play_role, channel, small_package, fresh_package):
+    packages = [str(package.directory) for package in (small_package, fresh_package)]
+    require = {
+        "name": "Require the release that is named, not that of the channel",
+        "ansible.builtin.assert": {"that": f"artifact_store_resolved.small.release_id == '{small_package.release_id}'"},
+    }
+    play_role(
+        tasks_after=[
+            include_role(
+                "resolve",
+                artifact_store_models=["small"],
+                artifact_store_channel=channel,
+                artifact_store_releases={"small": small_package.release_id[:12], "medium": "of no model of this run"},
+            ),
+            require,
+        ],
+        artifact_store_packages=packages,
+        artifact_store_channel=channel,
+    )
+
+
 def test_urls_signed_again_are_those_of_the_resolved_release_whatever_the_channel_names_by_then(
     play_role, channel, small_package, fresh_package
 ):

@@ -24,7 +24,9 @@ OPTION = re.compile(rf"-e (?:{'|'.join(WORDS_OF_A_RUN)})=")
 
 # Words that are names of other things as well: of arguments in Python, of files on a disk.
 COMMON_WORDS = {"artifact_dir", "artifact_transport"}
-OLD_NAMES = re.compile(rf"\b(?:{'|'.join(set(RENAMED) - COMMON_WORDS)})\b")
+# Code that makes a name of its parts has the beginning only.
+OLD_BEGINNINGS = ("whisper_store_", "artifact_publish_")
+OLD_NAMES = re.compile(rf"\b(?:(?:{'|'.join(set(RENAMED) - COMMON_WORDS)})\b|{'|'.join(OLD_BEGINNINGS)})")
 # Where old names are meant.
 RENAMING = (
     "plugins/module_utils/renamed_variables.py",
@@ -101,6 +103,13 @@ def test_scan_finds_what_a_role_reads():
     assert set().union(*map(variables_read, expressions(tasks))) == {"a", "b", "c", "d", "model"}
 
 
+@pytest.mark.parametrize(
+    "line", ["{{ whisper_model }}", 'name.startswith("whisper_store_")', "f'artifact_publish_{x}'"]
+)
+def test_scan_finds_old_names_and_their_beginnings(line):
+    assert OLD_NAMES.search(line)
+
+
 def test_no_old_name_is_left():
     rooms = (
         "roles",
@@ -116,6 +125,13 @@ def test_no_old_name_is_left():
         "tests",
     )
     assert [place for place, line in lines(*rooms) if OLD_NAMES.search(line) and not place.startswith(RENAMING)] == []
+
+
+@pytest.mark.parametrize("name", sorted(set(RENAMED.values())))
+def test_new_name_is_a_variable_of_a_role(name):
+    specs = [yaml.safe_load(path.read_text("utf-8")) for path in ROOT.glob("roles/*/meta/argument_specs.yml")]
+    entries = [entry for spec in specs for entry in spec["argument_specs"].values()]
+    assert name in {option for entry in entries for option in entry.get("options", {})}
 
 
 def test_no_yaml_file_begins_with_dashes():
