@@ -157,7 +157,7 @@ def test_context_of_another_build_that_runs_is_refused(build, other_process):
     claim(build.context, other_process.pid)
     result = build.run(check=False)
     assert result.returncode != 0
-    assert f"another build (process {other_process.pid}) uses {build.context}: wait for it to end" in result.said
+    assert f"another build (process {other_process.pid}) is using {build.context}: wait for it to end" in result.said
 
 
 def test_claim_ends_with_its_process(tmp_path, other_process):
