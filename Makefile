@@ -48,7 +48,7 @@ lint: setup ## ruff, mypy, shellcheck, hadolint, clang-format, yamllint, ansible
 docs: setup ## write the pages that follow from the code: docs/settings.md, docs/variables.md
 	@python scripts/generate_docs.py
 
-clean: ## remove what the project made here: containers, images, networks, its Docker daemon, build folders
+clean: ## remove what the project made here: containers, images, networks, its Docker daemon, build directories
 	@scripts/clean.sh
 
 requirements: ## pin requirements.txt again from requirements.in

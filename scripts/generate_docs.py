@@ -44,10 +44,12 @@ SETTINGS_TAIL = """\
 * `WHISPER_ENGINES` and `WHISPER_THREADS`: the engines share the weights. `make tune` measures the best numbers for a
   host ([performance](performance.md#engines-and-threads)).
 * `WHISPER_LANGUAGE`: an English model (`.en`) takes `auto` or `en` only.
-* `WHISPER_CPU_VARIANT`: `auto` takes the first of `sapphirerapids`, `cooperlake`, `icelake`, `cascadelake`, `skylakex`
-  and `baseline` that the processor runs.
+* `WHISPER_CPU_VARIANT`: a package names its variants in order of preference, and `auto` takes the first that the
+  processor runs. `/version` says which and why.
 * `WHISPER_ADAPTER=cli` is slower than `library`.
-* `WHISPER_API_KEY_FILE` must be readable by the service's own user.
+* `WHISPER_API_KEY_FILE` on a host: the service's user owns nothing and sees no home directory. `/etc/whisper-xeon/keys`
+  works, owned by root with mode 0444 in a directory with mode 0755 ([an example](access.md#api-keys)). The keys are read
+  when the service starts: restart it after a change. In a container, user 10001 must be able to read the file.
 * `WHISPER_LOG_LEVEL`: at `info` each request writes one structured line; its text is never logged.
 """
 
