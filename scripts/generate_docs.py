@@ -48,8 +48,8 @@ SETTINGS_TAIL = """\
   processor runs. `/version` says which and why.
 * `WHISPER_ADAPTER=cli` is slower than `library`.
 * `WHISPER_API_KEY_FILE` on a host: the service's user owns nothing and sees no home directory. `/etc/whisper-xeon/keys`
-  works, owned by root with mode 0444 in a directory with mode 0755 ([an example](access.md#api-keys)). The keys are read
-  when the service starts: restart it after a change. In a container, user 10001 must be able to read the file.
+  works, owned by root with mode 0444 in a directory with mode 0755 ([an example](access.md#api-keys)). The keys are
+  read when the service starts: restart it after a change. In a container, user 10001 must be able to read the file.
 * `WHISPER_LOG_LEVEL`: at `info` each request writes one structured line; its text is never logged.
 """
 

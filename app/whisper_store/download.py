@@ -180,7 +180,7 @@ def _download_flat_with_manifest(
         raise DigestMismatch(f"{store.bucket.where(key)} is the manifest of model {manifest['model']['name']!r}")
     output.write(
         f"warning: no channel names a release of {model}; using {target.name}/ at the top of the bucket, which "
-        "only its own manifest vouches for; publish the package instead\n"
+        "is checked against its own manifest only; publish the package instead\n"
     )
     if _is_complete(target, manifest["release_id"]):
         return Downloaded(target, manifest["release_id"], fetched=False)

@@ -250,8 +250,8 @@ def _watch(pool: EnginePool, package: Package, server: Server, notifier: Notifie
 def _sign_of_life(server: Server, pool: EnginePool, notifier: Notifier) -> Callable[[], None]:
     """Return what the accept loop calls in every iteration: feeds systemd's watchdog, stops when the engines are lost.
 
-    Both threads that nothing replaces vouch for the service: the accept loop by the call, the supervisor by its
-    own sign of life.
+    It feeds the watchdog only while both threads that nothing replaces run: the accept loop, which makes the call, and
+    the supervisor, which has a sign of life of its own.
     """
     next_at = 0.0
 

@@ -22,7 +22,7 @@ KNOWN = subprocess.run(
 DOCUMENTS = sorted(path for path in KNOWN if path.endswith(".md") and (ROOT / path).exists())
 # Every file and directory of the repository.
 PATHS = {str(path) for name in KNOWN if (ROOT / name).exists() for path in (Path(name), *Path(name).parents)}
-ROOMS = "app|bench|docker|docs|kernels|molecule|playbooks|plugins|roles|scripts|tests"
+DIRECTORIES = "app|bench|docker|docs|kernels|molecule|playbooks|plugins|roles|scripts|tests"
 
 
 def without_blocks(text: str) -> str:
@@ -72,7 +72,7 @@ def test_a_link_to_no_file_or_no_heading_is_dead():
 @pytest.mark.parametrize("document", [path for path in DOCUMENTS if path != "CHANGELOG.md"])
 def test_every_path_in_code_exists(document):
     text = (ROOT / document).read_text("utf-8")
-    named = re.findall(rf"`((?:{ROOMS})/[\w./-]+)`", text)
+    named = re.findall(rf"`((?:{DIRECTORIES})/[\w./-]+)`", text)
     assert [path for path in named if path.rstrip("/") not in PATHS] == []
 
 
