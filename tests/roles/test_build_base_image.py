@@ -22,7 +22,7 @@ def choose(tmp_path_factory):
     play = {
         "hosts": "localhost",
         "gather_facts": False,
-        "roles": ["base_image"],
+        "roles": ["whisper.xeon.base_image"],
         "post_tasks": [{"ansible.builtin.debug": {"msg": "chosen={{ base_image_reference }}="}}],
     }
     playbook.write_text(yaml.safe_dump([play]), encoding="utf-8")
