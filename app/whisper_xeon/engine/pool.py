@@ -22,10 +22,7 @@ from whisper_xeon.engine.workers import Workers
 from whisper_xeon.logs import Log
 from whisper_xeon.transcript import DecodeOptions
 
-_COUNTERS = (
-    *("requests", "completed", "rejected", "cancelled", "timeouts"),
-    *("crashes", "retries", "restarts", "loads"),
-)
+_COUNTERS = ("requests", "completed", "rejected", "cancelled", "timeouts", "crashes", "retries", "restarts", "loads")
 
 
 class EnginePool:
