@@ -21,8 +21,7 @@ def image(tmp_path_factory):
     run_build(folder)
     with one_at_a_time():
         docker("build", "--target=builder", f"--tag={builder}", ".", cwd=folder / "work" / "context")
-    # Not one at a time: it takes minutes, and shares no step with another build (docs/troubleshooting.md).
-    docker("build", f"--build-arg=BUILDER={builder}", f"--tag={again}", ".", cwd=AGAIN, timeout=3000)
+        docker("build", f"--build-arg=BUILDER={builder}", f"--tag={again}", ".", cwd=AGAIN, timeout=3000)
     yield again
     docker("image", "rm", again, builder)
 
