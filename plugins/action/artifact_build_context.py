@@ -12,19 +12,15 @@ Returns `inputs_sha256`, the digest of everything described, empty when a source
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "app"))
+from ansible_collections.whisper.xeon.plugins.plugin_utils.artifact_build import action_errors
 
 from whisper_build.claim import claim
 from whisper_build.context import BuildContext
-from whisper_build.downloads import SourceError
 
 # A directory with more differences than this is shown by their number.
 _LISTED = 20
@@ -53,7 +49,7 @@ class ActionModule(ActionBase):
         if "" in [*arguments["files"].values(), *arguments["trees"].values()]:
             return {**result, "changed": True, "inputs_sha256": ""}
         dest = Path(arguments["dest"])
-        try:
+        with action_errors():
             if not self._task.check_mode:
                 # An action runs in a child of the playbook's process.
                 claim(dest, os.getppid())
@@ -68,10 +64,6 @@ class ActionModule(ActionBase):
             if differences and not self._task.check_mode:
                 context.apply(differences)
             digest = context.digest(arguments["sha256"])
-        except SourceError as error:
-            raise AnsibleActionFail(str(error)) from None
-        except OSError as error:
-            raise AnsibleActionFail(f"{error.filename}: {error.strerror}") from None
         if self._task.diff and differences:
             result["diff"] = {"prepared": "".join(f"{line}\n" for line in _summary(differences))}
         return {**result, "changed": bool(differences), "inputs_sha256": digest}

@@ -9,18 +9,14 @@ release_id).
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "app"))
+from ansible_collections.whisper.xeon.plugins.plugin_utils.artifact_build import action_errors
 
 from whisper_build.distribution import Built, Distribution
-from whisper_package.errors import PackageError
 
 
 class ActionModule(ActionBase):
@@ -41,7 +37,7 @@ class ActionModule(ActionBase):
                 "export_dir": {"type": "str", "default": ""},
             }
         )
-        try:
+        with action_errors():
             dist = Distribution(Path(arguments["dist_dir"]), arguments["models"])
             if not arguments["export_dir"]:
                 outdated = dist.outdated(arguments["inputs_sha256"])
@@ -51,10 +47,6 @@ class ActionModule(ActionBase):
                 return {**result, "changed": True, "packages": []}
             changed = dist.install(Path(arguments["export_dir"]), arguments["inputs_sha256"])
             return {**result, "changed": bool(changed), "packages": _plain(dist.built())}
-        except PackageError as error:
-            raise AnsibleActionFail(str(error)) from None
-        except OSError as error:
-            raise AnsibleActionFail(f"{error.filename}: {error.strerror}") from None
 
 
 def _plain(packages: list[Built]) -> list[dict[str, Any]]:

@@ -12,16 +12,12 @@ have to be downloaded or converted.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.whisper.xeon.plugins.plugin_utils.artifact_build import action_errors
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "app"))
-
-from whisper_build.downloads import SourceError
 from whisper_build.sources import Cache, default_cache
 
 
@@ -47,15 +43,11 @@ class ActionModule(ActionBase):
         )
         directory = Path(arguments["cache_dir"]).expanduser() if arguments["cache_dir"] else default_cache()
         cache = Cache(directory, lambda line: self._display.display(f"  {line}"), read_only=self._task.check_mode)
-        try:
+        with action_errors():
             if arguments["kind"] == "model":
                 fetched = cache.model(arguments["name"], arguments["sources"], arguments["assets"])
             else:
                 fetched = cache.whisper_cpp(arguments["sources"], arguments["sha256"] or None)
-        except SourceError as error:
-            raise AnsibleActionFail(str(error)) from None
-        except OSError as error:
-            raise AnsibleActionFail(f"{error.filename}: {error.strerror}") from None
         if fetched is None:
             return {**result, "changed": True, "fetched": False, "path": "", "sha256": "", "parts": []}
         return {
