@@ -12,20 +12,36 @@ from typing import Any
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """How one request wants its audio decoded."""
+    """How one request wants its audio decoded; names, meaning and units as in openai-whisper where it has them."""
 
     language: str | None = None  # ISO 639-1 code; None: detect
     task: str = "transcribe"  # or "translate" (to English)
-    temperature: float = 0.0  # 0 to 1; 0 decodes greedily
+    temperature: float = 0.0  # 0 to 1; 0 decodes greedily, or with beams
     prompt: str = ""  # words to expect; shown to the decoder before the first window
     word_timestamps: bool = False
+    temperature_increment: float = 0.4  # of each further try of a window that decoded badly; 0: no further try
+    beam_size: int = 1  # 1 to 8, at temperature 0
+    best_of: int = 1  # 1 to 8 samples, above temperature 0
+    patience: float = 1.0
+    condition_on_previous_text: bool = False
+    hotwords: str = ""  # words to expect, shown to the decoder before every window
+    suppress_tokens: tuple[int, ...] = (-1,)  # ids never to choose; -1 stands for the non-speech tokens
+    compression_ratio_threshold: float = 2.4  # a window whose text compresses better has decoded badly
+    logprob_threshold: float = -1.0  # … and one whose mean log probability is lower
+    no_speech_threshold: float = 0.6  # a window of low probability and of at least this one is silence
+    vad: bool = True  # skip what is not speech, where the package can tell
+    vad_threshold: float = 0.5  # probability from which sound is speech
+    vad_min_speech_ms: int = 250  # shorter speech is noise
+    vad_min_silence_ms: int = 2000  # shorter silence is kept
+    vad_speech_pad_ms: int = 400  # kept before and after speech
+    diarize: str = ""  # or "channel": which side of a stereo recording speaks
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> DecodeOptions:
-        return cls(**data)
+        return cls(**dict(data, suppress_tokens=tuple(data["suppress_tokens"])))
 
 
 @dataclass(frozen=True)
@@ -41,16 +57,18 @@ class Segment:
     id: int  # counts from 0
     start: float
     end: float
-    text: str  # stripped of surrounding white space
+    text: str  # as the model wrote it, with its leading space: the texts of all segments joined are the transcript
     tokens: tuple[int, ...]  # without special tokens
     avg_logprob: float
     no_speech_probability: float
     words: tuple[Word, ...] = ()  # empty unless asked for
+    temperature: float = 0.0  # at which it was decoded
+    speaker: str = ""  # "left" or "right", where asked for
 
 
 @dataclass(frozen=True)
 class Transcript:
-    text: str  # the segments' texts, joined by one space
+    text: str  # the segments' texts joined, without surrounding white space
     language: str  # ISO 639-1 code, detected or as asked
     language_probability: float | None  # None when the request named the language
     duration: float  # seconds of audio

@@ -44,8 +44,8 @@ def build_transcript(
     """Return the transcript of `duration` seconds of audio; segments without text are left out."""
     segments: list[Segment] = []
     for segment in reported:
-        text, tokens = segment.text.strip(), segment.tokens
-        if not text or not tokens:
+        text, tokens = segment.text, segment.tokens
+        if not text.strip() or not tokens:
             continue
         start = max(0.0, min(segment.t0 / 100, duration))
         end = max(start, min(segment.t1 / 100, duration))
@@ -61,7 +61,7 @@ def build_transcript(
                 words=tuple(_words(tokens, language, start, end)) if options.word_timestamps else (),
             )
         )
-    text = " ".join(segment.text for segment in segments)
+    text = "".join(segment.text for segment in segments).strip()
     return Transcript(text, language, language_probability, duration, options.task, tuple(segments))
 
 
