@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from whisper_package.errors import PackageError
-from whisper_package.models import model_config
+from whisper_package.models import package_directory
 from whisper_package.package import Package
 
 _STAMP = ".build.json"
@@ -35,9 +35,9 @@ class Distribution:
     """The directory of the packages, and a note of the inputs that they were built from."""
 
     def __init__(self, directory: Path, models: list[str]):
-        """Manage the packages of `models` in `directory`. Raises `PackageError` for an unknown model."""
+        """Manage the packages of `models` in `directory`. Raises `PackageError` for what cannot be a model's name."""
         self.directory = directory
-        self.package_directories = {model: model_config(model)["dir"] for model in models}
+        self.package_directories = {model: package_directory(model) for model in models}
 
     def outdated(self, inputs_sha256: str | None) -> list[str]:
         """Return, as messages, why the packages must be built or exported again; empty if they need not be."""

@@ -8,11 +8,13 @@ import re
 from typing import Any
 
 from whisper_package.errors import PackageError
-from whisper_package.models import model_config
+from whisper_package.models import MODEL_CONFIGS, model_name, package_directory, size_of
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 SIGNATURE_NAME = "manifest.json.sig"
+# `HyperParameters.dimensions` of the weights.
+_DIMENSIONS = {"width", "encoder_layers", "decoder_layers"}
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*(/[A-Za-z0-9_][A-Za-z0-9._+-]*)*")
@@ -103,10 +105,7 @@ def _check_fields(manifest: dict[str, Any], source: str) -> None:
         ):
             raise PackageError(f"{source} lists an invalid file entry {entry!r}: fetch or build the package again")
         seen.add(path)
-    # The directory's name becomes part of paths on hosts, so only that of the model's package is accepted.
-    directory = model_config(manifest["model"]["name"])["dir"]
-    if manifest["package"] != directory:
-        raise PackageError(f"{source} names its package {manifest['package']!r} instead of {directory}: it is not ours")
+    _check_name(manifest, source)
     for variant in manifest["variants"]:
         if (
             not isinstance(variant, dict)
@@ -127,6 +126,28 @@ def _check_fields(manifest: dict[str, Any], source: str) -> None:
             raise PackageError(f"{source} names {path} but does not list it: fetch or build the package again")
 
 
+def _check_name(manifest: dict[str, Any], source: str) -> None:
+    """Accept a model by one name only, and its directory, which becomes part of paths on hosts, by that alone."""
+    name, dimensions = manifest["model"]["name"], manifest["model"].get("dimensions")
+    try:
+        named, directory = model_name(name), package_directory(name)
+    except PackageError as error:
+        raise PackageError(f"{source}: {error}") from None
+    if named != name:
+        raise PackageError(f"{source} names its model {name!r} instead of {named}: build the package again")
+    if manifest["package"] != directory:
+        raise PackageError(f"{source} names its package {manifest['package']!r} instead of {directory}: it is not ours")
+    # The first packages do not have them; the names that they can have say enough.
+    if dimensions is None and name in MODEL_CONFIGS:
+        return
+    if (
+        not isinstance(dimensions, dict)
+        or set(dimensions) != _DIMENSIONS
+        or not all(type(value) is int for value in dimensions.values())
+    ):
+        raise PackageError(f"{source} has no valid 'model.dimensions': fetch or build the package again")
+
+
 def listed_files(manifest: dict[str, Any], data: bytes) -> list[dict[str, Any]]:
     """Return every file of a package: those in the manifest, and `manifest.json` itself, whose bytes are `data`.
 
@@ -144,5 +165,6 @@ def weights_bytes(manifest: dict[str, Any]) -> int:
 
 def memory_mb(manifest: dict[str, Any]) -> int:
     """Return the memory that a host with one engine needs for a manifest's package: more if its weights are larger."""
-    config = model_config(manifest["model"]["name"])
+    dimensions = manifest["model"].get("dimensions")
+    config = MODEL_CONFIGS[size_of(**dimensions) if dimensions else manifest["model"]["name"]]
     return config["ram_mb"] + max(0, weights_bytes(manifest) // 1_000_000 - config["size_mb"])

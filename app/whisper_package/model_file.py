@@ -74,6 +74,15 @@ class HyperParameters(NamedTuple):
         """The type of the matrices, for example `q5_1`."""
         return _MATRIX_TYPES[self.ftype % 1000].name
 
+    @property
+    def dimensions(self) -> dict[str, int]:
+        """What a manifest keeps of this, because the memory that a model takes follows from it (`models.size_of`)."""
+        return {
+            "width": self.n_audio_state,
+            "encoder_layers": self.n_audio_layer,
+            "decoder_layers": self.n_text_layer,
+        }
+
 
 # Generous bounds, so that products of sizes that pass stay far from 32-bit overflow. The largest Whisper has 1280, 32.
 _BOUNDS = {

@@ -16,7 +16,13 @@ from typing import Any
 from whisper_package.digests import file_digest
 from whisper_package.errors import PackageError
 from whisper_package.manifest import MANIFEST_NAME, SIGNATURE_NAME, listed_files, parse_manifest
-from whisper_package.models import model_config
+from whisper_package.models import did_you_mean, model_name, model_of, package_directory
+
+
+def packaged_models(artifacts_dir: os.PathLike[str] | str) -> list[str]:
+    """Return the models whose packages are in a directory, by their directories' names; none for no directory."""
+    names = (model_of(path.parent.name) for path in Path(artifacts_dir).glob(f"*/{MANIFEST_NAME}"))
+    return sorted(name for name in names if name)
 
 
 class Package:
@@ -44,11 +50,19 @@ class Package:
 
     @classmethod
     def find(cls, artifacts_dir: os.PathLike[str] | str, model: str) -> Package:
-        """Open the package of `model` below `artifacts_dir` and check that it holds that model."""
-        config = model_config(model)
-        package = cls(Path(artifacts_dir) / config["dir"])
-        if package.model != model:
-            raise PackageError(f"{package.directory} contains model {package.model!r}, not {model!r}")
+        """Open the package of `model`, named as people name it, below `artifacts_dir`, and check that it holds that."""
+        name = model_name(model)
+        directory = Path(artifacts_dir) / package_directory(name)
+        if not directory.is_dir():
+            there = packaged_models(artifacts_dir)
+            others = f"; the packages there are of {', '.join(there)}" if there else ""
+            raise PackageError(
+                f"{directory} does not exist{others}{did_you_mean(name, there)}: "
+                "name the directory that contains the package, or fetch the package"
+            )
+        package = cls(directory)
+        if package.model != name:
+            raise PackageError(f"{package.directory} contains model {package.model!r}, not {name!r}")
         return package
 
     @property

@@ -8,7 +8,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from whisper_package.models import MODEL_CONFIGS
+from whisper_package.errors import PackageError
+from whisper_package.models import ALIASES, MODEL_CONFIGS, model_name
 from whisper_store import catalog
 from whisper_store.download import download
 from whisper_store.errors import BadSetting, DigestMismatch, StoreError
@@ -31,6 +32,9 @@ _DOWNLOAD_ENVIRONMENT = """\
   WHISPER_MODEL_SIZE     model if none is given (small)
   WHISPER_ARTIFACTS_DIR  directory for the package if --dir is not given (the current one)
 """
+
+
+_MODELS = f"{', '.join((*MODEL_CONFIGS, *ALIASES))}, or a model of your own, by the name that it was built with"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,7 +89,7 @@ def _store(log: Callable[[str], None] = lambda line: None) -> Store:
 
 def _download_options(parser: argparse.ArgumentParser) -> None:
     """Download a package, resuming an interrupted download, and verify every file."""
-    parser.add_argument("model", nargs="?", metavar="MODEL", help=f"one of {', '.join(MODEL_CONFIGS)}")
+    parser.add_argument("model", nargs="?", metavar="MODEL", type=_model, help=_MODELS)
     parser.add_argument("--dir", metavar="DIR", help="directory for whisper_<model>_xeon/")
     _channel_option(parser)
     parser.add_argument(
@@ -95,13 +99,9 @@ def _download_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _download(options: argparse.Namespace) -> int:
-    model = options.model or os.environ.get("WHISPER_MODEL_SIZE") or "small"
-    if model not in MODEL_CONFIGS:
-        source = "" if options.model else "WHISPER_MODEL_SIZE: "
-        raise BadSetting(f"{source}unknown model {model!r}: choose one of {', '.join(MODEL_CONFIGS)}")
     done = download(
         _store(),
-        model,
+        options.model or _model_of_environment(),
         options.dir or os.environ.get("WHISPER_ARTIFACTS_DIR") or ".",
         channel=options.channel,
         release=options.release,
@@ -110,6 +110,20 @@ def _download(options: argparse.Namespace) -> int:
     release = f"release {done.release_id}" if done.release_id else "without a manifest"
     print(f"{done.directory}: {release}, {'downloaded' if done.fetched else 'already complete'}")
     return 0
+
+
+def _model(text: str) -> str:
+    try:
+        return model_name(text)
+    except PackageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _model_of_environment() -> str:
+    try:
+        return model_name(os.environ.get("WHISPER_MODEL_SIZE") or "small")
+    except PackageError as error:
+        raise BadSetting(f"WHISPER_MODEL_SIZE: {error}") from None
 
 
 def _publish_options(parser: argparse.ArgumentParser) -> None:
@@ -203,7 +217,9 @@ def _promote_options(parser: argparse.ArgumentParser) -> None:
     """Make one channel name what another names."""
     parser.add_argument("source", metavar="FROM", help="channel to read")
     parser.add_argument("target", metavar="TO", help="channel to write")
-    parser.add_argument("--model", action="append", choices=[*MODEL_CONFIGS], help="only this model (may be repeated)")
+    parser.add_argument(
+        "--model", action="append", metavar="MODEL", type=_model, help="only this model (may be repeated)"
+    )
     _dry_run_option(parser)
     parser.set_defaults(run=_promote)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 from whisper_package.manifest import MANIFEST_NAME
-from whisper_package.models import MODEL_CONFIGS
+from whisper_package.models import model_of
 from whisper_store.bucket import Entry
 from whisper_store.errors import ConditionFailed, NoSuchRelease, ObjectMissing, StoreError
 from whisper_store.store import Channel, Release, Store
@@ -34,8 +34,8 @@ class StoredRelease:
 
     @property
     def model(self) -> str:
-        """The model of its package, empty for a package that this version does not know."""
-        return next((model for model, config in MODEL_CONFIGS.items() if config["dir"] == self.package), "")
+        """The model of its package, empty for a directory that is none of a package."""
+        return model_of(self.package)
 
 
 def channels(store: Store) -> list[Channel]:

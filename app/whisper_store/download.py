@@ -29,12 +29,12 @@ from typing import TextIO
 from whisper_package.digests import file_digest
 from whisper_package.errors import PackageError
 from whisper_package.manifest import MANIFEST_NAME, listed_files, parse_manifest
-from whisper_package.models import QUANTIZATIONS, model_config, weights_file
+from whisper_package.models import QUANTIZATIONS, weights_file
 from whisper_package.package import Package
 from whisper_store.bucket import Entry
 from whisper_store.errors import DigestMismatch, NoSuchRelease, ObjectMissing, StoreError
 from whisper_store.progress import Progress
-from whisper_store.store import Store
+from whisper_store.store import Store, model_and_package
 
 RANGE_SIZE = 4 << 20
 PARALLEL = 4
@@ -92,8 +92,8 @@ def download(
     A complete package of that release that already exists is left alone; one of another release is replaced.
     Progress goes to `output`. Raises `StoreError`.
     """
-    config = model_config(model)
-    target = Path(directory) / config["dir"]
+    model, package = model_and_package(model)
+    target = Path(directory) / package
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(target, output):

@@ -21,10 +21,11 @@ from typing import Any
 
 from whisper_package.errors import PackageError
 from whisper_package.manifest import MANIFEST_NAME, listed_files, parse_manifest
-from whisper_package.models import MODEL_CONFIGS, model_config
+from whisper_package.models import did_you_mean, model_name, package_directory
 from whisper_package.package import Package
 from whisper_store.bucket import PART_SIZE, Bucket
 from whisper_store.errors import (
+    BadSetting,
     ConditionFailed,
     ConditionsIgnored,
     DigestMismatch,
@@ -94,6 +95,14 @@ class Publication:
         return bool(self.uploaded) or self.channel_before.models != self.channel_after.models
 
 
+def model_and_package(model: str) -> tuple[str, str]:
+    """Return the model that a name means, and the directory of its package. Raises `BadSetting`."""
+    try:
+        return model_name(model), package_directory(model)
+    except PackageError as error:
+        raise BadSetting(str(error)) from None
+
+
 def release_key(release_id: str, package: str, path: str) -> str:
     """Return the key of a file of a release."""
     return f"releases/{release_id}/{package}/{path}"
@@ -146,9 +155,10 @@ class Store:
     def resolve(self, model: str, channel: str = DEFAULT_CHANNEL, release: str | None = None) -> Release:
         """Return the release of `model` that a channel names, or the one with the id `release`, manifest checked.
 
-        The first 8 or more digits of an id are enough when no other release of that model begins with them.
+        `model` is a name as people give it. The first 8 or more digits of an id are enough when no other release of
+        that model begins with them.
         """
-        package = _package_name(model)
+        model, package = model_and_package(model)
         if release:
             release_id, manifest_sha256 = self._complete_id(release, package), None
         else:
@@ -162,7 +172,7 @@ class Store:
                 f"{self.bucket.where(key)} does not exist: release {release_id}{named} was never completed or has been "
                 "deleted: publish it again"
             ) from None
-        return self._checked_release(key, data, model, release_id, manifest_sha256)
+        return self._checked_release(key, data, model, package, release_id, manifest_sha256)
 
     def signed_urls(self, release: Release, seconds: int, endpoint: str | None = None) -> dict[str, str]:
         """Return a URL for each file of a release, valid for `seconds` and only at `endpoint`.
@@ -237,7 +247,11 @@ class Store:
         if model not in found.models:
             where = self.bucket.where(channel_key(channel))
             what = f"has no release of {model!r}" if found.etag else "does not exist"
-            raise NoSuchRelease(f"{where} {what}: publish {model} to channel {channel!r}, or choose another channel")
+            there = f"; it has {', '.join(sorted(found.models))}" if found.models else ""
+            raise NoSuchRelease(
+                f"{where} {what}{there}{did_you_mean(model, found.models)}: "
+                f"publish {model} to channel {channel!r}, or choose another channel"
+            )
         return found.models[model]["release_id"], found.models[model]["manifest_sha256"]
 
     def _complete_id(self, digits: str, package: str) -> str:
@@ -261,7 +275,7 @@ class Store:
         return found.pop()
 
     def _checked_release(
-        self, key: str, data: bytes, model: str, release_id: str, manifest_sha256: str | None
+        self, key: str, data: bytes, model: str, package: str, release_id: str, manifest_sha256: str | None
     ) -> Release:
         where = self.bucket.where(key)
         try:
@@ -270,7 +284,7 @@ class Store:
             raise DigestMismatch(str(error)) from None
         found = Release(
             release_id,
-            _package_name(model),
+            package,
             manifest,
             hashlib.sha256(data).hexdigest(),
             listed_files(manifest, data),
@@ -327,22 +341,10 @@ def _verified(directory: Path | str) -> Package:
     except PackageError as error:
         raise StoreError(f"nothing was published: {error}") from None
     try:
-        if package.model not in MODEL_CONFIGS or package.name != MODEL_CONFIGS[package.model]["dir"]:
-            raise PackageError(
-                f"{package.directory} names itself {package.name!r} of model {package.model!r}: it must be one of "
-                + ", ".join(f"{config['dir']} of {model}" for model, config in MODEL_CONFIGS.items())
-            )
         package.verify()
     except PackageError as error:
         raise DigestMismatch(f"nothing was published: {error}") from None
     return package
-
-
-def _package_name(model: str) -> str:
-    try:
-        return model_config(model)["dir"]
-    except PackageError as error:
-        raise NoSuchRelease(str(error)) from None
 
 
 def _parts(path: Path, file: dict[str, Any]) -> Iterator[bytes]:

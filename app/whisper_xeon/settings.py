@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
 
-from whisper_package.models import MODEL_CONFIGS
+from whisper_package.errors import PackageError
+from whisper_package.models import ALIASES, MODEL_CONFIGS, model_name
 from whisper_xeon.audio.url_policy import AllowList
 from whisper_xeon.engine.cores import MAX_THREADS, available_cores
 from whisper_xeon.languages import LANGUAGES
@@ -91,6 +92,13 @@ def _choice(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+def _model(text: str) -> str:
+    try:
+        return model_name(text)
+    except PackageError as error:
+        raise ValueError(str(error)) from None
+
+
 def _whole(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
@@ -142,9 +150,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "WHISPER_MODEL_SIZE",
         "small",
-        "one of " + ", ".join(MODEL_CONFIGS),
-        "The model to serve.",
-        _choice(*MODEL_CONFIGS),
+        f"the name of a model, in upper or lower case: {', '.join((*MODEL_CONFIGS, *ALIASES))}, or that of your own",
+        "The model to serve; its package must be in WHISPER_ARTIFACTS_DIR.",
+        _model,
     ),
     Setting(
         "WHISPER_ARTIFACTS_DIR",

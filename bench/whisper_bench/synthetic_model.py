@@ -25,20 +25,10 @@ from pathlib import Path
 import numpy as np
 
 from whisper_bench.locations import FIXTURE_MODELS
+from whisper_package.models import DIMENSIONS
 
 FIXTURE = FIXTURE_MODELS / "ggml-fixture-small.bin.xz"
 
-# model: width, heads, encoder layers, decoder layers (openai/whisper, model dimensions)
-DIMENSIONS = {
-    "tiny": (384, 6, 4, 4),
-    "base": (512, 8, 6, 6),
-    "small": (768, 12, 12, 12),
-    "medium": (1024, 16, 24, 24),
-    "large-v2": (1280, 20, 32, 32),
-    "large-v3": (1280, 20, 32, 32),
-    "large-v3-turbo": (1280, 20, 32, 4),
-}
-DIMENSIONS.update({f"{model}.en": DIMENSIONS[model] for model in ("tiny", "base", "small", "medium")})
 AUDIO_CONTEXT = 1500
 TEXT_CONTEXT = 448
 MULTILINGUAL = 51865  # tokens; English models have one ordinary token fewer, large-v3 and later one language more

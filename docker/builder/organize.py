@@ -22,8 +22,8 @@ from origin import PROVENANCE_NAME, SBOM_NAME, encode, provenance, sbom
 from whisper_package.digests import file_digest
 from whisper_package.errors import ModelFileError, PackageError
 from whisper_package.manifest import MANIFEST_NAME, SCHEMA_VERSION, encode_manifest
-from whisper_package.model_file import check_model_file
-from whisper_package.models import model_config, weights_file
+from whisper_package.model_file import HyperParameters, check_model_file
+from whisper_package.models import package_directory, weights_file
 from whisper_package.package import Package
 from whisper_package.selftest import same_words
 
@@ -62,11 +62,11 @@ def main() -> int:
 
 def organize(model: str, settings: dict[str, Any], inputs: argparse.Namespace) -> None:
     """Write and verify the package of one model. Raises `BuildError`."""
-    config = model_config(model)
+    package = package_directory(model)
     wanted = settings["models"][model]
     quantization = settings["quantization"]
     weights = weights_file(model, quantization)
-    folder = inputs.output / config["dir"]
+    folder = inputs.output / package
     folder.mkdir(parents=True)
     variants = _variants(inputs.built)
     binaries = _binaries(inputs.built)
@@ -78,12 +78,12 @@ def organize(model: str, settings: dict[str, Any], inputs: argparse.Namespace) -
     for name in binaries:
         _place(inputs.built / name, folder / name, executable=True)
     _place(inputs.models / f"{model}.bin", folder / weights)
-    _check_weights(folder / weights, model, quantization)
+    parameters = _checked_weights(folder / weights, model, quantization)
     _place(inputs.selftest / f"{model}.wav", folder / "selftest.wav")
     _check_clip(folder / "selftest.wav", model)
     minimum = _minimum_versions(folder, [*binaries, BLAS_LIBRARY] if openblas else list(binaries))
     values = {
-        "PACKAGE": config["dir"],
+        "PACKAGE": package,
         "MODEL": model,
         "MODEL_FILE": weights,
         "QUANTIZATION": quantization,
@@ -109,11 +109,12 @@ def organize(model: str, settings: dict[str, Any], inputs: argparse.Namespace) -
         )
     manifest = {
         "schema_version": SCHEMA_VERSION,
-        "package": config["dir"],
+        "package": package,
         "model": {
             "name": model,
             "file": weights,
             "quantization": quantization,
+            "dimensions": parameters.dimensions,
             "source_sha256": wanted["source_sha256"],
         },
         "whisper_cpp": {
@@ -138,7 +139,7 @@ def organize(model: str, settings: dict[str, Any], inputs: argparse.Namespace) -
     (folder / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
     (folder / MANIFEST_NAME).chmod(0o644)
     Package(folder).verify()
-    print(f"{config['dir']}: self-test heard {text!r}")
+    print(f"{package}: self-test heard {text!r}")
 
 
 def _variants(built: Path) -> list[dict[str, Any]]:
@@ -180,17 +181,18 @@ def _file_entries(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _check_weights(weights: Path, model: str, quantization: str) -> None:
+def _checked_weights(weights: Path, model: str, quantization: str) -> HyperParameters:
     """A file of another type than was asked for would make its name and the manifest say what is not so."""
     try:
-        found = check_model_file(weights).quantization
+        parameters = check_model_file(weights)
     except ModelFileError as error:
         raise BuildError(f"the weights of {model} cannot be used: {error}") from None
-    if found != quantization:
+    if parameters.quantization != quantization:
         raise BuildError(
-            f"the weights of {model} are {found}, and this build asks for {quantization}: give an f16 file, "
-            "from which every type can be made"
+            f"the weights of {model} are {parameters.quantization}, and this build asks for {quantization}: give an "
+            "f16 file, from which every type can be made"
         )
+    return parameters
 
 
 def _check_clip(clip: Path, model: str) -> None:

@@ -1,9 +1,16 @@
-"""Filters of role `whisper_service`: what it reports of a fleet, why a task failed, how systemd is called."""
+"""Filters of role `whisper_service`: models, what it reports of a fleet, why a task failed, how systemd is called."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from ansible_collections.whisper.xeon.plugins.plugin_utils import app_path  # noqa: F401 - for the packages of app/
+
+from whisper_package.errors import PackageError
+from whisper_package.models import did_you_mean, model_name
+from whisper_package.package import packaged_models
 
 COLUMNS = {
     "host": "host",
@@ -29,6 +36,37 @@ def by_host(hosts: list[str], hostvars: Mapping[str, Mapping[str, Any]], variabl
     """Return host -> value of a variable; hosts without it have `default`, or are left out if that is None."""
     found = {host: hostvars[host].get(variable, default) for host in hosts}
     return {host: value for host, value in found.items() if value is not None}
+
+
+def model_problems(hosts: list[str], hostvars: Mapping[str, Mapping[str, Any]], start: str) -> list[str]:
+    """Return what is wrong with the models of hosts, each problem once and with its hosts.
+
+    Where the package comes from a directory of the control node, relative to `start`, the model must be there; a
+    directory without any package is not judged here.
+    """
+    found: dict[str, list[str]] = {}
+    for host in hosts:
+        variables = hostvars[host]
+        copies = variables.get("whisper_service_transport") == "copy"
+        directory = variables.get("whisper_service_artifact_dir") if copies else ""
+        model = str(variables.get("whisper_service_model", ""))
+        problem = _model_problem(model, Path(start, directory) if directory else None)
+        if problem:
+            found.setdefault(problem, []).append(host)
+    return [f"{problem} (for {', '.join(several)})" for problem, several in found.items()]
+
+
+def _model_problem(model: str, directory: Path | None) -> str:
+    if not model:
+        return "whisper_service_model is not set"
+    try:
+        name = model_name(model)
+    except PackageError as error:
+        return str(error)
+    there = packaged_models(directory) if directory else []
+    if not there or name in there:
+        return ""
+    return f'there is no model "{name}" in {directory}, which has {", ".join(there)}{did_you_mean(name, there)}'
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
@@ -110,6 +148,7 @@ class FilterModule:
             f"whisper_service_{each.__name__}": each
             for each in (
                 by_host,
+                model_problems,
                 table,
                 not_serving,
                 problems,

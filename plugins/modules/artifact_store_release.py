@@ -11,7 +11,11 @@ description:
   - Without models it only checks that the endpoint answers, accepts the credentials and has the bucket.
   - Needs botocore, and C(app/) of this repository on PYTHONPATH.
 options:
-  models: {type: list, elements: str, default: [], description: Models to find; without any only the store is checked.}
+  models:
+    type: list
+    elements: str
+    default: []
+    description: Models to find, as people name them; without any only the store is checked.
   channel: {type: str, default: stable, description: Channel that names the releases.}
   releases:
     type: dict
@@ -40,14 +44,18 @@ RETURN = r"""
 found:
   type: dict
   description: >-
-    For each model: release_id, package (its directory's name), manifest (checked), manifest_sha256, and files with
-    path, size, sha256 and executable of each, manifest.json too.
+    For each model, by the name that was asked for: release_id, package (its directory's name), manifest (checked),
+    manifest_sha256, and files with path, size, sha256 and executable of each, manifest.json too.
 """
 
-from dataclasses import asdict  # noqa: E402 - Ansible wants the documentation first
+from contextlib import suppress  # noqa: E402 - Ansible wants the documentation first
+from dataclasses import asdict  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible_collections.whisper.xeon.plugins.module_utils.artifact_store import STORE_ARGUMENTS, store_errors, store_of  # noqa: E402
+
+with suppress(ImportError):  # store_errors reports it
+    from whisper_store.store import model_and_package
 
 
 def main() -> None:
@@ -62,14 +70,14 @@ def main() -> None:
     )
     wanted = module.params
     found = {}
-    # Digits alone are a number in YAML.
-    releases = {model: str(release) for model, release in wanted["releases"].items()}
     with store_errors(module):
         store = store_of(module)
+        # Digits alone are a number in YAML.
+        releases = {model_and_package(model)[0]: str(release) for model, release in wanted["releases"].items()}
         if not wanted["models"]:
             store.bucket.check()
         for model in wanted["models"]:
-            found[model] = asdict(store.resolve(model, wanted["channel"], releases.get(model)))
+            found[model] = asdict(store.resolve(model, wanted["channel"], releases.get(model_and_package(model)[0])))
     module.exit_json(changed=False, found=found)
 
 

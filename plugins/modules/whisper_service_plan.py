@@ -18,7 +18,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from whisper_package.errors import PackageError
 from whisper_package.manifest import MANIFEST_NAME, memory_mb, weights_bytes
-from whisper_package.models import MODEL_CONFIGS, model_config
+from whisper_package.models import model_name, package_directory
 from whisper_package.package import Package
 from whisper_xeon.settings import settings_problems
 
@@ -29,7 +29,7 @@ description:
   - Lists every file of the package, the application, the settings and the units with its digest. Needs C(app/) of this
     project on PYTHONPATH.
 options:
-  model: {type: str, required: true, description: Model that the package must contain.}
+  model: {type: str, required: true, description: Model that the package must contain, as people name it.}
   artifact_dir: {type: path, description: Directory of the package, or one that contains packages.}
   manifest: {type: dict, description: "Checked content of manifest.json, if the package is not on the control node."}
   files: {type: list, elements: dict, description: "Every file of that package: path, size, sha256, executable."}
@@ -42,7 +42,7 @@ options:
 RETURN = r"""
 problems: {description: "What prevents the deployment and what to do about it; empty if nothing does", type: list}
 digest: {description: Name of the deployment, type: str}
-model: {description: Its model, type: str}
+model: {description: Its model, by the name that its package has, type: str}
 url: {description: URL at which the host itself reaches the service, type: str}
 record: {description: "Text of deployment.json: model, release, every file with its digest", type: str}
 bundle: {description: "Base64 of a tar.gz of every file that does not belong to the package", type: str}
@@ -71,7 +71,7 @@ def package_in(artifact_dir: Path, model: str) -> Package:
     if package.model != model:
         raise PackageError(
             f"whisper_service_artifact_dir: {artifact_dir} contains model {package.model!r}, this host gets {model!r}: "
-            f"name the directory that contains {model_config(model)['dir']}"
+            f"name the directory that contains {package_directory(model)}"
         )
     return package
 
@@ -162,7 +162,7 @@ def without_package(model: str, url: str) -> dict:
         "model": model,
         "url": url,
         "release_id": "",
-        "package": model_config(model)["dir"],
+        "package": package_directory(model),
         "manifest_sha256": "",
         "weights_bytes": 0,
         "ram_mb": 0,
@@ -175,7 +175,7 @@ def main() -> None:
     """Run as an Ansible module."""
     module = AnsibleModule(
         argument_spec={
-            "model": {"type": "str", "required": True, "choices": list(MODEL_CONFIGS)},
+            "model": {"type": "str", "required": True},
             "artifact_dir": {"type": "path"},
             "manifest": {"type": "dict"},
             "files": {"type": "list", "elements": "dict"},
@@ -194,9 +194,13 @@ def main() -> None:
     problems = [f"whisper_service_settings: {problem}" for problem in settings_problems(named)]
     empty = {"artifact_dir": "", "manifest": {}, "files": []}
     given = {name: module.params[name] or default for name, default in empty.items()}
-    result = without_package(module.params["model"], module.params["url"])
     try:
-        result = plan(**{**module.params, **given})
+        model = model_name(module.params["model"])
+    except PackageError as error:
+        module.fail_json(msg=f"whisper_service_model: {error}")
+    result = without_package(model, module.params["url"])
+    try:
+        result = plan(**{**module.params, **given, "model": model})
     except PackageError as error:
         problems.append(str(error))
     except OSError as error:

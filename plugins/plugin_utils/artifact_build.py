@@ -1,15 +1,12 @@
-"""What the actions of role `artifact_build` share: the packages of app/ on the path, and how they fail."""
+"""What the actions of role `artifact_build` share: how they fail."""
 
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 from ansible.errors import AnsibleActionFail
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "app"))
+from ansible_collections.whisper.xeon.plugins.plugin_utils import app_path  # noqa: F401 - for the packages of app/
 
 from whisper_build.downloads import SourceError
 from whisper_package.errors import PackageError

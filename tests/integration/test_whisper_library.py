@@ -483,9 +483,14 @@ def test_a_missing_package_is_a_load_error_that_says_where(tmp_path):
         WhisperLibraryAdapter("small", tmp_path)
 
 
-def test_an_unknown_model_is_a_load_error_that_names_the_models(tmp_path):
-    with pytest.raises(LibraryLoadError, match=r"'huge': choose one of tiny, tiny\.en, base"):
-        WhisperLibraryAdapter("huge", tmp_path)
+def test_an_unknown_model_is_a_load_error_that_names_the_models_that_are_there(artifacts_dir):
+    with pytest.raises(LibraryLoadError, match=r"whisper_smal_xeon does not exist; .*small.*\(did you mean small\?\)"):
+        WhisperLibraryAdapter("smal", artifacts_dir)
+
+
+def test_what_cannot_be_a_model_is_a_load_error(artifacts_dir):
+    with pytest.raises(LibraryLoadError, match=r"'\.\./small' is not a model's name"):
+        WhisperLibraryAdapter("../small", artifacts_dir)
 
 
 def test_a_missing_model_file_is_a_model_error(package_copy):

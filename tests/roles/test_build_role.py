@@ -275,15 +275,20 @@ def test_a_source_that_a_hook_does_not_fit_is_the_first_that_the_report_names(bu
     assert builder_reasons(result)[0].startswith("build.sh: kernels/hooks/encode-once.patch does not fit this whisper")
 
 
-def test_unknown_model_is_refused_with_the_known_ones(build):
-    result = build.run(check=False, artifact_build_models=["huge"])
+def test_unknown_model_is_refused_with_the_known_ones_and_how_to_declare_one(build):
+    result = build.run(check=False, artifact_build_models=["meduim"])
     assert result.returncode != 0
-    assert "small, small.en, medium" in result.output
+    assert "artifact_build_models names meduim (did you mean medium?), which is neither a released model" in result.said
+    assert "small, small.en, medium" in result.said
+    assert "a model of your own is declared in artifact_build_model_overrides" in result.said
+    assert "Choose the base image" not in result.said
 
 
-def test_override_of_an_unknown_model_is_refused(build):
-    result = build.run(check=False, artifact_build_model_overrides={"huge": override("small")})
-    assert "artifact_build_model_overrides names huge" in result.said
+def test_override_that_would_be_forgotten_for_its_typo_is_refused(build):
+    overrides = {"smal": override("small"), "medium": override("medium")}
+    result = build.run(check=False, artifact_build_model_overrides=overrides)
+    assert result.returncode != 0
+    assert "artifact_build_model_overrides names smal, which is not built: did you mean small?" in result.said
 
 
 def test_missing_model_file_is_named(build):

@@ -16,6 +16,7 @@ import pytest
 from host_container import table_row
 from paths import ROOT
 from sealed_packages import rewrite, variant
+from whisper_package.package import packaged_models
 from whisper_store.client import s3_client
 from whisper_store.store import Store
 
@@ -70,12 +71,21 @@ def test_check_mode_with_another_model_changes_nothing_on_the_host(small, deploy
 
 
 def test_an_unknown_model_is_refused_once_before_any_host_is_touched_with_those_that_exist(hosts, artifacts_dir):
-    play = hosts.deploy_copy(artifacts_dir, "-e", "model=huge", check=False)
+    play = hosts.deploy_copy(artifacts_dir, "-e", "model=meduim", check=False)
     assert play.returncode != 0
     assert play.output.count("fatal: ") == 1
     assert "Check every host" not in play.output
-    assert 'there is no model "huge"' in play.said
-    assert "small, small.en, medium" in play.said
+    there = ", ".join(packaged_models(artifacts_dir))
+    assert f'there is no model "meduim" in {artifacts_dir}, which has {there} (did you mean medium?)' in play.said
+    assert f"(for {hosts.small.name}, {hosts.medium.name})" in play.said
+
+
+def test_what_cannot_be_a_model_is_refused_once_before_any_host_is_touched(hosts, artifacts_dir):
+    play = hosts.deploy_copy(artifacts_dir, "-e", "model=../medium", check=False)
+    assert play.returncode != 0
+    assert play.output.count("fatal: ") == 1
+    assert "Check every host" not in play.output
+    assert "'../medium' is not a model's name" in play.said
 
 
 def test_no_more_than_three_deployments_stay_those_in_use_do_and_shared_files_are_stored_once(small, deploy):

@@ -10,8 +10,11 @@ from typing import Any
 
 from whisper_package.digests import file_digest
 from whisper_package.manifest import MANIFEST_NAME, SCHEMA_VERSION, encode_manifest
-from whisper_package.models import QUANTIZATIONS, model_config
+from whisper_package.models import MODEL_CONFIGS, QUANTIZATIONS, package_directory, weights_file
 from whisper_package.package import Package
+
+# Of a model of one's own, which is as large as small.
+SMALL = {"width": 768, "encoder_layers": 12, "decoder_layers": 12}
 
 
 def rewrite(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -24,10 +27,10 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 def hollow_package(folder: Path, model: str = "small") -> Package:
     """Make a package of a few bytes in `folder`: every kind of file that a real one has, and nothing that runs."""
-    config = model_config(model)
-    target = folder / config["dir"]
+    target = folder / package_directory(model)
+    weights = weights_file(model)
     contents = {
-        config["model"]: b"weights of " + model.encode(),
+        weights: b"weights of " + model.encode(),
         "libwhisper.so.1": b"library",
         "libggml-cpu.so.0": b"baseline",
         "cpu/skylakex/libggml-cpu.so.0": b"AVX-512",
@@ -44,7 +47,7 @@ def hollow_package(folder: Path, model: str = "small") -> Package:
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "package": target.name,
-        "model": {"name": model, "file": config["model"], "quantization": QUANTIZATIONS[0]},
+        "model": {"name": model, "file": weights, "quantization": QUANTIZATIONS[0]},
         "whisper_cpp": {"version": "1.8.5", "source_sha256": "0" * 64, "patches": []},
         "cmake_flags": [],
         "variants": [{"name": name, "path": path, "cpu_flags": flags} for name, path, flags in variants],
@@ -53,6 +56,8 @@ def hollow_package(folder: Path, model: str = "small") -> Package:
         "selftest": {"audio": "selftest.wav", "text": "five eight right"},
         "files": [_entry(target, path) for path in sorted(contents)],
     }
+    if model not in MODEL_CONFIGS:
+        manifest["model"]["dimensions"] = SMALL
     (target / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
     return Package(target)
 

@@ -43,6 +43,77 @@ class TestWanted:
         assert wanted(selftest={"text": "hello"})["selftest"] == {**PINNED["small"]["selftest"], "text": "hello"}
 
 
+SELFTEST = {"audio": "/srv/call.wav", "language": "de", "text": "guten Tag"}
+OWN = {"path": "/srv/calls", "selftest": SELFTEST}
+
+
+class TestModelsOfOnesOwn:
+    def test_all_that_it_is_made_of_is_in_its_override(self):
+        found = filters.artifact_build_wanted(["calls-de"], PINNED, {"Calls-DE": OWN})["calls-de"]
+        assert found["sources"] == [{"path": "/srv/calls"}]
+        assert found["selftest"] == SELFTEST
+        assert "whoever built this package knows" in found["notice"]
+
+    def test_an_override_has_any_name_that_means_its_model(self):
+        assert (
+            filters.artifact_build_wanted(["small"], PINNED, {"SMALL": {"notice": "mine"}})["small"]["notice"] == "mine"
+        )
+
+    @pytest.mark.parametrize(
+        ("models", "overrides"),
+        [
+            (["small"], {}),
+            (["SMALL", "turbo", "Large"], {}),
+            (["calls-de"], {"calls-de": OWN}),
+            (["Calls-DE"], {"calls-de": OWN}),
+            (["small"], {"calls-de": OWN}),
+            (["small"], {"small-de": OWN}),
+            (["medium"], {"medium-de": OWN}),
+            (["small"], {"medium": {"notice": "mine"}}),
+            (["small"], {"turbo": {"path": "/srv/turbo.pt"}}),
+            (["calls"], {"calls": {"sources": [{"path": "/srv/calls"}], "notice": "mine", "selftest": SELFTEST}}),
+        ],
+    )
+    def test_nothing_is_wrong_with_what_is_released_or_declared(self, models, overrides):
+        assert filters.artifact_build_model_problems(models, overrides) == []
+
+    @pytest.mark.parametrize(
+        ("models", "overrides", "problem"),
+        [
+            (["meduim"], {}, "artifact_build_models names meduim (did you mean medium?), which is neither a released"),
+            (["calls"], {"call": OWN}, "artifact_build_models names calls (did you mean call?), which is neither"),
+            (
+                ["calls"],
+                {},
+                "a model of your own is declared in artifact_build_model_overrides, by its name",
+            ),
+            (["../x"], {}, "artifact_build_models: '../x' is not a model's name"),
+            ([2024], {}, "artifact_build_models: '2024' is not a model's name"),
+            (["latest"], {"latest": OWN}, "artifact_build_model_overrides: 'latest' is reserved"),
+            (["small"], {"smal": OWN}, "names smal, which is not built: did you mean small?"),
+            (["medium"], {"meduim": OWN}, "names meduim, which is not built: did you mean medium?"),
+            (["turbo"], {"turbo": {}, "large-v3-turbo": {}}, "names large-v3-turbo twice, once as large-v3-turbo"),
+            (
+                ["calls"],
+                {"calls": {"path": "/srv/calls"}},
+                "lacks selftest.audio, selftest.language, selftest.text",
+            ),
+            (
+                ["calls"],
+                {"calls": {"selftest": SELFTEST}},
+                "lacks path (or sources and notice): a model of your own",
+            ),
+            (["calls"], {"calls": {"sources": [], "selftest": SELFTEST}}, "calls lacks path (or sources and notice)"),
+            (["calls"], {"calls": "/srv/calls"}, "calls lacks path (or sources and notice), selftest.audio"),
+            (["calls"], ["calls"], "artifact_build_model_overrides is not a dictionary"),
+        ],
+    )
+    def test_what_is_wrong_is_told_in_one_sentence_with_the_remedy(self, models, overrides, problem):
+        found = filters.artifact_build_model_problems(models, overrides)
+        assert problem in "; ".join(found)
+        assert len(found) <= 2
+
+
 class TestStaged:
     def test_weights_and_clip_of_each_model_are_staged(self):
         staged = filters.artifact_build_staged({"small": wanted()}, FETCHED, "/cache/whisper.cpp")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from ansible.errors import AnsibleFilterError
 
 from collection_module import load_module
+from sealed_packages import hollow_package
 
 filters = load_module("whisper_service", "filter").FilterModule().filters()
 
@@ -34,6 +36,55 @@ def test_hosts_without_a_variable_are_left_out():
 
 def test_hosts_without_a_variable_have_the_default_in_the_order_of_the_hosts():
     assert list(by_host(2).items()) == [("b", 2), ("a", 1)]
+
+
+def model_problems(hostvars, start="/work"):
+    return filters["whisper_service_model_problems"](list(hostvars), hostvars, start)
+
+
+def copying(model, directory):
+    return {
+        "whisper_service_model": model,
+        "whisper_service_transport": "copy",
+        "whisper_service_artifact_dir": directory,
+    }
+
+
+def test_a_model_may_be_named_in_any_case_and_be_ones_own():
+    names = ("small", "MEDIUM", "turbo", "Support-Calls-DE")
+    assert model_problems({name: {"whisper_service_model": name} for name in names}) == []
+
+
+def test_hosts_with_the_same_problem_are_named_together():
+    wrong = {"whisper_service_model": "../small"}
+    none, bad = model_problems({"a": {}, "b": wrong, "c": wrong})
+    assert none == "whisper_service_model is not set (for a)"
+    assert bad.startswith("'../small' is not a model's name: ")
+    assert bad.endswith(" (for b, c)")
+
+
+def test_a_model_of_a_directory_must_be_in_it(tmp_path):
+    hollow_package(tmp_path / "dist", "small")
+    assert model_problems({"a": copying("SMALL", "dist")}, str(tmp_path)) == []
+    assert model_problems({"a": copying("smal", "dist")}, str(tmp_path)) == [
+        f'there is no model "smal" in {tmp_path}/dist, which has small (did you mean small?) (for a)'
+    ]
+
+
+def test_a_directory_without_packages_or_of_one_package_is_not_judged(tmp_path):
+    package = hollow_package(tmp_path / "dist", "small")
+    assert model_problems({"a": copying("medium", str(tmp_path)), "b": copying("medium", str(package.directory))}) == []
+
+
+@pytest.mark.parametrize(("value", "model"), [("TURBO", "large-v3-turbo"), ("Calls-DE", "calls-de")])
+def test_a_variable_means_one_model(value, model):
+    assert load_module("model_name", "filter").FilterModule().filters()["model_name"](value) == model
+
+
+@pytest.mark.parametrize("value", ["../small", False, None, 2024, ["small"], ""])
+def test_a_variable_that_cannot_name_a_model_is_an_error_in_one_sentence(value):
+    with pytest.raises(AnsibleFilterError, match=r"is not a model's name|is reserved"):
+        load_module("model_name", "filter").model_name(value)
 
 
 def test_table_has_one_host_per_line_and_a_dash_for_what_is_unknown():

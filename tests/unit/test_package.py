@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from sealed_packages import hollow_package, rewrite
 from whisper_package.digests import file_digest
 from whisper_package.errors import PackageError
 from whisper_package.manifest import MANIFEST_NAME, memory_mb, parse_manifest, release_id
-from whisper_package.models import MODEL_CONFIGS, model_config
+from whisper_package.models import MODEL_CONFIGS
 from whisper_package.package import Package
 
 
@@ -37,9 +39,25 @@ def test_a_package_is_found_by_its_models_name(package, tmp_path):
     assert Package.find(tmp_path, "medium").name == "whisper_medium_xeon"
 
 
-def test_an_unknown_model_is_answered_with_all_names():
-    with pytest.raises(PackageError, match=r"'huge': choose one of tiny, tiny\.en, base"):
-        model_config("huge")
+def test_a_package_is_found_by_every_name_that_means_its_model(tmp_path):
+    hollow_package(tmp_path, "large-v3-turbo")
+    hollow_package(tmp_path, "support-calls-de")
+    for name in ("turbo", "Large-V3-Turbo", "TURBO"):
+        assert Package.find(tmp_path, name).model == "large-v3-turbo"
+    assert Package.find(tmp_path, "Support-Calls-DE").name == "whisper_support-calls-de_xeon"
+
+
+def test_a_model_that_is_not_there_is_answered_with_those_that_are_and_the_closest(tmp_path):
+    hollow_package(tmp_path, "support-calls-de")
+    hollow_package(tmp_path, "small")
+    expected = "does not exist; the packages there are of small, support-calls-de (did you mean support-calls-de?)"
+    with pytest.raises(PackageError, match=re.escape(expected)):
+        Package.find(tmp_path, "suport-calls-de")
+
+
+def test_a_typo_of_a_released_model_is_told_where_there_is_no_package(tmp_path):
+    with pytest.raises(PackageError, match=r"whisper_meduim_xeon does not exist \(did you mean medium\?\): name the"):
+        Package.find(tmp_path, "meduim")
 
 
 def test_bigger_weights_than_the_default_take_more_memory(package):
@@ -50,6 +68,43 @@ def test_bigger_weights_than_the_default_take_more_memory(package):
 
 def test_smaller_weights_than_the_default_are_not_reckoned_with(package):
     assert memory_mb(package.manifest) == MODEL_CONFIGS["small"]["ram_mb"]
+
+
+def test_the_memory_of_a_model_of_ones_own_follows_from_its_dimensions(tmp_path):
+    own = hollow_package(tmp_path, "support-calls-de").manifest
+    assert memory_mb(own) == MODEL_CONFIGS["small"]["ram_mb"]
+    distilled = {"width": 1280, "encoder_layers": 32, "decoder_layers": 2}
+    assert memory_mb({**own, "model": {**own["model"], "dimensions": distilled}}) == 1000
+
+
+def test_the_memory_follows_from_dimensions_and_not_from_a_name(package):
+    model = {**package.manifest["model"], "dimensions": {"width": 1024, "encoder_layers": 24, "decoder_layers": 24}}
+    assert memory_mb({**package.manifest, "model": model}) == MODEL_CONFIGS["medium"]["ram_mb"]
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"name": "../small"}, "'../small' is not a model's name"),
+        ({"name": "Small"}, "names its model 'Small' instead of small"),
+        ({"name": "turbo"}, "names its model 'turbo' instead of large-v3-turbo"),
+        ({"name": "latest"}, "'latest' is reserved"),
+        ({"name": "calls"}, "names its package 'whisper_small_xeon' instead of whisper_calls_xeon"),
+        ({"dimensions": {"width": 768}}, "no valid 'model.dimensions'"),
+        ({"dimensions": {"width": "768", "encoder_layers": 12, "decoder_layers": 12}}, "no valid 'model.dimensions'"),
+    ],
+)
+def test_a_manifest_that_names_no_model_rightly_is_rejected(folder, model, message):
+    rewrite(folder, lambda manifest: manifest["model"].update(model))
+    with pytest.raises(PackageError, match=message):
+        Package(folder)
+
+
+def test_a_model_of_ones_own_needs_its_dimensions(tmp_path):
+    own = hollow_package(tmp_path, "support-calls-de").directory
+    rewrite(own, lambda manifest: manifest["model"].pop("dimensions"))
+    with pytest.raises(PackageError, match=r"no valid 'model\.dimensions'"):
+        Package(own)
 
 
 def test_the_configurations_have_the_specified_keys():

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from paths import ROOT
-from whisper_package.models import MODEL_CONFIGS
+from whisper_package.models import ALIASES, MODEL_CONFIGS
 
 ROLES = sorted(path.parent.parent for path in ROOT.glob("roles/*/meta/argument_specs.yml"))
 ALL_ROLES = sorted(path.parent for path in ROOT.glob("roles/*/tasks"))
@@ -91,19 +91,17 @@ def test_no_secret_has_a_default(role):
     assert {name: value for name, value in given.items() if secret.search(name) and value} == {}
 
 
-# What has a list of models of its own, because it is read where no Python is; MODEL_CONFIGS is the one to change.
-LISTS_OF_MODELS = {
-    "what is pinned": lambda: load(ROOT / "versions.yml")["models"],
-    "what is built": lambda: options(ROOT / "roles" / "artifact_build")["artifact_build_models"]["choices"],
-    "what is served": lambda: options(ROOT / "roles" / "whisper_service")["whisper_service_model"]["choices"],
-    "what a deploy knows": lambda: load(ROOT / "roles/whisper_service/vars/main.yml")["__whisper_service_models"],
-    "what compose limits": lambda: load(ROOT / "limits.yml")["services"],
-}
+# Both have a list of their own, because they are read where no Python is; whisper_package.models is the one to change.
 
 
-@pytest.mark.parametrize("what", LISTS_OF_MODELS)
-def test_every_list_of_models_is_the_packages(what):
-    assert list(LISTS_OF_MODELS[what]()) == list(MODEL_CONFIGS)
+def test_every_released_model_is_pinned():
+    assert list(load(ROOT / "versions.yml")["models"]) == list(MODEL_CONFIGS)
+
+
+def test_every_name_of_a_released_model_has_a_limit():
+    limits = load(ROOT / "limits.yml")["services"]
+    assert list(limits) == [*MODEL_CONFIGS, *ALIASES]
+    assert {alias: limits[alias] for alias in ALIASES} == {alias: limits[model] for alias, model in ALIASES.items()}
 
 
 @pytest.mark.parametrize("model", MODEL_CONFIGS)

@@ -102,7 +102,8 @@ def test_hosts_may_be_addresses_of_both_families_and_names(host):
 @pytest.mark.parametrize(
     ("variable", "value", "allowed"),
     [
-        ("WHISPER_MODEL_SIZE", "huge", "small, small.en, medium"),
+        ("WHISPER_MODEL_SIZE", "../small", "small, small.en, medium"),
+        ("WHISPER_MODEL_SIZE", "latest", "'latest' is reserved"),
         ("WHISPER_ARTIFACTS_DIR", "/no/such/folder", "must be an existing directory"),
         ("WHISPER_HOST", "a b", "IPv4 or IPv6"),
         ("WHISPER_PORT", "http", "1 to 65535"),

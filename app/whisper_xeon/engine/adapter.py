@@ -46,7 +46,7 @@ class WhisperAdapter:
         audio_ctx: str = "full",
         cpu_variant: str | None = None,
     ):
-        """Open `whisper_<model_size>_xeon/` below `artifacts_dir` (default: $WHISPER_ARTIFACTS_DIR, else `.`).
+        """Open the package of model `model_size` below `artifacts_dir` (default: $WHISPER_ARTIFACTS_DIR, else `.`).
 
         `threads` compute one clip; by default as many as this process may use, up to 8. `package` replaces the
         first two. `audio_ctx` is `full`: the encoder always sees 30 s, as it was trained; or `auto`: it sees a

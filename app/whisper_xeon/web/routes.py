@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 import whisper_xeon
+from whisper_package.models import ALIASES
 from whisper_package.package import Package
 from whisper_xeon import metrics
 from whisper_xeon.audio.decode import DecodingTooSlow, decode
@@ -79,6 +80,7 @@ class Application:
             package.model,
             f"whisper-{package.model}",
             package.name,
+            *(alias for alias, model in ALIASES.items() if model == package.model),
         }
         transcribing: dict[str, Handler] = {
             "/transcribe": self._transcribe,
