@@ -33,7 +33,7 @@ run() {
 
 provide_package() {
   local settings model folder status=0
-  # An unknown model ends here, with one line that lists the known ones, like any other setting that is not allowed.
+  # What cannot be a model's name ends here, with one line, like any other setting that is not allowed.
   settings=$(python3 -m whisper_xeon --check-config 2>&1) || status=$?
   if ((status)); then
     printf '%s\n' "$settings" >&2
@@ -42,15 +42,12 @@ provide_package() {
   model=$(sed -n 's/^WHISPER_MODEL_SIZE=//p' <<<"$settings")
   folder=$(sed -n 's/^WHISPER_ARTIFACTS_DIR=//p' <<<"$settings")
   package=$folder/whisper_${model}_xeon
-  if [[ -d $package ]]; then
-    run python3 "$here/check_package.py" "$folder" "$model" || status=$?
-    if [[ $status != 4 || -z ${MINIO_ENDPOINT:-} ]]; then
-      return "$status"
-    fi
-    printf 'whisper-xeon: downloading it again\n' >&2
-  else
-    printf 'whisper-xeon: %s is not there: downloading it\n' "$package" >&2
+  # Of a package that is missing it says which ones are there.
+  run python3 "$here/check_package.py" "$folder" "$model" || status=$?
+  if [[ $status != 4 || (-d $package && -z ${MINIO_ENDPOINT:-}) ]]; then
+    return "$status"
   fi
+  printf 'whisper-xeon: downloading it\n' >&2
   run download_whisper_artifacts.py "$model"
 }
 

@@ -49,12 +49,15 @@ def one_line(result) -> str:
 
 
 class TestSettings:
-    def test_unknown_model_ends_with_one_line_that_lists_the_models(self, run_image):
-        result = run_image(WHISPER_MODEL_SIZE="huge")
+    def test_what_cannot_be_a_model_ends_with_one_line_that_lists_the_models(self, run_image):
+        result = run_image(WHISPER_MODEL_SIZE="../small")
         assert result.returncode == 2
         line = one_line(result)
-        assert "WHISPER_MODEL_SIZE='huge'" in line
+        assert "WHISPER_MODEL_SIZE='../small'" in line
         assert all(model in line for model in MODEL_CONFIGS)
+
+    def test_a_model_is_named_in_any_case(self, run_image):
+        assert "WHISPER_MODEL_SIZE=large-v3-turbo\n" in run_image("--check-config", WHISPER_MODEL_SIZE="Turbo").stdout
 
     def test_bad_setting_ends_before_anything_is_downloaded(self, run_image):
         result = run_image(WHISPER_QUEUE="many")
@@ -95,6 +98,12 @@ class TestWithoutAStore:
         assert result.returncode == 2
         line = result.stderr.splitlines()[-1]
         assert all(name in line for name in ("MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY"))
+
+    def test_a_model_without_a_package_is_answered_with_those_that_are_there(self, run_image, filled_volume):
+        result = run_image(volume=filled_volume, WHISPER_MODEL_SIZE="smal")
+        assert result.returncode == 2
+        line = result.stderr.splitlines()[0]
+        assert "whisper_smal_xeon does not exist; the packages there are of small (did you mean small?)" in line
 
     def test_damaged_package_is_refused_with_the_file_that_differs(self, run_image, filled_volume, damage):
         damage(filled_volume, LIBRARY)
@@ -139,7 +148,7 @@ class TestWithAStore:
     def test_model_that_was_never_published_is_named(self, run_image, volume, store):
         result = run_image(volume=volume, network=NETWORK, WHISPER_MODEL_SIZE="medium", **store)
         assert result.returncode == 3
-        assert "medium" in result.stderr.splitlines()[-1]
+        assert "has no release of 'medium'; it has small: publish medium" in result.stderr.splitlines()[-1]
 
     def test_full_disk_is_named_before_anything_is_written(self, run_image, store):
         little = ("--tmpfs", f"{PACKAGES}:size=4m,uid=10001,gid=10001")
