@@ -35,6 +35,9 @@ from running_service import (
     submit,
     wait_for,
 )
+from sealed_packages import SMALL, rewrite
+from whisper_package.models import package_directory
+from whisper_package.package import packaged_models
 from whisper_xeon.__main__ import _sign_of_life
 from whisper_xeon.engine.pool import EnginePool
 from whisper_xeon.systemd import Notifier
@@ -466,3 +469,38 @@ def test_the_medium_model_is_served_when_it_is_chosen(artifacts_dir, medium_pack
         answer = service.transcribe("en-00.wav", ("model", "medium"))
         assert answer.json["text"] == EXACT["en-00.wav"]["medium"]
         assert answer.headers["x-whisper-release"] == medium_package.release_id
+
+
+def renamed(folder, model):
+    """Give a copy of a package another model's name, as its builder could have done."""
+    directory = package_directory(model)
+
+    def rename(manifest):
+        manifest["package"] = directory
+        manifest["model"].update(name=model, dimensions=SMALL)
+
+    rewrite(folder, rename)
+    folder.rename(folder.with_name(directory))
+
+
+def test_a_model_has_the_names_of_openais_tool_in_any_case(package_copy):
+    renamed(package_copy, "large-v3-turbo")
+    with running_service(package_copy.parent, WHISPER_MODEL_SIZE="TURBO") as service:
+        assert service.get("/version").json["model"] == "large-v3-turbo"
+        for name in ("turbo", "Large-V3-Turbo", "whisper-1"):
+            assert service.transcribe("en-00.wav", ("model", name)).json["text"] == EXACT["en-00.wav"]["text"]
+
+
+def test_a_model_of_ones_own_is_served_by_its_name(package_copy):
+    renamed(package_copy, "support-calls-de")
+    with running_service(package_copy.parent, WHISPER_MODEL_SIZE="Support-Calls-DE") as service:
+        answer = service.transcribe("en-00.wav", ("model", "support-calls-de"), path="/transcribe")
+        assert (answer.json["model"], answer.json["text"]) == ("support-calls-de", EXACT["en-00.wav"]["text"])
+
+
+def test_a_start_without_the_package_says_which_ones_are_there(artifacts_dir):
+    result = run_cli(WHISPER_ARTIFACTS_DIR=str(artifacts_dir), WHISPER_MODEL_SIZE="smal")
+    assert result.returncode == 1
+    there = ", ".join(packaged_models(artifacts_dir))
+    expected = f"whisper_smal_xeon does not exist; the packages there are of {there} (did you mean small?)"
+    assert expected in result.stderr

@@ -13,8 +13,9 @@ import uuid
 import pytest
 
 from paths import APP
-from sealed_packages import variant
+from sealed_packages import hollow_package, variant
 from whisper_package.manifest import MANIFEST_NAME
+from whisper_package.package import Package
 from whisper_store import catalog
 from whisper_store.client import s3_client
 from whisper_store.errors import ConditionsIgnored, StoreError
@@ -62,6 +63,43 @@ def three_releases(store, small_package, tmp_path):
         store.publish(package.directory)
     store.publish(packages[0].directory, "old")
     return packages
+
+
+@pytest.fixture
+def two_of_one_size(store, tmp_path):
+    """`small`, and a fine-tune of it under a name of its own, both named by `stable`."""
+    packages = [hollow_package(tmp_path / "dist", model) for model in ("small", "support-calls-de")]
+    for package in packages:
+        store.publish(package.directory)
+    return packages
+
+
+def test_two_models_of_one_size_have_an_entry_each(store, two_of_one_size):
+    current = {model: entry["release_id"] for model, entry in store.read_channel("stable").models.items()}
+    assert current == {package.model: package.release_id for package in two_of_one_size}
+    assert {release.model for release in catalog.releases(store)} == set(current)
+
+
+def test_a_model_of_ones_own_is_promoted_and_downloaded_by_its_name_in_any_case(run, store, two_of_one_size, tmp_path):
+    assert run("promote", "stable", "tested", "--model", "SUPPORT-CALLS-DE").returncode == 0
+    assert list(store.read_channel("tested").models) == ["support-calls-de"]
+    result = run("download", "Support-Calls-DE", "--channel", "tested", "--dir", str(tmp_path / "there"))
+    assert result.returncode == 0, result.stderr
+    assert Package.find(tmp_path / "there", "support-calls-de").release_id == two_of_one_size[1].release_id
+
+
+@pytest.mark.parametrize("command", [("download",), ("promote", "stable", "tested", "--model")])
+def test_a_model_that_the_channel_does_not_have_is_answered_with_those_that_it_has(run, two_of_one_size, command):
+    result = run(*command, "suport-calls-de")
+    assert result.returncode == 3
+    expected = "has no release of 'suport-calls-de'; it has small, support-calls-de (did you mean support-calls-de?)"
+    assert expected in result.stderr
+
+
+def test_what_cannot_be_a_model_is_a_mistake_of_usage(run):
+    result = run("promote", "stable", "tested", "--model", "../small")
+    assert result.returncode == 2
+    assert "'../small' is not a model's name" in result.stderr.splitlines()[-1]
 
 
 def test_list_shows_channels_and_releases(run, three_releases):

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from paths import ROOT
-from whisper_package.models import ALIASES, MODEL_CONFIGS
+from whisper_package.models import ALIASES, MODEL_CONFIGS, model_name
 
 ROLES = sorted(path.parent.parent for path in ROOT.glob("roles/*/meta/argument_specs.yml"))
 ALL_ROLES = sorted(path.parent for path in ROOT.glob("roles/*/tasks"))
@@ -100,8 +100,9 @@ def test_every_released_model_is_pinned():
 
 def test_every_name_of_a_released_model_has_a_limit():
     limits = load(ROOT / "limits.yml")["services"]
-    assert list(limits) == [*MODEL_CONFIGS, *ALIASES]
-    assert {alias: limits[alias] for alias in ALIASES} == {alias: limits[model] for alias, model in ALIASES.items()}
+    names = [*MODEL_CONFIGS, *ALIASES]
+    assert list(limits) == [*names, *map(str.upper, names)]
+    assert {name: limits[model_name(name)] for name in limits} == limits
 
 
 @pytest.mark.parametrize("model", MODEL_CONFIGS)
