@@ -49,7 +49,9 @@ def artifact_build_model_problems(models: list[Any], overrides: Any) -> list[str
     for name, override in declared.items():
         # A typo of a model that is built from what is pinned, which nobody would notice.
         meant = difflib.get_close_matches(name, unchanged, n=1, cutoff=_TYPO)
-        if name not in (*MODEL_CONFIGS, *built) and meant:
+        if not isinstance(override, Mapping):
+            problems.append(f"artifact_build_model_overrides.{name} is not a dictionary: {_DECLARE}")
+        elif name not in (*MODEL_CONFIGS, *built) and meant:
             problems.append(
                 f"artifact_build_model_overrides names {name}, which is not built: did you mean {meant[0]}? If it is a "
                 "model of your own, add it to artifact_build_models"
@@ -68,15 +70,14 @@ def _named(variable: str, texts: Iterable[Any], problems: list[str]) -> Iterator
             problems.append(f"{variable}: {error}")
 
 
-def _lacking(name: str, override: Any) -> list[str]:
+def _lacking(name: str, override: Mapping[str, Any]) -> list[str]:
     """Return what an override must have and has not: nothing, for a model that versions.yml has too."""
-    given = override if isinstance(override, Mapping) else {}
     if name in MODEL_CONFIGS:
         return []
-    selftest = given.get("selftest")
+    selftest = override.get("selftest")
     parts = selftest if isinstance(selftest, Mapping) else {}
     lacking = [f"selftest.{part}" for part in ("audio", "language", "text") if part not in parts]
-    if "path" not in given and not {"sources", "notice"} <= given.keys():
+    if "path" not in override and not {"sources", "notice"} <= override.keys():
         lacking.insert(0, "path (or sources and notice)")
     return lacking
 

@@ -104,7 +104,8 @@ class TestModelsOfOnesOwn:
                 "lacks path (or sources and notice): a model of your own",
             ),
             (["calls"], {"calls": {"sources": [], "selftest": SELFTEST}}, "calls lacks path (or sources and notice)"),
-            (["calls"], {"calls": "/srv/calls"}, "calls lacks path (or sources and notice), selftest.audio"),
+            (["calls"], {"calls": "/srv/calls"}, "artifact_build_model_overrides.calls is not a dictionary"),
+            (["small"], {"small": "/srv/small"}, "artifact_build_model_overrides.small is not a dictionary"),
             (["calls"], ["calls"], "artifact_build_model_overrides is not a dictionary"),
         ],
     )
