@@ -35,8 +35,8 @@ def test_small_serves_when_nothing_is_chosen(filled: Compose):
 
 def test_variable_switches_the_model_there_and_back_and_keeps_the_image_and_the_packages(filled: Compose):
     seen = []
-    for model in ("small", "medium", "small"):
-        version = up(filled, model)
+    for name in ("small", "MEDIUM", "small"):
+        version, model = up(filled, name), name.lower()
         assert (version["model"], version["package"]) == (model, MODEL_CONFIGS[model]["dir"])
         assert transcribe(PORT, "en-00.wav") == EXACT["en-00.wav"]["text"]
         seen.append((inspect(filled.api.name)["Image"], filled.api.run("find", ".", "-printf", "%p %i %T@\n")))
