@@ -18,16 +18,9 @@ from pathlib import Path
 import pytest
 
 from paths import RECORDINGS
-from whisper_xeon.audio.decode import (
-    SAMPLE_RATE,
-    AudioTooLong,
-    DecoderMissing,
-    PcmAudio,
-    UnreadableAudio,
-    decode,
-    map_samples,
-    require_tools,
-)
+from whisper_xeon.audio.decode import SAMPLE_RATE, PcmAudio, decode, map_samples
+from whisper_xeon.audio.errors import AudioTooLong, DecoderMissing, UnreadableAudio
+from whisper_xeon.audio.ffmpeg import require_tools
 
 CLIP_SECONDS = 30
 SPEECH = RECORDINGS / "en-00.wav"
@@ -354,7 +347,8 @@ def test_ffmpeg_sees_no_environment_no_name_and_has_limits(bomb, monkeypatch):
         for children in Path("/proc/self/task").glob("*/children"):
             for pid in children.read_text().split():
                 with contextlib.suppress(OSError):
-                    if Path(f"/proc/{pid}/comm").read_text() == "ffmpeg\n":
+                    command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                    if command[0].endswith(b"/ffmpeg") and b"-filter_complex" in command:
                         process = Path(f"/proc/{pid}")
         time.sleep(0.001)
     seen = {name: (process / name).read_bytes().decode() for name in ("environ", "cmdline", "limits")}

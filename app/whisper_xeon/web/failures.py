@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from whisper_xeon.audio.decode import AudioError, AudioTooLong, DecoderMissing, UnreadableAudio
+from whisper_xeon.audio.errors import AudioError, AudioTooLong, DecoderMissing, UnreadableAudio
 from whisper_xeon.audio.fetch import FetchCancelled, HostRejected, HostTooSlow
 from whisper_xeon.audio.url_policy import AudioUrlError, UrlInvalid, UrlNotAllowed
 from whisper_xeon.engine.outcome import (

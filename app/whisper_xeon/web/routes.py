@@ -18,7 +18,8 @@ from typing import Any, Callable
 import whisper_xeon
 from whisper_package.package import Package
 from whisper_xeon import metrics
-from whisper_xeon.audio.decode import DecodingTooSlow, decode
+from whisper_xeon.audio.decode import decode
+from whisper_xeon.audio.errors import DecodingTooSlow
 from whisper_xeon.engine.cores import available_cores
 from whisper_xeon.engine.outcome import EngineResult, EngineTimeout
 from whisper_xeon.engine.pool import EnginePool
