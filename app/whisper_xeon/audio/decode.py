@@ -210,12 +210,13 @@ class _TrackDecoder:
         """Return the two channels of the track to take, without each other's bleed."""
         track = self._media.tracks[0]
         if track.channels != 2:
-            raise NoSides(f"this file has {'one channel' if track.channels == 1 else f'the channels {track.layout}'}")
+            channels = "one channel" if track.channels == 1 else f"other channels ({track.layout})"
+            raise NoSides(f"this file has {channels}; send a stereo recording, or leave diarize out")
         filters = graph.split(self._media, track, self._limit)
         with self._run(track, filters, ["left", "right", "levels"]) as (left, right, measured):
             levels = Levels(measured)
             if levels.same_sides:
-                raise NoSides("both channels of this file have the same sound")
+                raise NoSides("both channels of this file have the same sound; leave diarize out")
             for side, fd in enumerate((left, right)):
                 for start, end in levels.bleed(side):
                     _silence(fd, start / LEVELS_PER_SECOND, end / LEVELS_PER_SECOND)

@@ -29,7 +29,7 @@ _MEASURE = (
 
 def mix(media: Media, track: Track, limit: float, *, measured: bool) -> str:
     """Return the graph from a track to [mono], ffmpeg's usual mix; with `measured` also to [levels]."""
-    rest = f"{_MONO},{_clock(media, track, limit)}[mono]"
+    rest = f"{_on_clock(_MONO, media, track, limit)}[mono]"
     if not measured:
         return f"[0:{track.stream}]{rest}"
     return f"[0:{track.stream}]asplit[mixed][measured];[mixed]{rest};[measured]{_MEASURE}"
@@ -43,20 +43,20 @@ def mix_in_quadrature(media: Media, track: Track, limit: float) -> str:
     """
     return (
         f"[0:{track.stream}]{_STEREO},channelsplit[l][r];[l]aphaseshift=shift=0[l0];[r]aphaseshift=shift=0.5[r90];"
-        f"[l0][r90]amerge,pan=mono|c0=0.5*c0+0.5*c1,{_MONO},{_clock(media, track, limit)}[mono]"
+        f"[l0][r90]amerge,pan=mono|c0=0.5*c0+0.5*c1,{_on_clock(_MONO, media, track, limit)}[mono]"
     )
 
 
 def split(media: Media, track: Track, limit: float) -> str:
     """Return the graph from a stereo track to [left], [right] and, on the same clock, [levels]."""
     return (
-        f"[0:{track.stream}]{_STEREO},{_clock(media, track, limit)},asplit[sides][measured];"
+        f"[0:{track.stream}]{_on_clock(_STEREO, media, track, limit)},asplit[sides][measured];"
         f"[sides]channelsplit[left][right];[measured]{_MEASURE}"
     )
 
 
-def _clock(media: Media, track: Track, limit: float) -> str:
-    """Return filters that put every frame at its time, with silence before it where there is none.
+def _on_clock(form: str, media: Media, track: Track, limit: float) -> str:
+    """Return filters that convert to a form and put every frame at its time, with silence where there is none.
 
     No sound is ever dropped: frames that overlap, or whose time lies before the last one's or far behind it, follow at
     once, and the clock is corrected by that. No silence is put in beyond the file's own duration, or else `limit`.
@@ -72,8 +72,8 @@ def _clock(media: Media, track: Track, limit: float) -> str:
     is_hole = f"gt(ld(3),{_JITTER})*lt(ld(3),{LONGEST_HOLE * SAMPLE_RATE})*lt(ld(0)+ld(3),{last})"
     place = f"if({is_hole},st(0,ld(0)+ld(3)),if(gt(abs(ld(3)),{_JITTER}),st(1,ld(1)-ld(3))))"
     advance = "st(0,ld(0)+NB_SAMPLES)-NB_SAMPLES"
-    # In pieces again: a hole comes out of aresample as one frame.
+    # The form again, since aresample is free in its own; small frames again, since a hole comes out of it as one.
     return (
-        f"asetpts='{';'.join((frame, first, gap, place, advance))}',"
-        "aresample=async=1:min_hard_comp=0.05:first_pts=0,asetnsamples=n=4096:p=0"
+        f"{form},asetpts='{';'.join((frame, first, gap, place, advance))}',"
+        f"aresample=async=1:min_hard_comp=0.05:first_pts=0,{form},asetnsamples=n=4096:p=0"
     )

@@ -237,6 +237,7 @@ class Application:
                         max_seconds=self._settings.max_audio_seconds,
                         timeout=min(_DECODE_SECONDS, max(1.0, received.deadline - start)),
                         grown=held.grow,
+                        sides=options.diarize == "channel",
                     )
                 except DecodingTooSlow as error:
                     if time.monotonic() >= received.deadline:
