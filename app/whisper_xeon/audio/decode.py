@@ -198,12 +198,12 @@ class _TrackDecoder:
 
     def _mix(self, track: Track, *, measured: bool) -> tuple[PcmAudio, bool]:
         """Return the mix of a track and, if `measured`, whether it is silent; then also nothing cancels out."""
-        filters = graph.mix(self._media, track, self._limit, measured=measured)
+        filters = graph.mix(self._media, track, measured=measured)
         with self._run(track, filters, ["mono", "levels"] if measured else ["mono"]) as (mono, *rest):
             levels = Levels(rest[0]) if measured else None
             if levels is None or not levels.cancels:
                 return _keep(mono), levels is not None and levels.silent
-        with self._run(track, graph.mix_in_quadrature(self._media, track, self._limit), ["mono"]) as (mono,):
+        with self._run(track, graph.mix_in_quadrature(self._media, track), ["mono"]) as (mono,):
             return _keep(mono), False
 
     def decode_sides(self) -> PcmAudio:
@@ -212,7 +212,7 @@ class _TrackDecoder:
         if track.channels != 2:
             channels = "one channel" if track.channels == 1 else f"other channels ({track.layout})"
             raise NoSides(f"this file has {channels}; send a stereo recording, or leave diarize out")
-        filters = graph.split(self._media, track, self._limit)
+        filters = graph.split(self._media, track)
         with self._run(track, filters, ["left", "right", "levels"]) as (left, right, measured):
             levels = Levels(measured)
             if levels.same_sides:

@@ -24,4 +24,4 @@ class NoSides(AudioError):
 
 
 class DecoderMissing(AudioError):
-    """ffmpeg or prlimit is not installed on this host."""
+    """ffmpeg, or what runs it, is not installed on this host."""

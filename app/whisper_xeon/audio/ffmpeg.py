@@ -16,14 +16,15 @@ from collections.abc import Callable, Sequence
 from whisper_xeon.audio.errors import DecoderMissing, DecodingTooSlow
 from whisper_xeon.audio.file_types import CODECS, DEMUXERS
 
-_MEMORY = 1 << 30
+_MEMORY = 400 << 20  # of its own; the address space beyond is its libraries'
+_OOM_SCORE_ADJUSTMENT = "1000"  # decoders go first when memory runs out
 _GROWTH_SECONDS = 0.05  # how often the output is measured: ffmpeg writes some MB in that time
 # What is read to find out about tracks; a track that begins late in a film is found far behind its header.
 _PROBE_BYTES = 32 << 20
 _PROBE_SECONDS = 60
 # Formats are recognized among these only. A forced format has a list of its own.
 RECOGNIZE = ("-format_whitelist", DEMUXERS)
-_TOOLS = {"ffmpeg": "ffmpeg", "prlimit": "util-linux"}  # with Debian's packages
+_TOOLS = {"ffmpeg": "ffmpeg", "prlimit": "util-linux", "choom": "util-linux"}  # with Debian's packages
 
 
 class Ffmpeg:
@@ -50,8 +51,16 @@ class Ffmpeg:
         the input. `grown` is called with the bytes in the outputs so far, and what it raises ends the run. Raises
         `DecodingTooSlow` or `DecoderMissing`.
         """
-        limits = {"as": _MEMORY, "cpu": int(self._timeout) + 1, "fsize": max_bytes, "nofile": 32, "core": 0}
+        limits = {
+            "data": _MEMORY,
+            "as": 2 * _MEMORY,
+            "cpu": int(self._timeout) + 1,
+            "fsize": max_bytes,
+            "nofile": 32,
+            "core": 0,
+        }
         command = [
+            *(_find("choom"), "-n", _OOM_SCORE_ADJUSTMENT, "--"),
             *(_find("prlimit"), *(f"--{name}={value}" for name, value in limits.items()), "--"),
             *(_find("ffmpeg"), "-nostdin", "-nostats", "-hide_banner"),
             *("-loglevel", "quiet" if log == subprocess.DEVNULL else "info"),

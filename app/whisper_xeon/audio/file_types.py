@@ -16,7 +16,7 @@ ACCEPTED = (
 )
 
 # ffmpeg's names of the containers behind ACCEPTED.
-DEMUXERS = "aac,ac3,aiff,amr,asf,au,avi,caf,dts,dtshd,eac3,flac,flv,matroska,mov,mp3,mpeg,mpegts,ogg,truehd,w64,wav,wv"
+DEMUXERS = "aac,ac3,aiff,amr,asf,au,avi,caf,dts,eac3,flac,flv,matroska,mlp,mov,mp3,mpeg,mpegts,ogg,truehd,w64,wav,wv"
 # … and of the audio in them. Pictures and video are never decoded, not even to identify them.
 CODECS = (
     "aac,aac_latm,ac3,adpcm_ima_qt,adpcm_ima_wav,adpcm_ms,adpcm_swf,alac,amrnb,amrwb,dca,eac3,flac,g722,g726,g726le,"
@@ -143,8 +143,8 @@ def why_undecodable(codec: str, *, encrypted: bool) -> str:
     """Return a sentence about an audio track that ffmpeg finds and cannot decode; the codec's name is ffmpeg's."""
     if encrypted:
         return "the audio in the file is encrypted: send it without copy protection"
-    if not re.fullmatch(r"[a-z0-9_]{1,32}", codec) or codec in ("unknown", "none"):
-        return f"the file cannot be decoded as audio: send {ACCEPTED}"
+    if codec in CODECS.split(",") or not re.fullmatch(r"[a-z0-9_]{1,32}", codec) or codec in ("unknown", "none"):
+        return f"the audio in the file is damaged or incomplete: send it again, as {ACCEPTED}"
     return f"the audio in the file ({codec}) cannot be decoded here{_remedy(_TO_FLAC)}; accepted are {ACCEPTED}"
 
 

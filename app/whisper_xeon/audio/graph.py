@@ -27,15 +27,15 @@ _MEASURE = (
 )
 
 
-def mix(media: Media, track: Track, limit: float, *, measured: bool) -> str:
+def mix(media: Media, track: Track, *, measured: bool) -> str:
     """Return the graph from a track to [mono], ffmpeg's usual mix; with `measured` also to [levels]."""
-    rest = f"{_on_clock(_MONO, media, track, limit)}[mono]"
+    rest = f"{_on_clock(_MONO, media, track)}[mono]"
     if not measured:
         return f"[0:{track.stream}]{rest}"
     return f"[0:{track.stream}]asplit[mixed][measured];[mixed]{rest};[measured]{_MEASURE}"
 
 
-def mix_in_quadrature(media: Media, track: Track, limit: float) -> str:
+def mix_in_quadrature(media: Media, track: Track) -> str:
     """Return the graph from a stereo track to [mono] in which no sound that both sides have cancels out.
 
     One side is shifted by a quarter of a period at every frequency: what is equal on both sides, or opposite, or
@@ -43,33 +43,34 @@ def mix_in_quadrature(media: Media, track: Track, limit: float) -> str:
     """
     return (
         f"[0:{track.stream}]{_STEREO},channelsplit[l][r];[l]aphaseshift=shift=0[l0];[r]aphaseshift=shift=0.5[r90];"
-        f"[l0][r90]amerge,pan=mono|c0=0.5*c0+0.5*c1,{_on_clock(_MONO, media, track, limit)}[mono]"
+        f"[l0][r90]amerge,pan=mono|c0=0.5*c0+0.5*c1,{_on_clock(_MONO, media, track)}[mono]"
     )
 
 
-def split(media: Media, track: Track, limit: float) -> str:
+def split(media: Media, track: Track) -> str:
     """Return the graph from a stereo track to [left], [right] and, on the same clock, [levels]."""
     return (
-        f"[0:{track.stream}]{_on_clock(_STEREO, media, track, limit)},asplit[sides][measured];"
+        f"[0:{track.stream}]{_on_clock(_STEREO, media, track)},asplit[sides][measured];"
         f"[sides]channelsplit[left][right];[measured]{_MEASURE}"
     )
 
 
-def _on_clock(form: str, media: Media, track: Track, limit: float) -> str:
+def _on_clock(form: str, media: Media, track: Track) -> str:
     """Return filters that convert to a form and put every frame at its time, with silence where there is none.
 
     No sound is ever dropped: frames that overlap, or whose time lies before the last one's or far behind it, follow at
-    once, and the clock is corrected by that. No silence is put in beyond the file's own duration, or else `limit`.
+    once, and the clock is corrected by that. No silence is put in beyond the duration that the file itself tells.
     """
-    end = limit if media.duration is None else min(media.duration + _SLACK_SECONDS, limit)
-    start, origin, last = (round(seconds * SAMPLE_RATE) for seconds in (track.start, media.origin, end))
+    start, origin = (round(seconds * SAMPLE_RATE) for seconds in (track.start, media.origin))
     # ffmpeg's registers: 0 the samples so far, 1 what is added to the file's times, 2 the frame's own time (without
     # one it follows at once), 3 how far that is behind the samples so far.
     frame = "st(2,if(isnan(PTS),ld(0)-ld(1),PTS))"
     # ffmpeg sets its filters up again when a track changes its form: only at the track's start is silence missing.
     first = f"if(eq(N,0),st(1,if(lt(abs(ld(2)-({start})),{_START_TOLERANCE}),-({origin}),-ld(2))))"
     gap = "st(3,ld(2)+ld(1)-ld(0))"
-    is_hole = f"gt(ld(3),{_JITTER})*lt(ld(3),{LONGEST_HOLE * SAMPLE_RATE})*lt(ld(0)+ld(3),{last})"
+    is_hole = f"gt(ld(3),{_JITTER})*lt(ld(3),{LONGEST_HOLE * SAMPLE_RATE})"
+    if media.duration is not None:
+        is_hole += f"*lt(ld(0)+ld(3),{round((media.duration + _SLACK_SECONDS) * SAMPLE_RATE)})"
     place = f"if({is_hole},st(0,ld(0)+ld(3)),if(gt(abs(ld(3)),{_JITTER}),st(1,ld(1)-ld(3))))"
     advance = "st(0,ld(0)+NB_SAMPLES)-NB_SAMPLES"
     # The form again, since aresample is free in its own; small frames again, since a hole comes out of it as one.
