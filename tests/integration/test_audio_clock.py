@@ -9,7 +9,7 @@ import pytest
 from audio_files import decode_file, ffmpeg, sounding, values
 from paths import RECORDINGS
 from whisper_xeon.audio.decode import SAMPLE_RATE
-from whisper_xeon.audio.errors import AudioTooLong
+from whisper_xeon.audio.errors import AudioTooLong, UnreadableAudio
 
 CLIP = RECORDINGS / "en-00.wav"
 CLIP_SECONDS = 3.17
@@ -146,11 +146,39 @@ def test_a_track_that_changes_its_form_loses_nothing(tmp_path):
     assert duration(tmp_path / "joined.ts") == pytest.approx(2 * CLIP_SECONDS, abs=0.3)
 
 
-def test_chained_ogg_is_one_recording(tmp_path):
-    for number, channels in enumerate("12"):
-        ffmpeg("-i", CLIP, "-c:a", "libopus", "-ac", channels, tmp_path / f"{number}.ogg")
-    (tmp_path / "chained.ogg").write_bytes((tmp_path / "0.ogg").read_bytes() + (tmp_path / "1.ogg").read_bytes())
-    assert duration(tmp_path / "chained.ogg") == pytest.approx(2 * CLIP_SECONDS, abs=0.1)
+def chained(directory: Path, *parts: list[str]) -> Path:
+    """Write the clip into one Ogg stream after the other; each part has ffmpeg's options."""
+    for number, options in enumerate(parts):
+        ffmpeg("-i", CLIP, *options, "-f", "ogg", directory / f"{number}.ogg")
+    path = directory / "chained.ogg"
+    path.write_bytes(b"".join((directory / f"{number}.ogg").read_bytes() for number in range(len(parts))))
+    return path
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        pytest.param([["-c:a", "libopus"], ["-c:a", "libopus", "-ac", "2"]], id="Opus"),
+        pytest.param([["-c:a", "libvorbis"], ["-c:a", "libvorbis", "-ar", "44100"]], id="Vorbis at another rate"),
+        pytest.param([["-c:a", "flac"], ["-c:a", "flac", "-ar", "8000"]], id="FLAC at another rate"),
+    ],
+)
+def test_chained_ogg_is_one_recording(parts, tmp_path):
+    assert duration(chained(tmp_path, *parts)) == pytest.approx(2 * CLIP_SECONDS, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "parts", [[["-c:a", "libopus"], ["-c:a", "libvorbis"]], [["-c:a", "flac"], ["-c:a", "libopus"]]]
+)
+def test_chained_ogg_of_two_codecs_is_refused_rather_than_cut(parts, tmp_path):
+    with pytest.raises(UnreadableAudio, match=r"different codecs one after the other \(\w+ and \w+\)"):
+        decode_file(chained(tmp_path, *parts))
+
+
+def test_a_film_in_ogg_is_no_chain(beginning, tmp_path):
+    theora = ["-map", "0:v", "-map", "1:a", "-c:v", "libtheora", "-c:a", "libvorbis"]
+    ffmpeg(*PICTURE, "-i", CLIP, *theora, tmp_path / "film.ogg")
+    assert begins(tmp_path / "film.ogg") == beginning
 
 
 def test_a_clock_without_holes_changes_no_sample(tmp_path):

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from whisper_xeon.audio import graph
+from whisper_xeon.audio import graph, ogg
 from whisper_xeon.audio.errors import AudioTooLong, NoSides, UnreadableAudio
 from whisper_xeon.audio.ffmpeg import RECOGNIZE, Ffmpeg
 from whisper_xeon.audio.file_types import ACCEPTED, FileHint, raw_format, why_undecodable
@@ -101,8 +101,22 @@ def decode(
     ffmpeg = Ffmpeg(upload_fd, timeout=timeout)
     raw = raw_format(head, hint)
     media = probe(ffmpeg, head, hint) if raw is None else Media((Track(0, raw.layout),), raw=raw)
+    if head.startswith(b"OggS"):
+        media = _check_chain(media, upload_fd, size)
     decoder = _TrackDecoder(ffmpeg, media, max_seconds, grown)
     return decoder.decode_sides() if sides else decoder.decode_mix()
+
+
+def _check_chain(media: Media, fd: int, size: int) -> Media:
+    """Return what is known of an Ogg file, in which streams may follow each other. Raises `UnreadableAudio`."""
+    first, later = ogg.codecs(fd, size)
+    if not later <= first:
+        every = " and ".join(sorted(first | later))
+        raise UnreadableAudio(
+            f"the file has streams of different codecs one after the other ({every}), of which only the first can be "
+            "decoded: send them as files of their own"
+        )
+    return media._replace(has_clock=not later)
 
 
 class _Span(NamedTuple):

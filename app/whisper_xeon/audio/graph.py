@@ -12,7 +12,7 @@ SAMPLE_RATE = 16_000
 
 # Smaller differences between the samples and the clock are jitter, in samples.
 _JITTER = SAMPLE_RATE // 10
-# ffprobe and the decoder may disagree by this much about where a track begins, in samples.
+# The first packet and the first samples may differ by this much about where a track begins, in samples.
 _START_TOLERANCE = SAMPLE_RATE // 2
 _SLACK_SECONDS = 1  # by which a file's own duration may be too short
 
@@ -68,7 +68,7 @@ def _on_clock(form: str, media: Media, track: Track) -> str:
     # ffmpeg sets its filters up again when a track changes its form: only at the track's start is silence missing.
     first = f"if(eq(N,0),st(1,if(lt(abs(ld(2)-({start})),{_START_TOLERANCE}),-({origin}),-ld(2))))"
     gap = "st(3,ld(2)+ld(1)-ld(0))"
-    is_hole = f"gt(ld(3),{_JITTER})*lt(ld(3),{LONGEST_HOLE * SAMPLE_RATE})"
+    is_hole = f"{int(media.has_clock)}*gt(ld(3),{_JITTER})*lt(ld(3),{LONGEST_HOLE * SAMPLE_RATE})"
     if media.duration is not None:
         is_hole += f"*lt(ld(0)+ld(3),{round((media.duration + _SLACK_SECONDS) * SAMPLE_RATE)})"
     place = f"if({is_hole},st(0,ld(0)+ld(3)),if(gt(abs(ld(3)),{_JITTER}),st(1,ld(1)-ld(3))))"

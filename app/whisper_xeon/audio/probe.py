@@ -18,7 +18,7 @@ from whisper_xeon.audio.file_types import ACCEPTED, FileHint, RawFormat, why_unr
 
 _MAX_ANSWER_BYTES = 16 << 20  # the log has all tags
 _COPY_FIRST_PACKETS = ("-map", "0:a", "-c", "copy", "-frames:a", "1", "-f", "framecrc")
-_HEADER = re.compile(r"^#(tb|codec_id|sample_rate|channel_layout_name|channel_layout) (\d+): (.*)$", re.MULTILINE)
+_HEADER = re.compile(r"^#(tb|codec_id|sample_rate|channel_layout_name) (\d+): (.*)$", re.MULTILINE)
 _PACKET = re.compile(r"^(\d+), *-?\d+, *(-?\d+),", re.MULTILINE)
 _FORMAT = re.compile(r"^Input #0, (.+?), from '", re.MULTILINE)
 _DURATION = re.compile(r"^  Duration: (?:(\d+):(\d\d):(\d\d\.\d+)|N/A)(?:, start: (-?\d+\.\d+))?", re.MULTILINE)
@@ -60,6 +60,7 @@ class Media(NamedTuple):
     duration: float | None = None  # seconds from there to the file's end, where the file tells
     raw: RawFormat | None = None  # where the file has no header
     encrypted: bool = False
+    has_clock: bool = True  # not where each of several streams has its own
 
 
 def probe(ffmpeg: Ffmpeg, head: bytes, hint: FileHint) -> Media:
