@@ -147,8 +147,9 @@ def test_surround_sound_has_no_two_sides(tmp_path):
         decode_file(tmp_path / "six.flac", sides=True)
 
 
-def test_the_same_sound_on_both_sides_is_mono_too(tmp_path):
-    ffmpeg("-i", GERMAN, "-ac", "2", tmp_path / "dual.mp3")
+@pytest.mark.parametrize("right", ["c0", "-1*c0"])
+def test_the_same_sound_on_both_sides_is_mono_too(right, tmp_path):
+    ffmpeg("-i", GERMAN, "-af", f"pan=stereo|c0=c0|c1={right}", tmp_path / "dual.mp3")
     with pytest.raises(NoSides, match="both channels of this file have the same sound"):
         decode_file(tmp_path / "dual.mp3", sides=True)
 

@@ -17,7 +17,7 @@ _QUIET = 1e-5  # … 50 dB below: whatever else is said here is about louder mom
 _TURN = LEVELS_PER_SECOND // 5  # moments that are judged together about cancelling: 0.2 s
 _CANCELLED_TURNS = 3  # so many, or half of those that are loud enough, are no accident
 _CANCELLED = 0.1  # a mix with less of its sides' energy than this loses something
-_SAME = 1e-3  # sides whose difference has less of their energy than this are the same
+_SAME = 1e-3  # sides whose difference, or sum, has so little of their energy are the same, or opposite
 # Bleed: one side heard faintly on the other, a little later.
 _AROUND = LEVELS_PER_SECOND // 10  # moments around each that count for it
 _ECHO = LEVELS_PER_SECOND * 3 // 10  # … and before it, on the other side: bleed dies away
@@ -47,10 +47,10 @@ class Levels:
 
     @property
     def same_sides(self) -> bool:
-        """Whether there is sound, and the same on both sides."""
-        left, right, mixed = sum(self._left), sum(self._right), sum(self._mix)
-        difference = (left + right) / 2 - mixed
-        return not self.silent and difference < _SAME * mixed
+        """Whether there is sound, and the same on both sides, or the opposite."""
+        mixed = sum(self._mix)
+        difference = (sum(self._left) + sum(self._right)) / 2 - mixed
+        return not self.silent and min(mixed, difference) < _SAME * max(mixed, difference)
 
     @property
     def cancels(self) -> bool:
