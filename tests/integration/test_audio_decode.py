@@ -245,6 +245,15 @@ def test_ffmpeg_sees_no_environment_no_name_and_has_limits(bomb, monkeypatch):
     assert limits["Max core file size"] == "0"
 
 
+def test_tags_of_megabytes_take_no_time(clip, tmp_path):
+    (tmp_path / "tags").write_text(f";FFMETADATA1\ntitle={': Audio: (drms ' * 200_000}\n")
+    ffmpeg("-i", clip, "-i", tmp_path / "tags", "-map_metadata", "1", tmp_path / "clip.mp3")
+    assert (tmp_path / "clip.mp3").stat().st_size > 2 << 20
+    before = time.process_time()
+    decode_file(tmp_path / "clip.mp3").close()
+    assert time.process_time() - before < 2
+
+
 def test_failed_decodings_leave_no_descriptor_open():
     before = len(list(Path("/proc/self/fd").iterdir()))
     for data in (b"x" * 100, b"", wav(b"\x00\x00" * 100)):

@@ -20,11 +20,14 @@ _MAX_ANSWER_BYTES = 16 << 20  # the log has all tags
 _COPY_FIRST_PACKETS = ("-map", "0:a", "-c", "copy", "-frames:a", "1", "-f", "framecrc")
 _HEADER = re.compile(r"^#(tb|codec_id|sample_rate|channel_layout_name) (\d+): (.*)$", re.MULTILINE)
 _PACKET = re.compile(r"^(\d+), *-?\d+, *(-?\d+),", re.MULTILINE)
-_FORMAT = re.compile(r"^Input #0, (.+?), from '", re.MULTILINE)
-_DURATION = re.compile(r"^  Duration: (?:(\d+):(\d\d):(\d\d\.\d+)|N/A)(?:, start: (-?\d+\.\d+))?", re.MULTILINE)
-_DEFAULT = re.compile(r"^  Stream #0:(\d+).*?: Audio: .*\(default\)", re.MULTILINE)
-_MAPPED = re.compile(r"^  Stream #0:(\d+) -> #0:(\d+) \(copy\)", re.MULTILINE)
-_ENCRYPTED = re.compile(r": Audio: .*\((?:drms|enca) / ")
+# ffmpeg's own lines are short; tags may be megabytes, and are searched in linear time all the same.
+_FORMAT = re.compile(r"^Input #0, (.{1,200}?), from '", re.MULTILINE)
+_DURATION = re.compile(
+    r"^  Duration: (?:(\d{2,9}):(\d\d):(\d\d\.\d\d)|N/A)(?:, start: (-?\d{1,12}\.\d{6}))?", re.MULTILINE
+)
+_DEFAULT = re.compile(r"^  Stream #0:(\d{1,4}).{0,50}?: Audio: .{0,300}\(default\)", re.MULTILINE)
+_MAPPED = re.compile(r"^  Stream #0:(\d{1,4}) -> #0:(\d{1,4}) \(copy\)", re.MULTILINE)
+_ENCRYPTED = re.compile(r"^  Stream #0:.{1,50}?: Audio: .{0,300}\((?:drms|enca) / ", re.MULTILINE)
 
 # A file of these counts its clock from zero; elsewhere zero is wherever the file begins.
 _FROM_ZERO = frozenset({"mov", "matroska"})
