@@ -26,7 +26,9 @@ from whisper_package.package import Package
 from whisper_package.selftest import same_words
 from whisper_package.variants import choose_variant, cpu_flags
 from whisper_xeon import logs
-from whisper_xeon.audio.decode import AudioError, decode, require_tools
+from whisper_xeon.audio.decode import decode
+from whisper_xeon.audio.errors import AudioError
+from whisper_xeon.audio.ffmpeg import require_tools
 from whisper_xeon.engine import process
 from whisper_xeon.engine.errors import WhisperLibraryError
 from whisper_xeon.engine.outcome import EngineError

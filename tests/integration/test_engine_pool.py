@@ -17,6 +17,7 @@ from typing import Callable
 
 import pytest
 
+from audio_files import ffmpeg
 from paths import APP, RECORDINGS
 from whisper_package.package import Package
 from whisper_package.variants import choose_variant, cpu_flags
@@ -88,8 +89,8 @@ def clips():
 
 
 @contextlib.contextmanager
-def decoded(path: Path):
-    with open(path, "rb") as stream, decode(stream.fileno(), max_seconds=600) as audio:
+def decoded(path: Path, **options):
+    with open(path, "rb") as stream, decode(stream.fileno(), max_seconds=600, **options) as audio:
         yield audio
 
 
@@ -147,6 +148,21 @@ def test_a_request_says_how_long_it_waited_and_computed(pools, clips):
     result = pools().transcribe(clips["en-00.wav"], ENGLISH)
     assert result.wait_s >= 0
     assert result.compute_s > 0
+
+
+def test_each_side_of_a_call_is_transcribed_by_itself_and_told_apart(pools, tmp_path):
+    graph = "[0]apad=whole_dur=5[left];[1]adelay=1000,apad=whole_dur=5[right];[left][right]join=channel_layout=stereo"
+    ffmpeg("-i", RECORDINGS / "en-05.wav", "-i", RECORDINGS / "en-06.wav", "-filter_complex", graph, tmp_path / "a.wav")
+    pool = pools()
+    with decoded(tmp_path / "a.wav", sides=True) as call:
+        segments = pool.transcribe(call, ENGLISH).transcript.segments
+        for speaker, fd in zip(("left", "right"), call.fds):
+            with PcmAudio(os.dup(fd), call.samples) as side:
+                alone = pool.transcribe(side, ENGLISH).transcript
+            said = [(segment.text, segment.start) for segment in segments if segment.speaker == speaker]
+            assert said == [(segment.text, segment.start) for segment in alone.segments]
+            assert said
+    assert [segment.start for segment in segments] == sorted(segment.start for segment in segments)
 
 
 def test_an_empty_clip_has_an_empty_transcript(pools):

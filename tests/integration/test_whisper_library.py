@@ -25,7 +25,8 @@ from whisper_package.package import Package
 from whisper_package.selftest import same_words
 from whisper_package.variants import choose_variant, cpu_flags
 from whisper_xeon import LibraryLoadError, ModelInitError, WhisperLibraryAdapter, WhisperLibraryError
-from whisper_xeon.audio.decode import SAMPLE_RATE, AudioError
+from whisper_xeon.audio.decode import SAMPLE_RATE
+from whisper_xeon.audio.errors import AudioError
 from whisper_xeon.engine import UnsupportedOptionError
 from whisper_xeon.engine.cores import available_cores
 from whisper_xeon.languages import LANGUAGES

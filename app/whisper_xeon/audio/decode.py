@@ -1,70 +1,53 @@
-"""Turns an uploaded file into 16 kHz mono float32 samples, in a sealed memfd.
+"""Turns an uploaded file into 16 kHz float32 samples in sealed memfds: of a mix, or of the left and the right side.
 
-16 kHz mono 16-bit WAV is read here; everything else goes through ffmpeg, which parses hostile input: it gets an open
-file descriptor, never a name or a URL from a user, a list of the formats and the protocol it may use, an empty
-environment, and hard limits on memory, processor time, output and wall time. Nothing is written to a disk.
+16 kHz mono 16-bit WAV is read here; everything else goes through ffmpeg (`ffmpeg` runs it, `probe` asks it about the
+file, `graph` tells it what to do). Nothing is written to a disk.
 """
 
 from __future__ import annotations
 
 import array
+import contextlib
 import fcntl
 import mmap
 import os
-import shutil
 import struct
-import subprocess
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-SAMPLE_RATE = 16_000
-ACCEPTED = "wav, mp3, m4a, mp4, mov, 3gp, ogg, opus, flac, aac, webm, aiff, caf, wma, avi, ts or amr"
+from whisper_xeon.audio import graph, ogg
+from whisper_xeon.audio.errors import AudioTooLong, NoSides, UnreadableAudio
+from whisper_xeon.audio.ffmpeg import RECOGNIZE, Ffmpeg
+from whisper_xeon.audio.file_types import ACCEPTED, FileHint, raw_format, why_undecodable
+from whisper_xeon.audio.graph import SAMPLE_RATE as SAMPLE_RATE
+from whisper_xeon.audio.levels import LEVELS_PER_SECOND, Levels
+from whisper_xeon.audio.probe import Media, Track, check_size, probe
 
 _SAMPLE_BYTES = 4
-# ffmpeg's names of the containers behind ACCEPTED. None of them can refer to another file: no playlist, no concat.
-_DEMUXERS = "wav,w64,mp3,flac,ogg,mov,matroska,aac,aiff,caf,asf,avi,mpegts,amr"
-# The audio in them. Pictures and video are never decoded, not even to identify them.
-_CODECS = (
-    "aac,aac_latm,ac3,adpcm_ima_qt,adpcm_ima_wav,adpcm_ms,alac,amrnb,amrwb,eac3,flac,gsm_ms,libopus,libspeex,mp1,mp2,"
-    "mp2float,mp3,mp3float,opus,pcm_alaw,pcm_f32be,pcm_f32le,pcm_f64be,pcm_f64le,pcm_mulaw,pcm_s16be,pcm_s16le,"
-    "pcm_s24be,pcm_s24le,pcm_s32be,pcm_s32le,pcm_s8,pcm_u8,speex,vorbis,wmalossless,wmapro,wmav1,wmav2,wmavoice"
-)
-_FFMPEG_MEMORY = 1 << 30
-_GROWTH_SECONDS = 0.05  # how often ffmpeg's output is measured: it writes some MB in that time
 _MAX_CHUNKS = 64
 # A minute takes 50 ms of the interpreter, which other requests need too; ffmpeg takes as long to start.
 _DIRECT_SECONDS = 60
 _BLOCK_SAMPLES = 4096
+_HEAD_BYTES = 512  # of a file, to tell what it is
+# The file's own times reach the graph; one thread, whatever the host has.
+_BEFORE = ("-copyts", "-vn", "-sn", "-dn", "-filter_complex_threads", "1")
+_MAX_TRACKS = 8  # that are tried until one has sound
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
-class AudioError(Exception):
-    """The uploaded bytes cannot be decoded; the message is for the person who sent them."""
-
-
-class UnreadableAudio(AudioError):
-    """No audio can be decoded from the bytes."""
-
-
-class DecodingTooSlow(UnreadableAudio):
-    """ffmpeg did not finish in time."""
-
-
-class AudioTooLong(AudioError):
-    """The audio is longer than the limit."""
-
-
-class DecoderMissing(AudioError):
-    """ffmpeg or prlimit is not installed on this host."""
-
-
 class PcmAudio:
-    """Samples in a sealed memfd: float32, mono, 16 kHz, within -1 to 1. Close it, or use it as a context manager."""
+    """Samples in sealed memfds: float32, 16 kHz, within -1 to 1. Close it, or use it as a context manager."""
 
-    def __init__(self, fd: int, samples: int):
+    def __init__(self, fd: int, samples: int, right_fd: int = -1):
+        """`fd` has the mix of all channels, or the left side where `right_fd` has the right; each has `samples`."""
         self.fd = fd
         self.samples = samples
+        self._right_fd = right_fd
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """The descriptors: one, or the left side's and the right side's."""
+        return (self.fd,) if self._right_fd < 0 else (self.fd, self._right_fd)
 
     @property
     def duration(self) -> float:
@@ -73,9 +56,11 @@ class PcmAudio:
 
     def close(self) -> None:
         """Free the memory; closing twice is harmless."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
+        fds = self.fds
+        self.fd = self._right_fd = -1
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)
 
     def __enter__(self) -> PcmAudio:
         return self
@@ -85,30 +70,53 @@ class PcmAudio:
 
 
 def decode(
-    upload_fd: int, *, max_seconds: float, timeout: float = 60, grown: Callable[[int], None] | None = None
+    upload_fd: int,
+    *,
+    max_seconds: float,
+    timeout: float = 60,
+    grown: Callable[[int], None] | None = None,
+    hint: FileHint | None = None,
+    sides: bool = False,
 ) -> PcmAudio:
     """Decode the file behind `upload_fd`, a descriptor that can seek, from its beginning.
 
+    The file's own clock counts: sound that begins late, or has a hole, keeps its place. Of several tracks the default
+    one is taken, or else the first, that is not silent. With `sides`, the two channels of a stereo recording are kept
+    apart, each without what it has of the other's bleed.
+
     `timeout` bounds the wall time of ffmpeg in seconds. `grown` is called with the bytes that the samples take so
-    far, while they grow; what it raises ends the decoding. Raises `UnreadableAudio`, of which `DecodingTooSlow` is one
-    kind, `AudioTooLong` or `DecoderMissing`.
+    far, while they grow; what it raises ends the decoding. `hint` says what the client said about the file. Raises
+    `UnreadableAudio`, of which `DecodingTooSlow` is one kind, `AudioTooLong`, `NoSides` or `DecoderMissing`.
     """
     grown = grown or (lambda size: None)
     size = os.fstat(upload_fd).st_size
     if size == 0:
         raise UnreadableAudio(f"the file is empty: send audio as {ACCEPTED}")
-    span = _find_samples(upload_fd, size)
+    span = None if sides else _find_samples(upload_fd, size)
     if span is not None and span.size <= _DIRECT_SECONDS * SAMPLE_RATE * 2:
         _check_length(span.size // 2, max_seconds)
         grown(span.size // 2 * _SAMPLE_BYTES)
         return _read_samples(upload_fd, span)
-    return _run_ffmpeg(upload_fd, max_seconds, timeout, grown)
+    head, hint = os.pread(upload_fd, _HEAD_BYTES, 0), hint or FileHint()
+    ffmpeg = Ffmpeg(upload_fd, timeout=timeout)
+    raw = raw_format(head, hint)
+    media = probe(ffmpeg, head, hint) if raw is None else Media((Track(0, raw.layout),), raw=raw)
+    if head.startswith(b"OggS"):
+        media = _check_chain(media, upload_fd, size)
+    decoder = _TrackDecoder(ffmpeg, media, max_seconds, grown)
+    return decoder.decode_sides() if sides else decoder.decode_mix()
 
 
-def require_tools() -> None:
-    """Raise `DecoderMissing` unless everything that `decode` runs is installed."""
-    for tool, source in (("ffmpeg", "ffmpeg"), ("prlimit", "util-linux")):
-        _find_tool(tool, source)
+def _check_chain(media: Media, fd: int, size: int) -> Media:
+    """Return what is known of an Ogg file, in which streams may follow each other. Raises `UnreadableAudio`."""
+    first, later = ogg.codecs(fd, size)
+    if not later <= first:
+        every = " and ".join(sorted(first | later))
+        raise UnreadableAudio(
+            f"the file has streams of different codecs one after the other ({every}), of which only the first can be "
+            "decoded: send them as files of their own"
+        )
+    return media._replace(has_clock=not later)
 
 
 class _Span(NamedTuple):
@@ -179,79 +187,76 @@ def _pread_all(fd: int, span: _Span) -> bytearray:
     return data
 
 
-def _run_ffmpeg(upload_fd: int, max_seconds: float, timeout: float, grown: Callable[[int], None]) -> PcmAudio:
-    # One second more than allowed distinguishes a file that is too long from one just within the limit.
-    limit = max_seconds + 1
-    result = _new_memfd()
-    try:
-        limits = {
-            "as": _FFMPEG_MEMORY,
-            "cpu": int(timeout) + 1,
-            "fsize": int(limit + 1) * SAMPLE_RATE * _SAMPLE_BYTES,
-            "nofile": 32,
-            "core": 0,
-        }
-        command = [
-            *(_find_tool("prlimit", "util-linux"), *(f"--{name}={value}" for name, value in limits.items()), "--"),
-            *(_find_tool("ffmpeg", "ffmpeg"), "-nostdin", "-hide_banner", "-loglevel", "error"),
-            *(
-                "-protocol_whitelist",
-                "file",
-                "-format_whitelist",
-                _DEMUXERS,
-                "-codec_whitelist",
-                _CODECS,
-                "-threads",
-                "1",
-            ),
-            *("-i", f"/proc/self/fd/{upload_fd}", "-map", "0:a:0", "-vn", "-sn", "-dn", "-t", f"{limit:.3f}"),
-            # Through 16-bit integers, so that a float input cannot smuggle in infinities or not-a-number.
-            *("-af", f"aformat=sample_fmts=s16:sample_rates={SAMPLE_RATE}:channel_layouts=mono"),
-            *("-threads", "1", "-c:a", "pcm_f32le", "-f", "f32le", "pipe:1"),
-        ]
-        status, messages = _watch(command, upload_fd, result, timeout, grown)
-        audio = _seal(result)
-        if status != 0 or audio.samples == 0:
-            if b"matches no streams" in messages:
-                raise UnreadableAudio(f"the file has no audio track: send audio as {ACCEPTED}")
-            raise UnreadableAudio(f"the file cannot be decoded as audio: send {ACCEPTED}")
-        _check_length(audio.samples, max_seconds)
-        return audio
-    except BaseException:
-        os.close(result)
-        raise
+class _TrackDecoder:
+    """Decodes the tracks of one upload."""
 
+    def __init__(self, ffmpeg: Ffmpeg, media: Media, max_seconds: float, grown: Callable[[int], None]):
+        self._ffmpeg = ffmpeg
+        self._media = media
+        self._max_seconds = max_seconds
+        self._grown = grown
+        # One second more than allowed distinguishes a file that is too long from one just within the limit.
+        self._limit = max_seconds + 1
 
-def _watch(
-    command: list[str], upload_fd: int, output: int, timeout: float, grown: Callable[[int], None]
-) -> tuple[int, bytes]:
-    """Run ffmpeg and return its exit status and what it wrote to stderr."""
-    deadline = time.monotonic() + timeout
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.PIPE,
-        pass_fds=(upload_fd,),
-        env={"LC_ALL": "C"},
-        cwd="/",
-    ) as process:
-        try:
-            while True:
-                try:
-                    _, messages = process.communicate(timeout=_GROWTH_SECONDS)
-                except subprocess.TimeoutExpired:
-                    if time.monotonic() > deadline:
-                        raise DecodingTooSlow(
-                            f"decoding the audio took longer than {timeout:g} s: send a shorter file, or a simpler "
-                            "format such as wav"
-                        ) from None
-                    grown(os.fstat(output).st_size)
-                else:
-                    grown(os.fstat(output).st_size)
-                    return process.returncode, messages
-        finally:
-            process.kill()  # does nothing once it has ended
+    def decode_mix(self) -> PcmAudio:
+        """Return the first track that has sound."""
+        first, *others = self._media.tracks[:_MAX_TRACKS]
+        # The first track is often that of a muted microphone.
+        for track in (first, *others) if others else ():
+            with contextlib.suppress(UnreadableAudio):
+                audio, silent = self._mix(track, measured=True)
+                if not silent:
+                    return audio
+                audio.close()
+        return self._mix(first, measured=first.channels == 2)[0]
+
+    def _mix(self, track: Track, *, measured: bool) -> tuple[PcmAudio, bool]:
+        """Return the mix of a track and, if `measured`, whether it is silent; then also nothing cancels out."""
+        filters = graph.mix(self._media, track, measured=measured)
+        with self._run(track, filters, ["mono", "levels"] if measured else ["mono"]) as (mono, *rest):
+            levels = Levels(rest[0]) if measured else None
+            if levels is None or not levels.cancels:
+                return _keep(mono), levels is not None and levels.silent
+        with self._run(track, graph.mix_in_quadrature(self._media, track), ["mono"]) as (mono,):
+            return _keep(mono), False
+
+    def decode_sides(self) -> PcmAudio:
+        """Return the two channels of the track to take, without each other's bleed."""
+        track = self._media.tracks[0]
+        if track.channels != 2:
+            channels = "one channel" if track.channels == 1 else f"other channels ({track.layout})"
+            raise NoSides(f"this file has {channels}; send a stereo recording, or leave diarize out")
+        filters = graph.split(self._media, track)
+        with self._run(track, filters, ["left", "right", "levels"]) as (left, right, measured):
+            levels = Levels(measured)
+            if levels.same_sides:
+                raise NoSides("both channels of this file have the same sound; leave diarize out")
+            for side, fd in enumerate((left, right)):
+                for start, end in levels.bleed(side):
+                    _silence(fd, start / LEVELS_PER_SECOND, end / LEVELS_PER_SECOND)
+            return _keep(left, right)
+
+    @contextlib.contextmanager
+    def _run(self, track: Track, filters: str, labels: Sequence[str]) -> Iterator[list[int]]:
+        """Run ffmpeg with a graph; the block has descriptors of what it wrote to each label."""
+        check_size(track)
+        with contextlib.ExitStack() as stack:
+            outputs = []
+            after = ["-filter_complex", filters]
+            for label in labels:
+                outputs.append(_new_memfd())
+                stack.callback(os.close, outputs[-1])
+                after += ["-map", f"[{label}]", "-t", f"{self._limit:.3f}"]
+                after += ["-c:a", "pcm_f32le", "-threads", "1", "-f", "f32le", f"pipe:{outputs[-1]}"]
+            raw = self._media.raw
+            before = [*_BEFORE, *(RECOGNIZE if raw is None else raw.options)]
+            max_bytes = int(self._limit + 1) * SAMPLE_RATE * _SAMPLE_BYTES
+            succeeded = self._ffmpeg.run(before, after, outputs=outputs, max_bytes=max_bytes, grown=self._grown)
+            samples = os.fstat(outputs[0]).st_size // _SAMPLE_BYTES
+            _check_length(samples, self._max_seconds)
+            if not succeeded or samples == 0:
+                raise UnreadableAudio(why_undecodable(track.codec, encrypted=self._media.encrypted))
+            yield outputs
 
 
 def _check_length(samples: int, max_seconds: float) -> None:
@@ -259,11 +264,18 @@ def _check_length(samples: int, max_seconds: float) -> None:
         raise AudioTooLong(f"the audio is longer than {max_seconds:g} s, the longest that is accepted: split it")
 
 
-def _find_tool(name: str, source: str) -> str:
-    path = shutil.which(name)
-    if path is None:
-        raise DecoderMissing(f"{name} is not installed on this host: apt-get install {source}")
-    return path
+def _silence(fd: int, start: float, end: float) -> None:
+    """Overwrite samples with silence, from second to second."""
+    size = os.fstat(fd).st_size
+    at, last = (min(round(seconds * SAMPLE_RATE) * _SAMPLE_BYTES, size) for seconds in (start, end))
+    while at < last:
+        at += os.pwrite(fd, bytes(min(last - at, 1 << 20)), at)
+
+
+def _keep(fd: int, right_fd: int | None = None) -> PcmAudio:
+    """Return the samples behind descriptors that will be closed."""
+    left = _seal(os.dup(fd))
+    return left if right_fd is None else PcmAudio(left.fd, left.samples, _seal(os.dup(right_fd)).fd)
 
 
 def _new_memfd() -> int:

@@ -83,7 +83,7 @@ class Runner:
         try:
             worker.jobs.settimeout(ANSWER_S)
             order = {"options": job.options.to_dict(), "samples": job.pcm.samples}
-            send_message(worker.jobs, order, [job.pcm.fd])
+            send_message(worker.jobs, order, list(job.pcm.fds))
             answer = None
             while answer is None:
                 message = self._listen(worker, job, begun + self._job_timeout)

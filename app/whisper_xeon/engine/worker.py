@@ -12,7 +12,7 @@ Control socket:
   zygote to pool: {"event": "loaded", "cpu_variant", "cpu_variant_reason", "load_s"} or {"event": "failed", "reason"},
     then {"event": "forked", "id", "pid"} and {"event": "exited", "id", "status"}
 Job socket:
-  pool to worker: {"options", "samples"} with the memfd of the samples
+  pool to worker: {"options", "samples"} with the memfd of the samples, or those of the left and of the right side
   worker to pool: {"event": "ready"} or {"event": "failed", "reason"} once, then for each job {"event": "started"} and
     {"event": "done", "transcript", "compute_s"} or {"event": "error", "kind", "message"}
 """
@@ -34,7 +34,7 @@ from typing import Any, NoReturn
 from whisper_package.errors import PackageError
 from whisper_package.package import Package
 from whisper_xeon.audio.decode import map_samples
-from whisper_xeon.engine import process
+from whisper_xeon.engine import process, sides
 from whisper_xeon.engine.adapter import WhisperAdapter
 from whisper_xeon.engine.channel import close_all, receive_message, send_message
 from whisper_xeon.engine.cli_adapter import WhisperCliAdapter
@@ -173,18 +173,22 @@ def _serve_jobs(jobs: socket.socket, adapter: WhisperAdapter) -> None:
             job, fds = receive_message(jobs)
             send_message(jobs, {"event": "started"})
             try:
-                answer = _transcribe(adapter, job, fds[0])
+                answer = _transcribe(adapter, job, fds)
             finally:
                 close_all(fds)
             send_message(jobs, answer)
             adapter.prepare()
 
 
-def _transcribe(adapter: WhisperAdapter, job: dict[str, Any], pcm_fd: int) -> dict[str, Any]:
+def _transcribe(adapter: WhisperAdapter, job: dict[str, Any], pcm_fds: list[int]) -> dict[str, Any]:
     started = time.monotonic()
     try:
-        samples = map_samples(pcm_fd, job["samples"]) if job["samples"] else b""
-        transcript = adapter.transcribe_pcm(samples, DecodeOptions.from_dict(job["options"]))
+        options = DecodeOptions.from_dict(job["options"])
+        transcripts = []
+        for fd in pcm_fds:
+            samples = map_samples(fd, job["samples"]) if job["samples"] else b""
+            transcripts.append(adapter.transcribe_pcm(samples, options))
+        transcript = sides.merge(*transcripts) if len(transcripts) > 1 else transcripts[0]
     except UnsupportedOptionError as error:
         return {"event": "error", "kind": "rejected", "message": str(error)}
     except WhisperLibraryError as error:

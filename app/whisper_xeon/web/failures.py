@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from whisper_xeon.audio.decode import AudioError, AudioTooLong, DecoderMissing, UnreadableAudio
+from whisper_xeon.audio.errors import AudioError, AudioTooLong, DecoderMissing, NoSides, UnreadableAudio
 from whisper_xeon.audio.fetch import FetchCancelled, HostRejected, HostTooSlow
 from whisper_xeon.audio.url_policy import AudioUrlError, UrlInvalid, UrlNotAllowed
 from whisper_xeon.engine.outcome import (
@@ -35,6 +35,7 @@ class Failure:
     status: int
     code: str
     message: str = "{error}"  # {error}: the error's own text
+    param: str | None = None  # the field at fault
     of_file: bool = False  # the answer names the field that the file came in
     retry_after: int | None = None  # seconds; an error may know better by an attribute of this name
     logged: bool = False  # the log line has the error's own text as its reason
@@ -45,6 +46,7 @@ FAILURES: dict[type[Exception], Failure] = {
     AudioError: Failure(500, "internal_error", "the audio cannot be decoded", logged=True),
     AudioTooLong: Failure(413, "audio_too_long", of_file=True),
     UnreadableAudio: Failure(422, "audio_unreadable", of_file=True),
+    NoSides: Failure(400, "invalid_value", "diarize=channel tells the two channels apart: {error}", param="diarize"),
     DecoderMissing: Failure(503, "decoder_missing"),
     EngineError: Failure(500, "engine_error", "the engine could not transcribe this audio"),
     EngineFailed: Failure(500, "engine_error", "the engine could not transcribe this audio", logged=True),
@@ -94,7 +96,7 @@ def answered(file_field: str | None, log: dict[str, Any]) -> Iterator[None]:
             failure.status,
             failure.message.format(error=error),
             code=failure.code,
-            param=file_field if failure.of_file else None,
+            param=file_field if failure.of_file else failure.param,
             headers={} if seconds is None else {"Retry-After": str(seconds)},
         ) from error
 

@@ -19,7 +19,8 @@ import whisper_xeon
 from whisper_package.models import ALIASES
 from whisper_package.package import Package
 from whisper_xeon import metrics
-from whisper_xeon.audio.decode import DecodingTooSlow, decode
+from whisper_xeon.audio.decode import decode
+from whisper_xeon.audio.errors import DecodingTooSlow
 from whisper_xeon.engine.cores import available_cores
 from whisper_xeon.engine.outcome import EngineResult, EngineTimeout
 from whisper_xeon.engine.pool import EnginePool
@@ -238,6 +239,7 @@ class Application:
                         max_seconds=self._settings.max_audio_seconds,
                         timeout=min(_DECODE_SECONDS, max(1.0, received.deadline - start)),
                         grown=held.grow,
+                        sides=options.diarize == "channel",
                     )
                 except DecodingTooSlow as error:
                     if time.monotonic() >= received.deadline:

@@ -1,0 +1,110 @@
+"""Runs ffmpeg on one upload, which may be hostile.
+
+It gets an open file descriptor, never a name or a URL from a user, a list of the formats and the protocols it may use,
+an empty environment, and hard limits on memory, processor time, output and wall time. Nothing is written to a
+disk.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+
+from whisper_xeon.audio.errors import DecoderMissing, DecodingTooSlow
+from whisper_xeon.audio.file_types import CODECS, DEMUXERS
+
+_MEMORY = 400 << 20  # of its own; the address space beyond is its libraries'
+_OOM_SCORE_ADJUSTMENT = "1000"  # decoders go first when memory runs out
+_GROWTH_SECONDS = 0.05  # how often the output is measured: ffmpeg writes some MB in that time
+# What is read to find out about tracks; a track that begins late in a film is found far behind its header.
+_PROBE_BYTES = 32 << 20
+_PROBE_SECONDS = 60
+# Formats are recognized among these only. A forced format has a list of its own.
+RECOGNIZE = ("-format_whitelist", DEMUXERS)
+_TOOLS = {"ffmpeg": "ffmpeg", "prlimit": "util-linux", "choom": "util-linux"}  # with Debian's packages
+
+
+class Ffmpeg:
+    """ffmpeg for one upload; all runs together may take `timeout` seconds."""
+
+    def __init__(self, upload_fd: int, *, timeout: float):
+        self._upload_fd = upload_fd
+        self._timeout = timeout
+        self._deadline = time.monotonic() + timeout
+
+    def run(
+        self,
+        before: Sequence[str],
+        after: Sequence[str],
+        *,
+        outputs: Sequence[int],
+        max_bytes: int,
+        log: int = subprocess.DEVNULL,
+        grown: Callable[[int], None] = lambda size: None,
+    ) -> bool:
+        """Run ffmpeg with options `before` and `after` the input; return whether it succeeded.
+
+        It may write `max_bytes` to each of the descriptors `outputs`, and to `log`, which then gets what it says about
+        the input. `grown` is called with the bytes in the outputs so far, and what it raises ends the run. Raises
+        `DecodingTooSlow` or `DecoderMissing`.
+        """
+        limits = {
+            "data": _MEMORY,
+            "as": 2 * _MEMORY,
+            "cpu": int(self._timeout) + 1,
+            "fsize": max_bytes,
+            "nofile": 32,
+            "core": 0,
+        }
+        command = [
+            *(_find("choom"), "-n", _OOM_SCORE_ADJUSTMENT, "--"),
+            *(_find("prlimit"), *(f"--{name}={value}" for name, value in limits.items()), "--"),
+            *(_find("ffmpeg"), "-nostdin", "-nostats", "-hide_banner"),
+            *("-loglevel", "quiet" if log == subprocess.DEVNULL else "info"),
+            *("-protocol_whitelist", "file", "-codec_whitelist", CODECS, "-threads", "1"),
+            *("-probesize", str(_PROBE_BYTES), "-analyzeduration", f"{_PROBE_SECONDS}M"),
+            *before,
+            *("-i", f"/proc/self/fd/{self._upload_fd}"),
+            *after,
+        ]
+        # The pipe stays empty: its end tells at once that the program has ended.
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            pass_fds=(self._upload_fd, *outputs),
+            env={"LC_ALL": "C"},
+            cwd="/",
+        ) as process:
+            try:
+                while True:
+                    try:
+                        process.communicate(timeout=_GROWTH_SECONDS)
+                        return process.returncode == 0
+                    except subprocess.TimeoutExpired:
+                        if time.monotonic() > self._deadline:
+                            raise DecodingTooSlow(
+                                f"decoding the audio took longer than {self._timeout:g} s: send a shorter file, or a "
+                                "simpler format such as wav"
+                            ) from None
+                    finally:
+                        grown(sum(os.fstat(output).st_size for output in outputs))
+            finally:
+                process.kill()  # does nothing once it has ended
+
+
+def require_tools() -> None:
+    """Raise `DecoderMissing` unless everything that decoding runs is installed."""
+    for tool in _TOOLS:
+        _find(tool)
+
+
+def _find(tool: str) -> str:
+    path = shutil.which(tool)
+    if path is None:
+        raise DecoderMissing(f"{tool} is not installed on this host: apt-get install {_TOOLS[tool]}")
+    return path

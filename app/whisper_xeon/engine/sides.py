@@ -1,0 +1,29 @@
+"""Puts the transcripts of a stereo recording's two sides together to one."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from whisper_xeon.transcript import Transcript
+
+SIDES = ("left", "right")
+
+
+def merge(left: Transcript, right: Transcript) -> Transcript:
+    """Return one transcript of both sides' segments in the order of their starts, each with its `speaker`.
+
+    Its language is that of the side that speaks for longer.
+    """
+    spoken = [
+        dataclasses.replace(segment, speaker=speaker)
+        for speaker, transcript in zip(SIDES, (left, right))
+        for segment in transcript.segments
+    ]
+    spoken.sort(key=lambda segment: segment.start)
+    segments = tuple(dataclasses.replace(segment, id=number) for number, segment in enumerate(spoken))
+    text = "".join(segment.text for segment in segments).strip()
+    return dataclasses.replace(max(left, right, key=_spoken_seconds), text=text, segments=segments)
+
+
+def _spoken_seconds(transcript: Transcript) -> float:
+    return sum(segment.end - segment.start for segment in transcript.segments)
