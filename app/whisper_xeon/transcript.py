@@ -74,6 +74,7 @@ class Transcript:
     duration: float  # seconds of audio
     task: str
     segments: tuple[Segment, ...]
+    speech_seconds: float | None = None  # of the audio; None where nothing looked for speech
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
