@@ -43,6 +43,7 @@ class WhisperAdapter:
     """Transcribes with the model of one package. Use it as a context manager, or call `close`."""
 
     variant: Variant  # the CPU library in use
+    _detector: voice.SpeechDetector | None = None
 
     def __init__(
         self,
@@ -80,7 +81,8 @@ class WhisperAdapter:
         self.threads = threads or min(available_cores(), MAX_THREADS)
         self._languages = known_to(self._parameters.n_vocab)
         self._open()
-        self._detector = voice.SpeechDetector(library.load(self.package, self.variant), vad_file) if vad_file else None
+        if vad_file:
+            self._detector = voice.SpeechDetector(library.load(self.package, self.variant), vad_file)
 
     @property
     def model_size(self) -> str:

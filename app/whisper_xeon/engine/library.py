@@ -23,6 +23,8 @@ from whisper_xeon.engine.errors import LibraryLoadError
 _LOG_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 _LOG_LEVEL_WARN = 3  # GGML_LOG_LEVEL_WARN; errors are 4
 
+_NEWEST_VAD_FUNCTION = "whisper_vad_detect_speech_no_reset"
+
 _loaded: dict[str, Library] = {}
 _lock = threading.Lock()
 
@@ -35,7 +37,6 @@ class Library:
         self.ContextParams = structures["whisper_context_params"]
         self.FullParams = structures["whisper_full_params"]
         self.TokenData = structures["whisper_token_data"]
-        self.VadContextParams = structures.get("whisper_vad_context_params")
         self.variant = variant
         self._messages: collections.deque[str] = collections.deque(maxlen=4)
         # Dependencies first and by absolute path: their SONAMEs are then satisfied, and no search path, current
@@ -46,8 +47,10 @@ class Library:
             if name in listed or name != "libggml-blas.so.0":
                 handle = _dlopen(package.path(name).absolute())
         self._declare(handle)
-        if package.vad_file:
-            self._declare_vad(handle)
+        # Libraries from before voice detection lack its functions, and packages from then lack the layout.
+        self.detects_speech = "whisper_vad_context_params" in structures and hasattr(handle, _NEWEST_VAD_FUNCTION)
+        if self.detects_speech:
+            self._declare_vad(handle, structures["whisper_vad_context_params"])
         # The library's log goes to stderr by default, transcripts included. It is kept for error messages instead; the
         # callback is referenced here because the library holds its pointer for as long as it is mapped.
         self._log_callback = _LOG_CALLBACK(self._keep_message)
@@ -69,10 +72,6 @@ class Library:
             return self.ContextParams.from_buffer_copy(pointer.contents)
         finally:
             self.whisper_free_context_params(pointer)
-
-    def default_vad_params(self) -> ctypes.Structure:
-        """Return a `whisper_vad_context_params` with the library's defaults; the package must have voice detection."""
-        return self.whisper_vad_default_context_params()
 
     def last_message(self) -> str:
         """Return the last warning or error that the library logged; empty if there was none."""
@@ -182,19 +181,17 @@ class Library:
             "whisper_full_get_token_text_from_state", c_char_p, context, state, c_int, c_int
         )
 
-    def _declare_vad(self, handle: ctypes.CDLL) -> None:
-        if self.VadContextParams is None:
-            raise LibraryLoadError("the package has voice detection, but its manifest no layout: build it again")
+    def _declare_vad(self, handle: ctypes.CDLL, params: type[ctypes.Structure]) -> None:
         context = ctypes.c_void_p
         samples = ctypes.POINTER(ctypes.c_float)
         function = _Functions(handle)
 
         # struct whisper_vad_context_params whisper_vad_default_context_params(void)
-        self.whisper_vad_default_context_params = function("whisper_vad_default_context_params", self.VadContextParams)
+        self.whisper_vad_default_context_params = function("whisper_vad_default_context_params", params)
         # struct whisper_vad_context * whisper_vad_init_from_file_with_params(
         #     const char * path_model, struct whisper_vad_context_params params)
         self.whisper_vad_init_from_file_with_params = function(
-            "whisper_vad_init_from_file_with_params", context, ctypes.c_char_p, self.VadContextParams
+            "whisper_vad_init_from_file_with_params", context, ctypes.c_char_p, params
         )
         # void whisper_vad_free(struct whisper_vad_context * ctx)
         self.whisper_vad_free = function("whisper_vad_free", None, context)
@@ -203,7 +200,7 @@ class Library:
         # bool whisper_vad_detect_speech_no_reset(
         #     struct whisper_vad_context * vctx, const float * samples, int n_samples)
         self.whisper_vad_detect_speech_no_reset = function(
-            "whisper_vad_detect_speech_no_reset", ctypes.c_bool, context, samples, ctypes.c_int
+            _NEWEST_VAD_FUNCTION, ctypes.c_bool, context, samples, ctypes.c_int
         )
         # int whisper_vad_n_probs(struct whisper_vad_context * vctx)
         self.whisper_vad_n_probs = function("whisper_vad_n_probs", ctypes.c_int, context)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from whisper_xeon.audio.decode import SAMPLE_RATE
-from whisper_xeon.engine.errors import ModelInitError, WhisperLibraryError
+from whisper_xeon.engine.errors import LibraryLoadError, ModelInitError, WhisperLibraryError
 from whisper_xeon.engine.library import Library
 from whisper_xeon.transcript import DecodeOptions, Transcript
 
@@ -64,10 +64,15 @@ class SpeechDetector:
     _context: int | None = None
 
     def __init__(self, library: Library, weights: Path):
-        """Load `weights`, which `whisper_package.vad_file` has checked. Raises `ModelInitError`."""
+        """Load `weights`, which `whisper_package.vad_file` has checked.
+
+        Raises `LibraryLoadError` for a libwhisper without voice detection, `ModelInitError`.
+        """
+        if not library.detects_speech:
+            raise LibraryLoadError("libwhisper is too old for voice detection: set WHISPER_VAD=off, or build it newer")
         self._library = library
         self._lock = threading.Lock()
-        params = library.default_vad_params()
+        params = library.whisper_vad_default_context_params()
         params.n_threads = 1
         params.use_gpu = False
         self._context = library.whisper_vad_init_from_file_with_params(os.fsencode(weights), params)
