@@ -105,15 +105,15 @@ def restored(transcript: Transcript, timeline: Timeline, speech: Speech, duratio
 
 
 def apart(times: Sequence[Stretch], duration: float) -> list[Stretch]:
-    """Return the times, in order, such that each lasts `LEAST` at least and begins after the one before has ended.
+    """Return the times such that each lasts `LEAST` at least and ends before the next one begins.
 
-    They stay within 0 and `duration`, which must have room for all of them.
+    They begin in order, and stay within 0 and `duration`, which must have room for all of them.
     """
     result: list[Stretch] = []
     free = 0.0
-    for start, end in times:
+    for (start, end), following in zip(times, [*(each.start for each in times[1:]), duration]):
         start = max(start, free)
-        free = max(end, start + LEAST)
+        free = max(min(end, following), start + LEAST)
         result.append(Stretch(start, free))
     free = duration
     for index in range(len(result) - 1, -1, -1):
