@@ -253,14 +253,14 @@ SETTINGS: tuple[Setting, ...] = (
         "WHISPER_VAD_MIN_SILENCE_MS",
         "2000",
         "a whole number from 0 to 60000",
-        "Longer silence is skipped, in ms, but for the padding.",
+        "Silence is skipped where more than this would go, in ms.",
         _whole(0, 60000),
     ),
     Setting(
         "WHISPER_VAD_SPEECH_PAD_MS",
         "400",
         "a whole number from 0 to 10000",
-        "What is kept before and after speech where silence is skipped, in ms.",
+        "What is kept of skipped silence before and after speech, in ms.",
         _whole(0, 10000),
     ),
     Setting(

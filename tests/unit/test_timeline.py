@@ -100,23 +100,25 @@ def test_nothing_of_speech_is_closer_than_the_nearest(seed):
         assert Speech(spoken).nearest(time) == (time if inside else min(edges, key=lambda edge: abs(edge - time)))
 
 
+@pytest.mark.parametrize("least", [LEAST, 0.001])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_what_is_set_apart_has_a_duration_and_no_overlap(seed):
+def test_what_is_set_apart_has_a_duration_and_no_overlap(seed, least):
     chance = random.Random(seed)
-    duration = chance.uniform(2, 10)
-    starts = sorted(chance.choice([0.0, duration, chance.uniform(0, duration)]) for _ in range(40))
-    times = [Stretch(start, min(duration, start + chance.choice([0, 0, 0.01, 2]))) for start in starts]
-    found = apart(times, duration)
-    assert all(each.end - each.start >= LEAST - 1e-9 for each in found)
+    count = 40
+    whole = Stretch(1, 1 + count * least * chance.uniform(1, 4))
+    starts = sorted(chance.choice([whole.start, whole.end, chance.uniform(*whole)]) for _ in range(count))
+    times = [Stretch(start, start + chance.choice([0, 0, 0.01, 2])) for start in starts]
+    found = apart(times, whole)
+    assert all(each.end - each.start > 0.99 * least for each in found)
     assert all(before.end <= after.start for before, after in itertools.pairwise(found))
-    assert found[0].start >= 0
-    assert found[-1].end <= duration
-    assert list(itertools.chain(*apart(found, duration))) == pytest.approx(list(itertools.chain(*found)))
+    assert whole.start <= found[0].start
+    assert found[-1].end <= whole.end
+    assert list(itertools.chain(*apart(found, whole))) == pytest.approx(list(itertools.chain(*found)))
 
 
 def test_what_is_apart_already_stays_as_it_is():
     times = [Stretch(0, 1), Stretch(1, 1.02), Stretch(4, 9)]
-    assert apart(times, 9) == times
+    assert apart(times, Stretch(0, 9)) == times
 
 
 def segment(start: float, end: float, *words: tuple[float, float]) -> Segment:

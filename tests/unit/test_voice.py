@@ -52,18 +52,18 @@ def test_a_lower_threshold_finds_more():
 
 
 def test_silence_is_kept_up_to_its_length():
-    speech = [Span(0, SECOND), Span(3 * SECOND, 4 * SECOND)]
+    speech = [Span(0, SECOND), Span(60800, 4 * SECOND)]  # 2.8 s: 2 s would go
     assert kept_parts(speech, 4 * SECOND, OPTIONS) == [(0, 4 * SECOND)]
 
 
 def test_of_longer_silence_the_padding_is_kept():
-    speech = [Span(0, SECOND), Span(4 * SECOND, 5 * SECOND)]
-    assert kept_parts(speech, 5 * SECOND, OPTIONS) == [(0, 22400), (57600, 5 * SECOND)]
+    speech = [Span(0, SECOND), Span(60801, 5 * SECOND)]
+    assert kept_parts(speech, 5 * SECOND, OPTIONS) == [(0, 22400), (54401, 5 * SECOND)]
 
 
 def test_silence_at_both_ends_counts_too():
     assert kept_parts([Span(3 * SECOND, 4 * SECOND)], 7 * SECOND, OPTIONS) == [(41600, 70400)]
-    assert kept_parts([Span(SECOND, 4 * SECOND)], 5 * SECOND, OPTIONS) == [(0, 5 * SECOND)]
+    assert kept_parts([Span(2 * SECOND, 4 * SECOND)], 6 * SECOND, OPTIONS) == [(0, 6 * SECOND)]
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -79,9 +79,7 @@ def test_parts_hold_all_speech_and_never_meet(seed):
     assert parts[0].start >= 0
     assert parts[-1].end <= count
     for before, after in zip(parts, parts[1:]):
-        cut = after.start - before.end
-        assert cut > 0
-        assert cut + 2 * 16 * options.vad_speech_pad_ms > 16 * options.vad_min_silence_ms
+        assert after.start - before.end > 16 * options.vad_min_silence_ms
     assert all(any(part.start <= each.start < each.end <= part.end for part in parts) for each in speech)
 
 

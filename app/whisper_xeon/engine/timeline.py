@@ -81,48 +81,47 @@ class Speech:
 def restored(transcript: Transcript, timeline: Timeline, speech: Speech, duration: float) -> Transcript:
     """Return the transcript of joined parts with the times of the recording, which lasts `duration`.
 
-    Segments and words begin and end with speech, last `LEAST` at least, and never overlap. A segment in which no speech
-    was found keeps its times: Whisper heard what the detection did not.
+    Segments and words begin and end with speech and never overlap, and words lie within their segment. A segment in
+    which no speech was found keeps its times: Whisper heard what the detection did not.
     """
-    times: list[Stretch] = []
-    word_times: list[Stretch] = []
-    for segment in transcript.segments:
-        whole = Stretch(timeline.begin(segment.start), timeline.finish(segment.end))
-        trimmed = speech.trimmed(*whole)
-        times.append(trimmed or whole)
-        for word in segment.words:
-            placed = Stretch(timeline.begin(word.start), timeline.finish(word.end))
-            if trimmed:
-                placed = speech.trimmed(*placed) or Stretch(*[speech.nearest((placed.start + placed.end) / 2)] * 2)
-                placed = Stretch(*(min(max(time, trimmed.start), trimmed.end) for time in placed))
-            word_times.append(placed)
-    words = iter(apart(word_times, duration))
-    segments = tuple(
-        replace(segment, start=start, end=end, words=tuple(_placed(word, next(words)) for word in segment.words))
-        for segment, (start, end) in zip(transcript.segments, apart(times, duration))
-    )
-    return replace(transcript, duration=duration, segments=segments)
+    spans = [Stretch(timeline.begin(segment.start), timeline.finish(segment.end)) for segment in transcript.segments]
+    spoken = [speech.trimmed(*span) for span in spans]
+    segments = []
+    for segment, trimmed, whole in zip(
+        transcript.segments, spoken, apart([each or span for each, span in zip(spoken, spans)], Stretch(0, duration))
+    ):
+        times = [Stretch(timeline.begin(word.start), timeline.finish(word.end)) for word in segment.words]
+        if trimmed:
+            times = [speech.trimmed(*time) or _instant(speech.nearest((time.start + time.end) / 2)) for time in times]
+        words = tuple(_placed(word, time) for word, time in zip(segment.words, apart(times, whole)))
+        segments.append(replace(segment, start=whole.start, end=whole.end, words=words))
+    return replace(transcript, duration=duration, segments=tuple(segments))
 
 
-def apart(times: Sequence[Stretch], duration: float) -> list[Stretch]:
-    """Return the times such that each lasts `LEAST` at least and ends before the next one begins.
+def apart(times: Sequence[Stretch], within: Stretch) -> list[Stretch]:
+    """Return the times within others, such that each has a duration and ends before the next one begins.
 
-    They begin in order, and stay within 0 and `duration`, which must have room for all of them.
+    They begin in order. Each lasts `LEAST`, or less where there is no room for that.
     """
+    least = min(LEAST, (within.end - within.start) / max(1, len(times)))
     result: list[Stretch] = []
-    free = 0.0
-    for (start, end), following in zip(times, [*(each.start for each in times[1:]), duration]):
+    free = within.start
+    for (start, end), following in zip(times, [*(each.start for each in times[1:]), within.end]):
         start = max(start, free)
-        free = max(min(end, following), start + LEAST)
+        free = max(min(end, following), start + least)
         result.append(Stretch(start, free))
-    free = duration
+    free = within.end
     for index in range(len(result) - 1, -1, -1):
         start, end = result[index]
         if end <= free:
             break  # whatever lies before it ends earlier still
-        result[index] = Stretch(min(start, free - LEAST), free)
+        result[index] = Stretch(max(within.start, min(start, free - least)), free)
         free = result[index].start
     return result
+
+
+def _instant(time: float) -> Stretch:
+    return Stretch(time, time)
 
 
 def _placed(word: Word, stretch: Stretch) -> Word:

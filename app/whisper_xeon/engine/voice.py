@@ -136,20 +136,22 @@ def likeliest(probabilities: Sequence[float]) -> Span | None:
 
 
 def kept_parts(speech: Sequence[Span], count: int, options: DecodeOptions) -> list[Span]:
-    """Return what is left of `count` samples when long silence is cut out of them, all but the padding of speech."""
+    """Return what is left of `count` samples when silence is cut out of them, all but the padding of speech.
+
+    A cut may change words that lie beside it, so that one which would remove little is not made.
+    """
     pad = options.vad_speech_pad_ms * SAMPLE_RATE // 1000
-    longest = max(options.vad_min_silence_ms * SAMPLE_RATE // 1000, 2 * pad)
+    least = options.vad_min_silence_ms * SAMPLE_RATE // 1000
     parts: list[Span] = []
     for start, end in speech:
-        if parts and start - parts[-1].end <= longest:
+        if parts and start - parts[-1].end <= least + 2 * pad:
             parts[-1] = Span(parts[-1].start, end)
         else:
             parts.append(Span(start, end))
     padded = [Span(max(0, start - pad), min(count, end + pad)) for start, end in parts]
-    # The same holds for silence at both ends.
-    if parts and parts[0].start <= longest:
+    if parts and parts[0].start <= least + pad:
         padded[0] = Span(0, padded[0].end)
-    if parts and count - parts[-1].end <= longest:
+    if parts and count - parts[-1].end <= least + pad:
         padded[-1] = Span(padded[-1].start, count)
     return padded
 
