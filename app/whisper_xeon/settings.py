@@ -105,10 +105,13 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-def _share(text: str) -> float:
-    if not re.fullmatch(r"0?\.[0-9]{1,6}", text) or not float(text):
-        raise ValueError
-    return float(text)
+def _number(low: float, high: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        if not re.fullmatch(r"-?[0-9]{1,9}(\.[0-9]{0,9})?", text) or not low <= float(text) <= high:
+            raise ValueError
+        return float(text)
+
+    return parse
 
 
 def _auto_or(parse: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -238,9 +241,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "WHISPER_VAD_THRESHOLD",
         "0.5",
-        "a number above 0 and below 1",
+        "a number from 0.01 to 0.99",
         "The probability from which sound is speech. Lower finds more of it, and more that is none.",
-        _share,
+        _number(0.01, 0.99),
     ),
     Setting(
         "WHISPER_VAD_MIN_SPEECH_MS",

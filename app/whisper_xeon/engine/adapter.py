@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,9 +30,6 @@ _WINDOW_MARGIN_SECONDS = 2
 # A window that decodes badly (repetition, low probability) is tried again at 0.4 and 0.8. whisper.cpp's own step of 0.2
 # makes that six attempts, and the worst recordings take six times as long.
 TEMPERATURE_STEP = 0.4
-# Where the voice detection is in doubt, a language of at least this probability is speech: what is no speech reaches
-# 0.75, and speech under noise in which a person understands half has 0.9 (docs/voice-detection.md).
-_LEAST_LANGUAGE = 0.82
 # whisper.cpp splits a prompt with a recursive regular expression: 2,000 bytes are several times what the decoder can
 # see (half its text context) and far from overflowing the stack.
 MAX_PROMPT_BYTES = 2000
@@ -184,8 +180,10 @@ class WhisperAdapter:
         else:
             passed = memoryview(bytearray().join(samples[4 * part.start : 4 * part.end] for part in parts))
         transcript = voice.without_sounds(self._transcribe(passed, kept, options))
-        spoken = _seconds(speech)
-        transcript = restored(transcript, Timeline(_seconds(parts)), Speech(spoken), count / SAMPLE_RATE)
+        spoken = [Stretch(*part.seconds) for part in speech]
+        transcript = restored(
+            transcript, Timeline([Stretch(*part.seconds) for part in parts]), Speech(spoken), count / SAMPLE_RATE
+        )
         return replace(transcript, speech_seconds=sum(stretch.end - stretch.start for stretch in spoken))
 
     def _transcribe_doubtful(
@@ -200,7 +198,7 @@ class WhisperAdapter:
         if window is None:
             return self._nothing(count, options)
         certainty = self._language_certainty(samples[4 * window.start : 4 * window.end])
-        if certainty is not None and certainty < _LEAST_LANGUAGE:
+        if certainty is not None and certainty < voice.LEAST_LANGUAGE:
             return self._nothing(count, options)
         transcript = voice.without_sounds(self._transcribe(samples, count, options))
         if certainty is None and not voice.is_credible(transcript):
@@ -214,10 +212,6 @@ class WhisperAdapter:
     def _transcribe(self, samples: memoryview, count: int, options: DecodeOptions) -> Transcript:
         """Transcribe `count` samples, given as bytes."""
         raise NotImplementedError
-
-
-def _seconds(spans: Sequence[voice.Span]) -> list[Stretch]:
-    return [Stretch(span.start / SAMPLE_RATE, span.end / SAMPLE_RATE) for span in spans]
 
 
 def prompt_bytes(prompt: str) -> bytes:

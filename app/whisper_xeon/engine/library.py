@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import ctypes
+import functools
 import json
 import os
 import threading
@@ -97,7 +98,7 @@ class Library:
         tokens = ctypes.POINTER(ctypes.c_int32)
         c_int, c_char_p = ctypes.c_int, ctypes.c_char_p
 
-        function = _Functions(handle)
+        function = functools.partial(_function, handle)
 
         # const char * whisper_version(void)
         self.whisper_version = function("whisper_version", c_char_p)
@@ -184,8 +185,7 @@ class Library:
     def _declare_vad(self, handle: ctypes.CDLL, params: type[ctypes.Structure]) -> None:
         context = ctypes.c_void_p
         samples = ctypes.POINTER(ctypes.c_float)
-        function = _Functions(handle)
-
+        function = functools.partial(_function, handle)
         # struct whisper_vad_context_params whisper_vad_default_context_params(void)
         self.whisper_vad_default_context_params = function("whisper_vad_default_context_params", params)
         # struct whisper_vad_context * whisper_vad_init_from_file_with_params(
@@ -206,21 +206,6 @@ class Library:
         self.whisper_vad_n_probs = function("whisper_vad_n_probs", ctypes.c_int, context)
         # float * whisper_vad_probs(struct whisper_vad_context * vctx)
         self.whisper_vad_probs = function("whisper_vad_probs", samples, context)
-
-
-class _Functions:
-    """Gives the functions of a shared object their types."""
-
-    def __init__(self, handle: ctypes.CDLL):
-        self._handle = handle
-
-    def __call__(self, name: str, restype: Any, *argtypes: Any) -> Callable[..., Any]:
-        try:
-            result = getattr(self._handle, name)
-        except AttributeError:
-            raise LibraryLoadError(f"libwhisper does not export {name}: build the package again") from None
-        result.restype, result.argtypes = restype, argtypes
-        return result
 
 
 def load(package: Package, variant: Variant) -> Library:
@@ -246,6 +231,15 @@ def load(package: Package, variant: Variant) -> Library:
             os.environ["OMP_NUM_THREADS"] = "1"
             _loaded[build] = Library(package, variant)
         return _loaded[build]
+
+
+def _function(handle: ctypes.CDLL, name: str, restype: Any, *argtypes: Any) -> Callable[..., Any]:
+    try:
+        result = getattr(handle, name)
+    except AttributeError:
+        raise LibraryLoadError(f"libwhisper does not export {name}: build the package again") from None
+    result.restype, result.argtypes = restype, argtypes
+    return result
 
 
 def _dlopen(path: Path) -> ctypes.CDLL:

@@ -44,6 +44,9 @@ _NEVER = 0.05
 # What Whisper looks at when it is asked whether somebody speaks.
 _WINDOW = 30 * SAMPLE_RATE // FRAME
 
+# Where the detection is in doubt, a language of at least this probability is speech: what is no speech reaches 0.75, and
+# speech under noise in which a person understands half has 0.9 (docs/voice-detection.md).
+LEAST_LANGUAGE = 0.82
 # What Whisper writes for sounds: [BLANK_AUDIO], (upbeat music), *sighs*, and the same in full width.
 _SOUND = re.compile(r"\[[^\]]*\]|\([^)]*\)|\*[^*]*\*|【[^】]*】|（[^）]*）")
 # A model of one language recognises none, but says how likely it is that nobody speaks, and how likely its words are.
@@ -56,6 +59,11 @@ class Span(NamedTuple):
 
     start: int
     end: int
+
+    @property
+    def seconds(self) -> tuple[float, float]:
+        """Both in seconds."""
+        return self.start / SAMPLE_RATE, self.end / SAMPLE_RATE
 
 
 class SpeechDetector:
