@@ -21,7 +21,7 @@ from typing import Any
 
 from whisper_xeon.audio.decode import SAMPLE_RATE
 from whisper_xeon.engine import library
-from whisper_xeon.engine.adapter import MIN_SAMPLES, TEMPERATURE_STEP, WhisperAdapter, prompt_bytes
+from whisper_xeon.engine.adapter import TEMPERATURE_STEP, WhisperAdapter, prompt_bytes
 from whisper_xeon.engine.errors import ModelInitError, WhisperLibraryError
 from whisper_xeon.engine.segments import RawSegment, Token, build_transcript
 from whisper_xeon.transcript import DecodeOptions, Transcript
@@ -102,7 +102,7 @@ class WhisperLibraryAdapter(WhisperAdapter):
                     self._free_state()
 
     def _language_certainty(self, samples: memoryview) -> float | None:
-        if not self.multilingual or len(samples) < 4 * MIN_SAMPLES:
+        if not self.multilingual:
             return None
         count = len(samples) // 4
         pointer = _floats(samples, count)
