@@ -158,14 +158,9 @@ def test_samples_that_are_no_sound_are_no_speech(adapter, sample):
     assert transcript.text == ""
 
 
-def test_settings_of_a_request_are_followed(library):
-    audio = samples(CLIP)
-    heard = [
-        transcribe(library, audio, vad_threshold=threshold, vad_min_speech_ms=least).speech_seconds
-        for threshold, least in ((0.5, 250), (0.99, 250), (0.5, 500))
-    ]
-    assert heard == sorted(heard, reverse=True)
-    assert heard[2] < heard[1] < heard[0]
+def test_the_threshold_of_a_request_is_followed(library):
+    low, high = (transcribe(library, samples(CLIP), vad_threshold=threshold) for threshold in (0.5, 0.99))
+    assert high.speech_seconds < low.speech_seconds
 
 
 def test_a_package_from_before_is_used_without(older, tmp_path):
