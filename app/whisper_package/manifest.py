@@ -89,6 +89,9 @@ def _check_fields(manifest: dict[str, Any], source: str) -> None:
         for name in names:
             if not isinstance(manifest[owner].get(name), str):
                 raise PackageError(f"{source} has no valid '{owner}.{name}': fetch or build the package again")
+    vad = manifest.get("vad")  # packages from before voice detection do not have it
+    if vad is not None and not (isinstance(vad, dict) and isinstance(vad.get("file"), str)):
+        raise PackageError(f"{source} has no valid 'vad.file': fetch or build the package again")
     seen = set()
     for entry in manifest["files"]:
         path = entry.get("path") if isinstance(entry, dict) else None
@@ -121,7 +124,8 @@ def _check_fields(manifest: dict[str, Any], source: str) -> None:
     ):
         raise PackageError(f"{source} has no valid 'whisper_cpp.patches': fetch or build the package again")
     libraries = [variant["path"] for variant in manifest["variants"]]
-    for path in (manifest["model"]["file"], manifest["selftest"]["audio"], *libraries):
+    weights = [manifest["model"]["file"], *([vad["file"]] if vad else [])]
+    for path in (*weights, manifest["selftest"]["audio"], *libraries):
         if path not in seen:
             raise PackageError(f"{source} names {path} but does not list it: fetch or build the package again")
 

@@ -9,48 +9,34 @@ number that the loader acts on is compared here with what the others imply. Weig
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
-from whisper_package.errors import ModelFileError
+from whisper_package.ggml_file import F16, F32, GgmlFile, Tensor, TensorType
 
-_MAGIC = 0x67676D6C  # "ggml"
 _QUANTIZATION_VERSION = 2
 _FFT_BINS = 201  # 1 + WHISPER_N_FFT / 2
-_MAX_NAME = 64
 _MAX_TOKEN = 1024
 
 # The vocabularies Whisper was released with: English only, 99 languages, 100 languages (large-v3).
 VOCABULARIES = (51864, 51865, 51866)
 
 
-class _Type(NamedTuple):
-    name: str  # as whisper-quantize calls it
-    number: int  # enum ggml_type
-    block: int  # weights in a block
-    size: int  # bytes of a block
-
-
-# Name of a tensor, its shape with the innermost extent first, its type.
-_Tensor = tuple[str, tuple[tuple[int, ...], _Type]]
-
-_F32, _F16 = _Type("f32", 0, 1, 4), _Type("f16", 1, 1, 2)
 # ftype of the file's header (enum ggml_ftype) -> type of its matrices.
 _MATRIX_TYPES = {
-    0: _F32,
-    1: _F16,
-    2: _Type("q4_0", 2, 32, 18),
-    3: _Type("q4_1", 3, 32, 20),
-    7: _Type("q8_0", 8, 32, 34),
-    8: _Type("q5_0", 6, 32, 22),
-    9: _Type("q5_1", 7, 32, 24),
-    10: _Type("q2_k", 10, 256, 84),
-    11: _Type("q3_k", 11, 256, 110),
-    12: _Type("q4_k", 12, 256, 144),
-    13: _Type("q5_k", 13, 256, 176),
-    14: _Type("q6_k", 14, 256, 210),
+    0: F32,
+    1: F16,
+    2: TensorType("q4_0", 2, 32, 18),
+    3: TensorType("q4_1", 3, 32, 20),
+    7: TensorType("q8_0", 8, 32, 34),
+    8: TensorType("q5_0", 6, 32, 22),
+    9: TensorType("q5_1", 7, 32, 24),
+    10: TensorType("q2_k", 10, 256, 84),
+    11: TensorType("q3_k", 11, 256, 110),
+    12: TensorType("q4_k", 12, 256, 144),
+    13: TensorType("q5_k", 13, 256, 176),
+    14: TensorType("q6_k", 14, 256, 210),
 }
 
 
@@ -108,95 +94,44 @@ def expected_tensors(parameters: HyperParameters) -> dict[str, tuple[tuple[int, 
 
 def check_model_file(path: os.PathLike[str] | str) -> HyperParameters:
     """Return the file's hyper-parameters if the library can load it safely; raises `ModelFileError` if not."""
-    path = Path(path)
-    try:
-        with path.open("rb", buffering=1 << 16) as stream:
-            return _Checker(path, stream, os.fstat(stream.fileno()).st_size).check()
-    except FileNotFoundError:
-        raise ModelFileError(f"{path} does not exist: fetch the package again") from None
-    except OSError as error:
-        raise ModelFileError(f"{path} cannot be read: {error.strerror}") from None
+    with GgmlFile(Path(path), "Whisper model", range(1, 4)) as file:
+        return _Checker(file).check()
 
 
 class _Checker:
-    def __init__(self, path: Path, stream: BinaryIO, size: int):
-        self._path = path
-        self._stream = stream
-        self._size = size
+    def __init__(self, file: GgmlFile):
+        self._file = file
 
     def check(self) -> HyperParameters:
-        (magic,) = self._unpack("<I")
-        if magic != _MAGIC:
-            raise self._error("it does not begin with ggml's magic number; is it a ggml Whisper model?")
-        parameters = HyperParameters(*self._unpack("<11i"))
+        self._file.check_magic()
+        parameters = HyperParameters(*self._file.unpack("<11i"))
         try:
             matrix = _matrix_type(parameters)
         except ValueError as error:
-            raise self._error(str(error)) from None
+            raise self._file.error(str(error)) from None
         self._check_filters(parameters)
         self._check_vocabulary(parameters)
-        self._check_tensors(parameters, matrix)
+        self._file.check_tensors(dict(_tensors(parameters, matrix)))
         return parameters
 
     def _check_filters(self, p: HyperParameters) -> None:
-        n_mel, n_fft = self._unpack("<2i")
+        n_mel, n_fft = self._file.unpack("<2i")
         if (n_mel, n_fft) != (p.n_mels, _FFT_BINS):
-            raise self._error(f"the mel filters are {n_mel} x {n_fft}, expected {p.n_mels} x {_FFT_BINS}")
-        self._skip(n_mel * n_fft * 4)
+            raise self._file.error(f"the mel filters are {n_mel} x {n_fft}, expected {p.n_mels} x {_FFT_BINS}")
+        self._file.skip(n_mel * n_fft * 4)
 
     def _check_vocabulary(self, p: HyperParameters) -> None:
-        (count,) = self._unpack("<i")
+        (count,) = self._file.unpack("<i")
         if not 1 <= count <= p.n_vocab:
-            raise self._error(f"it lists {count} tokens, expected 1 to {p.n_vocab}")
+            raise self._file.error(f"it lists {count} tokens, expected 1 to {p.n_vocab}")
         for index in range(count):
-            (length,) = self._unpack("<I")
+            (length,) = self._file.unpack("<I")
             if length > _MAX_TOKEN:
-                raise self._error(f"token {index} has {length} bytes")
-            self._take(length)
-
-    def _check_tensors(self, p: HyperParameters, matrix: _Type) -> None:
-        missing = dict(_tensors(p, matrix))
-        while self._stream.tell() < self._size:
-            n_dims, length, number = self._unpack("<3i")
-            if not 1 <= n_dims <= 3:
-                raise self._error(f"a tensor has {n_dims} dimensions")
-            shape = self._unpack(f"<{n_dims}i")
-            if not 1 <= length <= _MAX_NAME:
-                raise self._error(f"a tensor's name has {length} bytes")
-            name = self._take(length).decode("utf-8", "replace")
-            if name not in missing:
-                raise self._error(f"tensor {name!r} is unknown or a duplicate")
-            expected_shape, expected_type = missing.pop(name)
-            if shape != expected_shape:
-                raise self._error(f"tensor {name} has shape {list(shape)}, expected {list(expected_shape)}")
-            if number != expected_type.number:
-                raise self._error(f"tensor {name} has type {number}, expected {expected_type.number}")
-            weights = 1
-            for extent in shape:
-                weights *= extent
-            self._skip(weights // expected_type.block * expected_type.size)
-        if missing:
-            raise self._error(f"{len(missing)} tensors are missing, {min(missing)} among them")
-
-    def _unpack(self, layout: str) -> tuple[int, ...]:
-        return struct.unpack(layout, self._take(struct.calcsize(layout)))
-
-    def _take(self, length: int) -> bytes:
-        data = self._stream.read(length)
-        if len(data) != length:
-            raise self._error(f"it ends after {self._size} bytes, in the middle of a field")
-        return data
-
-    def _skip(self, length: int) -> None:
-        if self._stream.tell() + length > self._size:
-            raise self._error(f"it ends after {self._size} bytes, in the middle of a field")
-        self._stream.seek(length, os.SEEK_CUR)
-
-    def _error(self, detail: str) -> ModelFileError:
-        return ModelFileError(f"{self._path} is damaged or not a Whisper model: {detail}; fetch or build it again")
+                raise self._file.error(f"token {index} has {length} bytes")
+            self._file.take(length)
 
 
-def _matrix_type(p: HyperParameters) -> _Type:
+def _matrix_type(p: HyperParameters) -> TensorType:
     """Return the type of the matrices; `ValueError` says which of the parameters does not fit a Whisper model."""
     if p.n_vocab not in VOCABULARIES:
         raise ValueError(f"n_vocab is {p.n_vocab}, expected one of {', '.join(map(str, VOCABULARIES))}")
@@ -220,41 +155,41 @@ def _matrix_type(p: HyperParameters) -> _Type:
     return matrix
 
 
-def _tensors(p: HyperParameters, matrix: _Type) -> Iterator[_Tensor]:
+def _tensors(p: HyperParameters, matrix: TensorType) -> Iterator[tuple[str, Tensor]]:
     """Yield every tensor, as whisper.cpp's loader creates them."""
     state = p.n_audio_state
-    convolution = _F32 if matrix is _F32 else _F16
+    convolution = F32 if matrix is F32 else F16
 
-    def norm(name: str) -> Iterator[_Tensor]:
-        yield f"{name}.weight", ((state,), _F32)
-        yield f"{name}.bias", ((state,), _F32)
+    def norm(name: str) -> Iterator[tuple[str, Tensor]]:
+        yield f"{name}.weight", ((state,), F32)
+        yield f"{name}.bias", ((state,), F32)
 
-    def linear(name: str, inputs: int, outputs: int, bias: bool = True) -> Iterator[_Tensor]:
+    def linear(name: str, inputs: int, outputs: int, bias: bool = True) -> Iterator[tuple[str, Tensor]]:
         yield f"{name}.weight", ((inputs, outputs), matrix)
         if bias:
-            yield f"{name}.bias", ((outputs,), _F32)
+            yield f"{name}.bias", ((outputs,), F32)
 
-    def attention(name: str) -> Iterator[_Tensor]:
+    def attention(name: str) -> Iterator[tuple[str, Tensor]]:
         yield from norm(f"{name}_ln")
         yield from linear(f"{name}.query", state, state)
         yield from linear(f"{name}.key", state, state, bias=False)
         yield from linear(f"{name}.value", state, state)
         yield from linear(f"{name}.out", state, state)
 
-    def perceptron(name: str) -> Iterator[_Tensor]:
+    def perceptron(name: str) -> Iterator[tuple[str, Tensor]]:
         yield from norm(f"{name}_ln")
         yield from linear(f"{name}.0", state, 4 * state)
         yield from linear(f"{name}.2", 4 * state, state)
 
-    yield "encoder.positional_embedding", ((state, p.n_audio_ctx), _F32)
+    yield "encoder.positional_embedding", ((state, p.n_audio_ctx), F32)
     for number, inputs in ((1, p.n_mels), (2, state)):
         yield f"encoder.conv{number}.weight", ((3, inputs, state), convolution)
-        yield f"encoder.conv{number}.bias", ((1, state), _F32)
+        yield f"encoder.conv{number}.bias", ((1, state), F32)
     yield from norm("encoder.ln_post")
     for layer in range(p.n_audio_layer):
         yield from attention(f"encoder.blocks.{layer}.attn")
         yield from perceptron(f"encoder.blocks.{layer}.mlp")
-    yield "decoder.positional_embedding", ((state, p.n_text_ctx), _F32)
+    yield "decoder.positional_embedding", ((state, p.n_text_ctx), F32)
     yield "decoder.token_embedding.weight", ((state, p.n_vocab), matrix)
     yield from norm("decoder.ln")
     for layer in range(p.n_text_layer):

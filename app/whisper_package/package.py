@@ -105,6 +105,12 @@ class Package:
         return self.path(self.manifest["model"]["file"])
 
     @property
+    def vad_file(self) -> Path | None:
+        """Path of the weights of the voice detection; None in packages from before it."""
+        vad = self.manifest.get("vad")
+        return self.path(vad["file"]) if vad else None
+
+    @property
     def selftest_audio(self) -> Path:
         """Path of the clip whose words `selftest_text` gives."""
         return self.path(self.manifest["selftest"]["audio"])

@@ -38,6 +38,7 @@ class Metrics:
         self._routes = frozenset(routes)
         self._requests = collections.Counter({(route, 200): 0 for route in self._routes})
         self._audio_seconds = 0.0
+        self._speech_seconds = 0.0
         self._request_seconds = _Histogram()
         self._wait_seconds = _Histogram()
 
@@ -47,10 +48,14 @@ class Metrics:
             with self._lock:
                 self._requests[route, status] += 1
 
-    def transcribed(self, *, audio_s: float, wait_s: float, total_s: float) -> None:
-        """Record a transcript: seconds of audio, of the wait for an engine, and from the upload's end to the text."""
+    def transcribed(self, *, audio_s: float, speech_s: float | None, wait_s: float, total_s: float) -> None:
+        """Record a transcript: seconds of audio, of the wait for an engine, and from the upload's end to the text.
+
+        `speech_s` are the seconds of speech in the audio, None where nothing looked for it.
+        """
         with self._lock:
             self._audio_seconds += audio_s
+            self._speech_seconds += audio_s if speech_s is None else speech_s
             self._wait_seconds.observe(wait_s)
             self._request_seconds.observe(total_s)
 
@@ -66,7 +71,7 @@ class Metrics:
             requests: list[Sample] = [
                 ("", {"route": r, "status": str(s)}, n) for (r, s), n in sorted(self._requests.items())
             ]
-            audio_seconds = self._audio_seconds
+            audio_seconds, speech_seconds = self._audio_seconds, self._speech_seconds
             request_seconds, wait_seconds = self._request_seconds.samples(), self._wait_seconds.samples()
         info = {**self._info, "cpu_variant": stats["cpu_variant"] or ""}
         families: tuple[tuple[str, str, str, list[Sample]], ...] = (
@@ -77,6 +82,12 @@ class Metrics:
                 requests,
             ),
             ("audio_seconds_total", "counter", "Seconds of audio transcribed.", _one(audio_seconds)),
+            (
+                "speech_seconds_total",
+                "counter",
+                "Seconds of speech in that audio; all of it where voice detection is off.",
+                _one(speech_seconds),
+            ),
             (
                 "request_seconds",
                 "histogram",

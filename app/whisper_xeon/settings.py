@@ -65,6 +65,11 @@ class Settings:
     audio_ctx: str
     adapter: str
     cpu_variant: str | None  # None: the best that the processor runs
+    vad: str
+    vad_threshold: float
+    vad_min_speech_ms: int
+    vad_min_silence_ms: int
+    vad_speech_pad_ms: int
     queue: int
     max_upload_mb: int
     max_audio_seconds: int
@@ -104,6 +109,15 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
         if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
             raise ValueError
         return int(text)
+
+    return parse
+
+
+def _number(low: float, high: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        if not re.fullmatch(r"-?[0-9]{1,9}(\.[0-9]{0,9})?", text) or not low <= float(text) <= high:
+            raise ValueError
+        return float(text)
 
     return parse
 
@@ -223,6 +237,42 @@ SETTINGS: tuple[Setting, ...] = (
         "auto or a CPU variant that the package has and this processor runs, such as baseline or icelake",
         "The CPU library of the package to use. auto: the best one that the processor runs.",
         _auto_or(_name),
+    ),
+    Setting(
+        "WHISPER_VAD",
+        "auto",
+        "one of auto, off",
+        "Whether what is not speech is skipped. auto: where the package can tell, which those built before voice "
+        "detection cannot. off: everything is transcribed.",
+        _choice("auto", "off"),
+    ),
+    Setting(
+        "WHISPER_VAD_THRESHOLD",
+        "0.5",
+        "a number from 0.01 to 0.99",
+        "The probability from which sound is speech. Lower finds more of it, and more that is none.",
+        _number(0.01, 0.99),
+    ),
+    Setting(
+        "WHISPER_VAD_MIN_SPEECH_MS",
+        "250",
+        "a whole number from 0 to 60000",
+        "Shorter speech is taken for noise, in ms.",
+        _whole(0, 60000),
+    ),
+    Setting(
+        "WHISPER_VAD_MIN_SILENCE_MS",
+        "2000",
+        "a whole number from 0 to 60000",
+        "Silence is skipped where more than this would go, in ms.",
+        _whole(0, 60000),
+    ),
+    Setting(
+        "WHISPER_VAD_SPEECH_PAD_MS",
+        "400",
+        "a whole number from 0 to 10000",
+        "What is kept of skipped silence before and after speech, in ms.",
+        _whole(0, 10000),
     ),
     Setting(
         "WHISPER_QUEUE",

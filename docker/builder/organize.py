@@ -26,6 +26,7 @@ from whisper_package.model_file import HyperParameters, check_model_file
 from whisper_package.models import package_directory, weights_file
 from whisper_package.package import Package
 from whisper_package.selftest import same_words
+from whisper_package.vad_file import check_vad_file
 
 LIBRARIES = ("libwhisper.so", "libwhisper.so.1", "libggml.so.0", "libggml-base.so.0", "libggml-cpu.so.0")
 BLAS_LIBRARY = "libggml-blas.so.0"
@@ -46,6 +47,7 @@ def main() -> int:
     parser.add_argument("--built", type=Path, required=True, help="output directory of build.sh")
     parser.add_argument("--models", type=Path, required=True, help="directory of the quantized <model>.bin")
     parser.add_argument("--selftest", type=Path, required=True, help="directory of the <model>.wav clips")
+    parser.add_argument("--vad", type=Path, required=True, help="the weights of the voice detection")
     parser.add_argument("--templates", type=Path, required=True, help="README.md, NOTICE and push_to_minio.sh")
     parser.add_argument("--output", type=Path, required=True, help="where the packages go")
     arguments = parser.parse_args()
@@ -81,6 +83,9 @@ def organize(model: str, settings: dict[str, Any], inputs: argparse.Namespace) -
     parameters = _checked_weights(folder / weights, model, quantization)
     _place(inputs.selftest / f"{model}.wav", folder / "selftest.wav")
     _check_clip(folder / "selftest.wav", model)
+    vad = f"ggml-silero-v{settings['vad']['version']}.bin"
+    _place(inputs.vad, folder / vad)
+    check_vad_file(folder / vad)
     minimum = _minimum_versions(folder, [*binaries, BLAS_LIBRARY] if openblas else list(binaries))
     values = {
         "PACKAGE": package,
@@ -88,6 +93,8 @@ def organize(model: str, settings: dict[str, Any], inputs: argparse.Namespace) -
         "MODEL_FILE": weights,
         "QUANTIZATION": quantization,
         "WEIGHTS_NOTICE": wanted["notice"],
+        "VAD_FILE": vad,
+        "VAD_VERSION": settings["vad"]["version"],
         "WHISPER_CPP_VERSION": (inputs.built / "version.txt").read_text(encoding="utf-8").strip(),
         "WHISPER_CPP_LICENSE": (inputs.built / "LICENSE").read_text(encoding="utf-8").strip(),
         "GLIBC": minimum["glibc"],
@@ -116,6 +123,11 @@ def organize(model: str, settings: dict[str, Any], inputs: argparse.Namespace) -
             "quantization": quantization,
             "dimensions": parameters.dimensions,
             "source_sha256": wanted["source_sha256"],
+        },
+        "vad": {
+            "file": vad,
+            "version": settings["vad"]["version"],
+            "source_sha256": settings["vad"]["source_sha256"],
         },
         "whisper_cpp": {
             "version": values["WHISPER_CPP_VERSION"],

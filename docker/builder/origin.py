@@ -39,7 +39,7 @@ def sbom(manifest: dict[str, Any], weights_sha256: str, hooks: list[str], openbl
 
     `hooks` names the patches of kernels/hooks/ that were applied; `openblas` is the version inside, or empty.
     """
-    whisper_cpp, model = manifest["whisper_cpp"], manifest["model"]
+    whisper_cpp, model, vad = manifest["whisper_cpp"], manifest["model"], manifest["vad"]
     kernels = whisper_cpp["patches"]
     components = [
         {
@@ -85,6 +85,15 @@ def sbom(manifest: dict[str, Any], weights_sha256: str, hooks: list[str], openbl
                 _property("quantization", model["quantization"]),
             ],
         },
+        {
+            "type": "machine-learning-model",
+            "bom-ref": "silero-vad",
+            "name": vad["file"],
+            "version": vad["version"],
+            "description": "the weights of Silero VAD, which finds speech, as whisper.cpp reads them",
+            "hashes": [{"alg": "SHA-256", "content": vad["source_sha256"]}],
+            "licenses": [{"license": {"id": "MIT"}}],
+        },
     ]
     if openblas:
         components.append(
@@ -129,7 +138,7 @@ def provenance(
     of which the weights were taken, each with version and sha256. The manifest lists this document in turn, so neither
     of the two is among the subjects.
     """
-    whisper_cpp, model = manifest["whisper_cpp"], manifest["model"]
+    whisper_cpp, model, vad = manifest["whisper_cpp"], manifest["model"], manifest["vad"]
     # Digests of source trees are those of app/whisper_build/source_tree.py: the same for every way to get the tree.
     dependencies = [
         {
@@ -152,6 +161,7 @@ def provenance(
             }
             for part in parts
         ),
+        {"name": f"weights of Silero VAD {vad['version']}", "digest": {"sha256": vad["source_sha256"]}},
         # What compiles decides the bytes too; SLSA's builderDependencies are for what does not.
         *({"name": package["name"], "uri": debian_purl(package["name"], package["version"])} for package in toolchain),
     ]

@@ -1,11 +1,11 @@
-"""Action `artifact_build_source`: get a model or the whisper.cpp source into the control node's cache.
+"""Action `artifact_build_source`: get a model, a file or the whisper.cpp source into the control node's cache.
 
 An action and not a module, because it runs on the control node whatever the host is, and because only an action can
 show progress while a model of 1.5 GB comes down. It never writes outside the cache.
 
-Arguments: `name` (for messages), `kind` (`model` or `whisper_cpp`), `sources` (see whisper_build/sources.py), `sha256`
-(the pinned digest of the whisper.cpp tree; empty for a tree of one's own), `assets` (what a model gets that has to be
-converted, a package of the Python index), `cache_dir`.
+Arguments: `name` (for messages), `kind` (`model`, `file` or `whisper_cpp`), `sources` (see whisper_build/sources.py),
+`sha256` (the pinned digest of the whisper.cpp tree; empty for a tree of one's own), `assets` (what a model gets that
+has to be converted, a package of the Python index), `cache_dir`.
 Returns `path`, `sha256`, `parts` (of third parties) and `fetched`; they are empty in check mode when the content would
 have to be downloaded or converted.
 """
@@ -34,7 +34,7 @@ class ActionModule(ActionBase):
         _, arguments = self.validate_argument_spec(
             {
                 "name": {"type": "str", "required": True},
-                "kind": {"type": "str", "required": True, "choices": ["model", "whisper_cpp"]},
+                "kind": {"type": "str", "required": True, "choices": ["model", "file", "whisper_cpp"]},
                 "sources": {"type": "list", "elements": "dict", "required": True},
                 "sha256": {"type": "str", "default": ""},
                 "assets": {"type": "dict", "default": {}},
@@ -46,6 +46,8 @@ class ActionModule(ActionBase):
         with action_errors():
             if arguments["kind"] == "model":
                 fetched = cache.model(arguments["name"], arguments["sources"], arguments["assets"])
+            elif arguments["kind"] == "file":
+                fetched = cache.file(arguments["name"], arguments["sources"])
             else:
                 fetched = cache.whisper_cpp(arguments["sources"], arguments["sha256"] or None)
         if fetched is None:

@@ -238,7 +238,7 @@ def test_readyz_names_the_model_and_its_release(service, small_package):
 
 def test_version_says_what_runs(service, adapter, small_package):
     body = service.get("/version").json
-    names = ("model", "release_id", "quantization", "whisper_cpp", "adapter", "threads", "audio_ctx", "state")
+    names = ("model", "release_id", "quantization", "whisper_cpp", "adapter", "threads", "audio_ctx", "vad", "state")
     assert {name: body[name] for name in names} == {
         "model": "small",
         "release_id": small_package.release_id,
@@ -247,6 +247,7 @@ def test_version_says_what_runs(service, adapter, small_package):
         "adapter": adapter,
         "threads": 1,
         "audio_ctx": "full",
+        "vad": "on",
         "state": "ready",
     }
     chosen = choose_variant(small_package, cpu_flags())
@@ -290,8 +291,9 @@ def test_a_request_writes_one_line_without_its_text_or_file_name(service):
     line = service.request_line(answer.headers["x-request-id"])
     assert line.keys() == {
         *("time", "level", "event", "id", "status", "client", "route", "audio_seconds", "decode_ms", "wait_ms"),
-        *("compute_ms", "attempts", "bytes", "total_ms"),
+        *("compute_ms", "attempts", "speech_seconds", "bytes", "total_ms"),
     }
+    assert 1 < line["speech_seconds"] < line["audio_seconds"]
     assert (line["route"], line["status"], line["audio_seconds"], line["attempts"]) == (OPENAI, 200, 3.17, 1)
     written = json.dumps(line)
     assert not any(secret in written for secret in (TEXT, "unheard-of", "clip", CLIP))

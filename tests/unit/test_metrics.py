@@ -40,7 +40,7 @@ def test_other_routes_are_not_counted(metrics, route):
 
 def test_a_histogram_counts_each_value_in_its_bucket_and_all_above(metrics):
     for seconds in (0.05, 0.3, 0.4, 7000):
-        metrics.transcribed(audio_s=1, wait_s=0, total_s=seconds)
+        metrics.transcribed(audio_s=1, speech_s=0.5, wait_s=0, total_s=seconds)
     samples = rendered(metrics)
     buckets = {key[1]: value for key, value in samples.items() if key[0] == "whisper_request_seconds_bucket"}
     below = [buckets[f'le="{limit}"'] for limit in ("0.05", "0.1", "0.25", "0.5", "1", "1800", "+Inf")]
@@ -48,6 +48,13 @@ def test_a_histogram_counts_each_value_in_its_bucket_and_all_above(metrics):
     assert samples[("whisper_request_seconds_count",)] == 4
     assert samples[("whisper_request_seconds_sum",)] == pytest.approx(7000.75)
     assert samples[("whisper_audio_seconds_total",)] == 4
+
+
+def test_audio_in_which_nothing_looked_for_speech_counts_as_speech(metrics):
+    metrics.transcribed(audio_s=60, speech_s=12.5, wait_s=0, total_s=1)
+    metrics.transcribed(audio_s=60, speech_s=0.0, wait_s=0, total_s=1)
+    metrics.transcribed(audio_s=60, speech_s=None, wait_s=0, total_s=1)
+    assert rendered(metrics)[("whisper_speech_seconds_total",)] == 72.5
 
 
 def test_gauges_are_those_of_the_pool(metrics):

@@ -159,6 +159,28 @@ def test_patches_that_are_no_list_of_names_are_refused(folder, patches):
         Package(folder)
 
 
+def test_a_package_from_before_voice_detection_has_none(package):
+    assert package.vad_file is None
+
+
+def test_a_package_names_the_weights_of_its_voice_detection(package, folder):
+    rewrite(folder, lambda manifest: manifest.update(vad={"file": "selftest.wav"}))
+    assert Package(folder).vad_file == package.path("selftest.wav")
+
+
+@pytest.mark.parametrize("vad", ["silero.bin", {}, {"file": 1}, []])
+def test_a_voice_detection_without_a_file_is_refused(folder, vad):
+    rewrite(folder, lambda manifest: manifest.update(vad=vad))
+    with pytest.raises(PackageError, match=r"no valid 'vad\.file'"):
+        Package(folder)
+
+
+def test_weights_of_a_voice_detection_that_are_not_listed_are_refused(folder):
+    rewrite(folder, lambda manifest: manifest.update(vad={"file": "../silero.bin"}))
+    with pytest.raises(PackageError, match=r"names \.\./silero\.bin but does not list it"):
+        Package(folder)
+
+
 @pytest.mark.parametrize("name", ["0007-encode-once", "encode-once"])
 def test_a_kernel_has_its_name_whether_or_not_the_package_numbers_it(folder, name):
     rewrite(folder, lambda manifest: manifest["whisper_cpp"].update(patches=[{"name": name, "sha256": "0" * 64}]))

@@ -17,6 +17,7 @@ from whisper_xeon.settings import (
     read_api_keys,
     settings_problems,
 )
+from whisper_xeon.transcript import DecodeOptions
 
 
 def load(**environ: str) -> Settings:
@@ -86,6 +87,13 @@ def test_the_adapter_has_a_switch(variables, adapter):
     assert load(**variables).adapter == adapter
 
 
+def test_the_voice_detection_is_set_as_a_request_may_set_it():
+    settings, options = load(), DecodeOptions()
+    for name in ("vad_threshold", "vad_min_speech_ms", "vad_min_silence_ms", "vad_speech_pad_ms"):
+        assert getattr(settings, name) == getattr(options, name)
+    assert load(WHISPER_VAD_THRESHOLD="0.35").vad_threshold == 0.35
+
+
 def test_a_switch_that_contradicts_the_adapter_is_refused():
     with pytest.raises(SettingsError) as refusal:
         load(WHISPER_ADAPTER="library", USE_WHISPER_LIBRARY="false")
@@ -106,6 +114,12 @@ def test_hosts_may_be_addresses_of_both_families_and_names(host):
         ("WHISPER_MODEL_SIZE", "latest", "'latest' is reserved"),
         ("WHISPER_ARTIFACTS_DIR", "/no/such/folder", "must be an existing directory"),
         ("WHISPER_HOST", "a b", "IPv4 or IPv6"),
+        ("WHISPER_VAD", "on", "one of auto, off"),
+        ("WHISPER_VAD_THRESHOLD", "0", "0.01 to 0.99"),
+        ("WHISPER_VAD_THRESHOLD", "0.000", "0.01 to 0.99"),
+        ("WHISPER_VAD_THRESHOLD", "1", "0.01 to 0.99"),
+        ("WHISPER_VAD_THRESHOLD", "nan", "0.01 to 0.99"),
+        ("WHISPER_VAD_SPEECH_PAD_MS", "-1", "0 to 10000"),
         ("WHISPER_PORT", "http", "1 to 65535"),
         ("WHISPER_PORT", "65536", "1 to 65535"),
         ("WHISPER_PORT", "-1", "1 to 65535"),

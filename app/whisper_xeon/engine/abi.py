@@ -54,7 +54,13 @@ _USED: dict[str, dict[str, Any]] = {
         "t0": ctypes.c_int64,
         "t1": ctypes.c_int64,
     },
+    "whisper_vad_context_params": {
+        "n_threads": ctypes.c_int,
+        "use_gpu": ctypes.c_bool,
+    },
 }
+# Libraries from before voice detection do not have it.
+_OPTIONAL = frozenset({"whisper_vad_context_params"})
 
 # What whisper_full_default_params(WHISPER_SAMPLING_GREEDY) returns; distinct values spread over the structure.
 _DEFAULTS = {
@@ -86,7 +92,11 @@ def build_structures(layouts: dict[str, Any]) -> dict[str, type[ctypes.Structure
 
     A nested field keeps its dotted name (`greedy.best_of`, by getattr). Raises `LibraryLoadError`.
     """
-    return {name: _build(name, layouts.get(name), fields) for name, fields in _USED.items()}
+    return {
+        name: _build(name, layouts.get(name), fields)
+        for name, fields in _USED.items()
+        if name in layouts or name not in _OPTIONAL
+    }
 
 
 def _build(name: str, layout: Any, types: dict[str, Any]) -> type[ctypes.Structure]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from typing import Any
 
 from whisper_package.model_file import check_model_file
 from whisper_package.package import Package
+from whisper_package.vad_file import check_vad_file
 from whisper_package.variants import Variant, choose_variant, cpu_flags
 from whisper_xeon.audio.decode import SAMPLE_RATE, decode, map_samples
+from whisper_xeon.engine import library, voice
 from whisper_xeon.engine.cores import MAX_THREADS, available_cores
 from whisper_xeon.engine.errors import UnsupportedOptionError, adapter_errors
+from whisper_xeon.engine.timeline import Speech, Stretch, Timeline, restored
 from whisper_xeon.languages import known_to
 from whisper_xeon.transcript import DecodeOptions, Transcript
 
@@ -35,6 +39,7 @@ class WhisperAdapter:
     """Transcribes with the model of one package. Use it as a context manager, or call `close`."""
 
     variant: Variant  # the CPU library in use
+    _detector: voice.SpeechDetector | None = None
 
     def __init__(
         self,
@@ -45,6 +50,7 @@ class WhisperAdapter:
         package: Package | None = None,
         audio_ctx: str = "full",
         cpu_variant: str | None = None,
+        vad: bool = True,
     ):
         """Open the package of model `model_size` below `artifacts_dir` (default: $WHISPER_ARTIFACTS_DIR, else `.`).
 
@@ -52,14 +58,18 @@ class WhisperAdapter:
         first two. `audio_ctx` is `full`: the encoder always sees 30 s, as it was trained; or `auto`: it sees a
         shorter clip and 2 s more, at least 10 s, which takes accordingly less time. `cpu_variant` names one of the
         package's CPU libraries (default: $WHISPER_CPU_VARIANT, else, and for `auto`, the best that this processor
-        runs). Raises `LibraryLoadError` when the package or its libraries cannot be used here, `ModelInitError` when
-        the model cannot.
+        runs). `vad` has what is not speech skipped, where the package can tell and a request does not object. Raises
+        `LibraryLoadError` when the package or its libraries cannot be used here, `ModelInitError` when the model
+        cannot.
         """
         with adapter_errors():
             self.package = package or Package.find(
                 artifacts_dir or os.environ.get("WHISPER_ARTIFACTS_DIR") or ".", model_size
             )
             self._parameters = check_model_file(self.package.model_file)
+            vad_file = self.package.vad_file if vad else None
+            if vad_file:
+                check_vad_file(vad_file)
             self.variant = choose_variant(
                 self.package, cpu_flags(), cpu_variant or os.environ.get("WHISPER_CPU_VARIANT")
             )
@@ -67,6 +77,8 @@ class WhisperAdapter:
         self.threads = threads or min(available_cores(), MAX_THREADS)
         self._languages = known_to(self._parameters.n_vocab)
         self._open()
+        if vad_file:
+            self._detector = voice.SpeechDetector(library.load(self.package, self.variant), vad_file)
 
     @property
     def model_size(self) -> str:
@@ -112,14 +124,15 @@ class WhisperAdapter:
         view = memoryview(samples).cast("B")
         count = len(view) // 4
         if count < MIN_SAMPLES:
-            probability = None if options.language else 0.0
-            return Transcript(
-                "", options.language or self._languages[0], probability, count / SAMPLE_RATE, options.task, ()
-            )
+            return self._nothing(count, options)
+        if self._detector and options.vad:
+            return self._transcribe_speech(self._detector, view[: 4 * count], count, options)
         return self._transcribe(view[: 4 * count], count, options)
 
     def close(self) -> None:
         """Free all memory; further transcriptions raise, and closing again does nothing."""
+        if self._detector:
+            self._detector.close()
 
     def __enter__(self) -> WhisperAdapter:
         return self
@@ -146,6 +159,55 @@ class WhisperAdapter:
         if not self._shorten or seconds >= _WINDOW_SECONDS:
             return 0
         return math.ceil(self._parameters.n_audio_ctx * seconds / _WINDOW_SECONDS)
+
+    def _nothing(self, count: int, options: DecodeOptions) -> Transcript:
+        """Return the transcript of `count` samples in which nothing is said."""
+        language, probability = options.language or self._languages[0], None if options.language else 0.0
+        return Transcript("", language, probability, count / SAMPLE_RATE, options.task, (), 0.0)
+
+    def _transcribe_speech(
+        self, detector: voice.SpeechDetector, samples: memoryview, count: int, options: DecodeOptions
+    ) -> Transcript:
+        """Transcribe what is speech in the samples, with the times of all of them."""
+        probabilities = detector.probabilities(samples)
+        speech = voice.find_speech(probabilities, options)
+        if not speech:
+            return self._transcribe_doubtful(voice.likeliest(probabilities), samples, count, options)
+        parts = voice.kept_parts(speech, count, options)
+        kept = sum(part.end - part.start for part in parts)
+        if kept == count or kept < MIN_SAMPLES:
+            parts, kept, passed = [voice.Span(0, count)], count, samples
+        else:
+            passed = memoryview(bytearray().join(samples[4 * part.start : 4 * part.end] for part in parts))
+        transcript = voice.without_sounds(self._transcribe(passed, kept, options))
+        spoken = [Stretch(*part.seconds) for part in speech]
+        transcript = restored(
+            transcript, Timeline([Stretch(*part.seconds) for part in parts]), Speech(spoken), count / SAMPLE_RATE
+        )
+        return replace(transcript, speech_seconds=sum(stretch.end - stretch.start for stretch in spoken))
+
+    def _transcribe_doubtful(
+        self, window: voice.Span | None, samples: memoryview, count: int, options: DecodeOptions
+    ) -> Transcript:
+        """Transcribe samples of which the detection cannot tell.
+
+        `window` is where speech is likeliest, None where there is none for certain.
+
+        Whisper itself decides: it recognises a language in speech, and none in what is not.
+        """
+        if window is None:
+            return self._nothing(count, options)
+        certainty = self._language_certainty(samples[4 * window.start : 4 * window.end])
+        if certainty is not None and certainty < voice.LEAST_LANGUAGE:
+            return self._nothing(count, options)
+        transcript = voice.without_sounds(self._transcribe(samples, count, options))
+        if certainty is None and not voice.is_credible(transcript):
+            return self._nothing(count, options)
+        return replace(transcript, speech_seconds=transcript.duration)
+
+    def _language_certainty(self, samples: memoryview) -> float | None:
+        """Return the probability of the language that is spoken in the samples; None where that cannot be told."""
+        return None
 
     def _transcribe(self, samples: memoryview, count: int, options: DecodeOptions) -> Transcript:
         """Transcribe `count` samples, given as bytes."""

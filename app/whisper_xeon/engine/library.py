@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import ctypes
+import functools
 import json
 import os
 import threading
@@ -22,6 +23,8 @@ from whisper_xeon.engine.errors import LibraryLoadError
 # void (*ggml_log_callback)(enum ggml_log_level level, const char * text, void * user_data)
 _LOG_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 _LOG_LEVEL_WARN = 3  # GGML_LOG_LEVEL_WARN; errors are 4
+
+_NEWEST_VAD_FUNCTION = "whisper_vad_detect_speech_no_reset"
 
 _loaded: dict[str, Library] = {}
 _lock = threading.Lock()
@@ -45,6 +48,10 @@ class Library:
             if name in listed or name != "libggml-blas.so.0":
                 handle = _dlopen(package.path(name).absolute())
         self._declare(handle)
+        # Libraries from before voice detection lack its functions, and packages from then lack the layout.
+        self.detects_speech = "whisper_vad_context_params" in structures and hasattr(handle, _NEWEST_VAD_FUNCTION)
+        if self.detects_speech:
+            self._declare_vad(handle, structures["whisper_vad_context_params"])
         # The library's log goes to stderr by default, transcripts included. It is kept for error messages instead; the
         # callback is referenced here because the library holds its pointer for as long as it is mapped.
         self._log_callback = _LOG_CALLBACK(self._keep_message)
@@ -91,13 +98,7 @@ class Library:
         tokens = ctypes.POINTER(ctypes.c_int32)
         c_int, c_char_p = ctypes.c_int, ctypes.c_char_p
 
-        def function(name: str, restype: Any, *argtypes: Any) -> Callable[..., Any]:
-            try:
-                result = getattr(handle, name)
-            except AttributeError:
-                raise LibraryLoadError(f"libwhisper does not export {name}: build the package again") from None
-            result.restype, result.argtypes = restype, argtypes
-            return result
+        function = functools.partial(_function, handle)
 
         # const char * whisper_version(void)
         self.whisper_version = function("whisper_version", c_char_p)
@@ -181,6 +182,31 @@ class Library:
             "whisper_full_get_token_text_from_state", c_char_p, context, state, c_int, c_int
         )
 
+    def _declare_vad(self, handle: ctypes.CDLL, params: type[ctypes.Structure]) -> None:
+        context = ctypes.c_void_p
+        samples = ctypes.POINTER(ctypes.c_float)
+        function = functools.partial(_function, handle)
+        # struct whisper_vad_context_params whisper_vad_default_context_params(void)
+        self.whisper_vad_default_context_params = function("whisper_vad_default_context_params", params)
+        # struct whisper_vad_context * whisper_vad_init_from_file_with_params(
+        #     const char * path_model, struct whisper_vad_context_params params)
+        self.whisper_vad_init_from_file_with_params = function(
+            "whisper_vad_init_from_file_with_params", context, ctypes.c_char_p, params
+        )
+        # void whisper_vad_free(struct whisper_vad_context * ctx)
+        self.whisper_vad_free = function("whisper_vad_free", None, context)
+        # void whisper_vad_reset_state(struct whisper_vad_context * vctx)
+        self.whisper_vad_reset_state = function("whisper_vad_reset_state", None, context)
+        # bool whisper_vad_detect_speech_no_reset(
+        #     struct whisper_vad_context * vctx, const float * samples, int n_samples)
+        self.whisper_vad_detect_speech_no_reset = function(
+            _NEWEST_VAD_FUNCTION, ctypes.c_bool, context, samples, ctypes.c_int
+        )
+        # int whisper_vad_n_probs(struct whisper_vad_context * vctx)
+        self.whisper_vad_n_probs = function("whisper_vad_n_probs", ctypes.c_int, context)
+        # float * whisper_vad_probs(struct whisper_vad_context * vctx)
+        self.whisper_vad_probs = function("whisper_vad_probs", samples, context)
+
 
 def load(package: Package, variant: Variant) -> Library:
     """Load the package's libraries, or return those already loaded from files of the same content.
@@ -205,6 +231,15 @@ def load(package: Package, variant: Variant) -> Library:
             os.environ["OMP_NUM_THREADS"] = "1"
             _loaded[build] = Library(package, variant)
         return _loaded[build]
+
+
+def _function(handle: ctypes.CDLL, name: str, restype: Any, *argtypes: Any) -> Callable[..., Any]:
+    try:
+        result = getattr(handle, name)
+    except AttributeError:
+        raise LibraryLoadError(f"libwhisper does not export {name}: build the package again") from None
+    result.restype, result.argtypes = restype, argtypes
+    return result
 
 
 def _dlopen(path: Path) -> ctypes.CDLL:

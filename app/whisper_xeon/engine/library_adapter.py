@@ -53,6 +53,7 @@ class WhisperLibraryAdapter(WhisperAdapter):
 
     def close(self) -> None:
         """Free all memory; further transcriptions raise, and closing again does nothing."""
+        super().close()
         with self._lock:
             self._free_state()  # first: it points into the context
             context, self._context = self._context, None
@@ -88,9 +89,7 @@ class WhisperLibraryAdapter(WhisperAdapter):
             self._library.whisper_free_state(state)
 
     def _transcribe(self, samples: memoryview, count: int, options: DecodeOptions) -> Transcript:
-        array = ctypes.c_float * count
-        # A writable buffer is used in place; a read-only one must be copied, since ctypes has no const.
-        pointer = array.from_buffer_copy(samples) if samples.readonly else array.from_buffer(samples)
+        pointer = _floats(samples, count)
         with self._lock:
             self._ensure_state()
             reuse = False
@@ -101,6 +100,21 @@ class WhisperLibraryAdapter(WhisperAdapter):
             finally:
                 if not reuse:
                     self._free_state()
+
+    def _language_certainty(self, samples: memoryview) -> float | None:
+        if not self.multilingual:
+            return None
+        count = len(samples) // 4
+        pointer = _floats(samples, count)
+        with self._lock:
+            self._ensure_state()
+            try:
+                params = self._library.default_params()
+                params.n_threads = self.threads
+                params.audio_ctx = self._audio_ctx(count)
+                return self._detect_language(params, pointer, count)[1]
+            finally:
+                self._free_state()
 
     def _compute(self, samples: ctypes.Array[Any] | None, count: int, options: DecodeOptions) -> Transcript:
         duration = count / SAMPLE_RATE
@@ -194,3 +208,10 @@ class WhisperLibraryAdapter(WhisperAdapter):
             if data.id < self._text_end:
                 piece = lib.whisper_full_get_token_text_from_state(self._context, state, segment, index) or b""
                 yield Token(data.id, piece, data.p, data.plog, data.t0, data.t1)
+
+
+def _floats(samples: memoryview, count: int) -> ctypes.Array[ctypes.c_float]:
+    """Return `count` samples as whisper.cpp takes them."""
+    kind = ctypes.c_float * count
+    # A writable buffer is used in place; a read-only one must be copied, since ctypes has no const.
+    return kind.from_buffer_copy(samples) if samples.readonly else kind.from_buffer(samples)

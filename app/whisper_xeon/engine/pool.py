@@ -7,6 +7,7 @@ It lives in the front process and never loads the library. A supervisor thread o
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any, Callable
 
@@ -38,6 +39,7 @@ class EnginePool:
         adapter: str = "library",
         audio_ctx: str = "full",
         cpu_variant: str | None = None,
+        vad: bool = True,
         job_timeout: float = 900.0,
         log: Log | None = None,
     ):
@@ -45,12 +47,15 @@ class EnginePool:
 
         `adapter` is `library`, or `cli` for workers that run whisper-cli, which loads the model for each request;
         `audio_ctx` is `full` or `auto` (see `adapter`); `cpu_variant` names the CPU library to use, None takes the
-        best. `job_timeout` bounds the seconds of one attempt. `log` is called as `log(level, event, **fields)`, with a
-        level of `logging`.
+        best; `vad` has what is not speech skipped, if the package can tell. `job_timeout` bounds the seconds of one
+        attempt. `log` is called as `log(level, event, **fields)`, with a level of `logging`.
         """
         log = log or _no_log
         self._engines = engines
         self._threads = threads
+        self._vad = vad and package.vad_file is not None
+        if vad and not self._vad:
+            log(logging.INFO, "voice detection is off: the package is from before it, build it again to have it")
         self._state = PoolState()
         self._wakeup = Wakeup()
         self._workers = Workers(self._state, self._wakeup.set, log)
@@ -70,6 +75,7 @@ class EnginePool:
             "threads": threads,
             "audio_ctx": audio_ctx,
             "cpu_variant": cpu_variant,
+            "vad": self._vad,
         }
         self._supervisor = Supervisor(
             self._state, self._workers, self._wakeup, package, engines=engines, order=order, log=log
@@ -150,6 +156,7 @@ class EnginePool:
             return {
                 "engines": self._engines,
                 "threads": self._threads,
+                "vad": "on" if self._vad else "off",
                 "cpu_variant": loaded.cpu_variant if loaded else None,
                 "cpu_variant_reason": loaded.cpu_variant_reason if loaded else None,
                 "idle": states["idle"],

@@ -7,7 +7,8 @@ state and answers one job at a time on its own socket. No process outlives the p
 socket is closed, and the kernel kills the workers of a zygote that has ended.
 
 Control socket:
-  pool to zygote: {"op": "load", "adapter", "directory", "threads", "audio_ctx", "cpu_variant"} first, then
+  pool to zygote: {"op": "load", "adapter", "directory", "threads", "audio_ctx", "cpu_variant",
+    "vad"} first, then
     {"op": "fork", "id"} with the worker's job socket and {"op": "kill", "id"}
   zygote to pool: {"event": "loaded", "cpu_variant", "cpu_variant_reason", "load_s"} or {"event": "failed", "reason"},
     then {"event": "forked", "id", "pid"} and {"event": "exited", "id", "status"}
@@ -74,7 +75,7 @@ def _load(control: socket.socket) -> WhisperAdapter | None:
     started = time.monotonic()
     try:
         package = Package(order["directory"])
-        options = {name: order[name] for name in ("threads", "audio_ctx", "cpu_variant")}
+        options = {name: order[name] for name in ("threads", "audio_ctx", "cpu_variant", "vad")}
         adapter = _ADAPTERS[order["adapter"]](package=package, **options)
     except (PackageError, WhisperLibraryError) as error:
         send_message(control, {"event": "failed", "reason": str(error)})

@@ -166,6 +166,7 @@ class Application:
                 "engines": self._settings.engines,
                 "threads": self._settings.threads,
                 "audio_ctx": self._settings.audio_ctx,
+                "vad": stats["vad"],
                 "state": self._pool.state,
                 "started_at": _utc(self._started_at),
                 "ready_at": _utc(self._pool.loaded_at),
@@ -225,6 +226,10 @@ class Application:
             language=fields.language(self._settings.language),
             temperature=fields.temperature(),
             word_timestamps=words,
+            vad_threshold=self._settings.vad_threshold,
+            vad_min_speech_ms=self._settings.vad_min_speech_ms,
+            vad_min_silence_ms=self._settings.vad_min_silence_ms,
+            vad_speech_pad_ms=self._settings.vad_speech_pad_ms,
         )
 
     def _run(self, request: Request, received: Received, options: DecodeOptions) -> _Timed:
@@ -251,7 +256,12 @@ class Application:
             request.log.update(audio_seconds=round(audio.duration, 2), decode_ms=_ms(decode_s))
             result = self._pool.transcribe(audio, options, deadline=received.deadline, cancelled=request.client_gone)
         request.log.update(wait_ms=_ms(result.wait_s), compute_ms=_ms(result.compute_s), attempts=result.attempts)
-        self.metrics.transcribed(audio_s=audio.duration, wait_s=result.wait_s, total_s=time.monotonic() - begun)
+        speech_s = result.transcript.speech_seconds
+        if speech_s is not None:
+            request.log.update(speech_seconds=round(speech_s, 2))
+        self.metrics.transcribed(
+            audio_s=audio.duration, speech_s=speech_s, wait_s=result.wait_s, total_s=time.monotonic() - begun
+        )
         return _Timed(result, decode_s)
 
     @contextlib.contextmanager
