@@ -1,11 +1,13 @@
 #pragma once
 
-// When each token of a window was spoken, by openai-whisper's method (whisper/timing.py): the text is decoded once more, and
-// the cross attention of the model's alignment heads shows at which frames each token looks. A frame is 20 ms.
+// When each token of a window was spoken, by openai-whisper's method (whisper/timing.py): the text is decoded once
+// more, and the cross attention of the model's alignment heads shows at which frames each token looks. A frame is 20
+// ms.
 //
-// For each head whisper.cpp's graph computes a matrix of tokens × frames (hooks/align.patch). Two custom operations take
-// it: `standardize` subtracts a frame's mean over the tokens and divides by its deviation; `add_filtered` takes the median
-// of seven frames and adds the result to what the other heads gave. So one head's matrix is in memory at a time.
+// For each head whisper.cpp's graph computes a matrix of tokens × frames (hooks/align.patch). Two custom operations
+// take it: `standardize` subtracts a frame's mean over the tokens and divides by its deviation; `add_filtered` takes
+// the median of seven frames and adds the result to what the other heads gave. So one head's matrix is in memory at a
+// time.
 //
 // What openai-whisper does not have: pauses are taken out (`spans`).
 
@@ -131,15 +133,16 @@ struct span {
     int begin, end;
 };
 
-// The spans of `tokens` tokens, from the scores of one row more (the last is what follows the text) and the loudness of the
-// same audio, in dB for every 10 ms.
+// The spans of `tokens` tokens, from the scores of one row more (the last is what follows the text) and the loudness of
+// the same audio, in dB for every 10 ms.
 //
 // While nobody speaks, some token must be looking at each frame, and the pause goes to the word before it or to the one
 // after it, as it happens. So a token's span is what lies around the frame at which it looks hardest, up to the next
 // pause: 100 ms before it, 200 ms after it, that are quiet beside the rest of the span.
 inline std::vector<span> spans(const float * scores, int tokens, int frames, const std::vector<float> & loudness) {
     constexpr int PAUSE_BEFORE = 10, PAUSE_AFTER = 20;
-    constexpr float QUIET_SHARE = 0.25f, LEAST_CONTRAST = 15; // dB: below it there are no pauses that can be told from speech
+    constexpr float QUIET_SHARE = 0.25f,
+                    LEAST_CONTRAST = 15; // dB: below it there are no pauses that can be told from speech
     constexpr float NEVER = -std::numeric_limits<float>::infinity();
     const std::vector<int> first = first_frames(scores, tokens + 1, frames);
     std::vector<span> result(tokens);

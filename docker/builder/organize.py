@@ -19,10 +19,11 @@ from typing import Any
 
 from instructions import foreign_instructions
 from origin import PROVENANCE_NAME, SBOM_NAME, encode, provenance, sbom
+from whisper_package.alignment import alignment_heads
 from whisper_package.digests import file_digest
 from whisper_package.errors import ModelFileError, PackageError
 from whisper_package.manifest import MANIFEST_NAME, SCHEMA_VERSION, encode_manifest
-from whisper_package.model_file import check_model_file
+from whisper_package.model_file import HyperParameters, check_model_file
 from whisper_package.models import model_config, weights_file
 from whisper_package.package import Package
 from whisper_package.selftest import same_words
@@ -78,7 +79,7 @@ def organize(model: str, settings: dict[str, Any], inputs: argparse.Namespace) -
     for name in binaries:
         _place(inputs.built / name, folder / name, executable=True)
     _place(inputs.models / f"{model}.bin", folder / weights)
-    _check_weights(folder / weights, model, quantization)
+    parameters = _check_weights(folder / weights, model, quantization)
     _place(inputs.selftest / f"{model}.wav", folder / "selftest.wav")
     _check_clip(folder / "selftest.wav", model)
     minimum = _minimum_versions(folder, [*binaries, BLAS_LIBRARY] if openblas else list(binaries))
@@ -115,6 +116,7 @@ def organize(model: str, settings: dict[str, Any], inputs: argparse.Namespace) -
             "file": weights,
             "quantization": quantization,
             "source_sha256": wanted["source_sha256"],
+            "alignment_heads": alignment_heads(model, parameters, wanted.get("alignment_heads", [])),
         },
         "whisper_cpp": {
             "version": values["WHISPER_CPP_VERSION"],
@@ -180,17 +182,18 @@ def _file_entries(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _check_weights(weights: Path, model: str, quantization: str) -> None:
+def _check_weights(weights: Path, model: str, quantization: str) -> HyperParameters:
     """A file of another type than was asked for would make its name and the manifest say what is not so."""
     try:
-        found = check_model_file(weights).quantization
+        parameters = check_model_file(weights)
     except ModelFileError as error:
         raise BuildError(f"the weights of {model} cannot be used: {error}") from None
-    if found != quantization:
+    if parameters.quantization != quantization:
         raise BuildError(
-            f"the weights of {model} are {found}, and this build asks for {quantization}: give an f16 file, "
-            "from which every type can be made"
+            f"the weights of {model} are {parameters.quantization}, and this build asks for {quantization}: give an "
+            "f16 file, from which every type can be made"
         )
+    return parameters
 
 
 def _check_clip(clip: Path, model: str) -> None:

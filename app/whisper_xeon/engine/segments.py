@@ -54,4 +54,3 @@ def build_transcript(
         segments = add_words(segments, spelled, language, duration)
     text = "".join(segment.text for segment in segments).strip()
     return Transcript(text, language, language_probability, duration, options.task, tuple(segments))
-

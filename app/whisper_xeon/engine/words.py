@@ -1,11 +1,11 @@
 """Words and their times, out of the times of tokens: openai-whisper's rules (whisper/timing.py).
 
-Where the library aligns, the time of a token says from when to when the decoder looked at the audio for it. That is right
-where people speak, and vague beside a pause: a token there may reach over all of it. So
+A token's time says when the decoder looked at the audio for it. That is right where people speak and vague beside a
+pause, over all of which a token may reach. So
 
 * punctuation is part of a word but has no part in its time;
-* a word that begins a sentence, or the first word after a pause, lasts at most twice the median;
-* where the segment's own time and the word's differ by more than half a second, the segment's counts.
+* a word that begins a sentence, or the first one after a pause, lasts at most twice the median;
+* where a segment's own time and its first or last word's differ by more than half a second, the segment's counts.
 
 Unlike openai-whisper's, a word ends at spaces only, where the language has them: `3.5` and `e-mail` are one.
 """
@@ -84,9 +84,7 @@ def _group(tokens: Sequence[Token], language: str) -> Iterator[list[Token]]:
     group: list[Token] = []
     spelled = b""
     for token in tokens:
-        begins = token.piece[:1].isspace() or (
-            language in _NO_SPACES and _is_whole(spelled) and not _opens(spelled) and _starts_word(token.piece)
-        )
+        begins = token.piece[:1].isspace() or (language in _NO_SPACES and _is_apart(spelled, token.piece))
         if group and begins:
             yield group
             group, spelled = [], b""
@@ -96,24 +94,26 @@ def _group(tokens: Sequence[Token], language: str) -> Iterator[list[Token]]:
         yield group
 
 
-def _is_whole(data: bytes) -> bool:
+def _is_apart(spelled: bytes, piece: bytes) -> bool:
+    """Tell whether a token begins another word where no spaces are.
+
+    It does not inside a character or a word of Latin letters; after opening and before other punctuation; nor with a
+    mark on the character before.
+    """
     try:
-        data.decode("utf-8")
+        before = spelled.decode("utf-8").strip()
     except UnicodeDecodeError:
         return False
-    return True
-
-
-def _opens(data: bytes) -> bool:
-    """Tell whether a word that was begun is nothing yet but what stands before one."""
-    text = data.decode("utf-8").strip()
-    return bool(text) and all(character in _OPENING or unicodedata.category(character) in ("Ps", "Pi") for character in text)
-
-
-def _starts_word(piece: bytes) -> bool:
-    """Tell whether a token begins a word: punctuation and combining marks belong to what precedes them."""
     first = piece.decode("utf-8", "ignore")[:1]
-    return not first or unicodedata.category(first)[0] not in "PM" or unicodedata.category(first) in ("Ps", "Pi")
+    if not before or not first:
+        return bool(before)
+    if before[-1].isascii() and before[-1].isalnum() and first.isascii() and first.isalnum():
+        return False
+    return not all(map(_opens, before)) and (_opens(first) or unicodedata.category(first)[0] not in "PM")
+
+
+def _opens(character: str) -> bool:
+    return unicodedata.category(character) in ("Ps", "Pi")
 
 
 def _spoken(tokens: Sequence[Token]) -> _Spoken:
@@ -154,14 +154,14 @@ def _shorten(spoken: Sequence[Sequence[_Spoken]], segments: Sequence[Segment]) -
         first, last = own[0], own[-1]
         after_pause = first.end - silent_since > 4 * median
         if after_pause and (first.duration > longest or (len(own) > 1 and own[1].end - first.start > 2 * longest)):
-            if len(own) > 1 and own[1].duration > longest:
+            if len(own) > 1 and own[1].duration > longest and own[1].start == first.end:
                 first.end = own[1].start = own[1].end - longest
-            first.start = max(0, first.end - longest)
+            first.start = max(first.start, first.end - longest)
         start, end = round(1000 * segment.start), round(1000 * segment.end)
         if first.start + _TOLERANCE < start < first.end:
-            first.start = max(0, min(first.end - median, start))
+            first.start = max(first.start, min(first.end - median, start))
         if last.start < end < last.end - _TOLERANCE:
-            last.end = max(last.start + median, end)
+            last.end = min(last.end, max(last.start + median, end))
         silent_since = last.end
 
 
