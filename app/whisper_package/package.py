@@ -95,6 +95,15 @@ class Package:
         return tuple(re.sub(r"^\d{4}-", "", patch["name"]) for patch in patches)
 
     @property
+    def alignment_heads(self) -> tuple[tuple[int, int], ...]:
+        """Layer and head of each of the decoder's heads that show when a word is spoken.
+
+        None in packages whose manifest does not name them, or whose whisper.cpp cannot look at them.
+        """
+        heads = self.manifest["model"].get("alignment_heads", ()) if "align" in self.kernels else ()
+        return tuple((layer, head) for layer, head in heads)
+
+    @property
     def files(self) -> list[dict[str, Any]]:
         """Every file of the package, `manifest.json` included: path, size in bytes, sha256, executable."""
         return listed_files(self.manifest, self._manifest_bytes)

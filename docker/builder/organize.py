@@ -19,6 +19,7 @@ from typing import Any
 
 from instructions import foreign_instructions
 from origin import PROVENANCE_NAME, SBOM_NAME, encode, provenance, sbom
+from whisper_package.alignment import alignment_heads
 from whisper_package.digests import file_digest
 from whisper_package.errors import ModelFileError, PackageError
 from whisper_package.manifest import MANIFEST_NAME, SCHEMA_VERSION, encode_manifest
@@ -123,6 +124,7 @@ def organize(model: str, settings: dict[str, Any], inputs: argparse.Namespace) -
             "quantization": quantization,
             "dimensions": parameters.dimensions,
             "source_sha256": wanted["source_sha256"],
+            "alignment_heads": alignment_heads(model, parameters, wanted.get("alignment_heads", [])),
         },
         "vad": {
             "file": vad,

@@ -6,8 +6,8 @@ show progress while a model of 1.5 GB comes down. It never writes outside the ca
 Arguments: `name` (for messages), `kind` (`model`, `file` or `whisper_cpp`), `sources` (see whisper_build/sources.py),
 `sha256` (the pinned digest of the whisper.cpp tree; empty for a tree of one's own), `assets` (what a model gets that
 has to be converted, a package of the Python index), `cache_dir`.
-Returns `path`, `sha256`, `parts` (of third parties) and `fetched`; they are empty in check mode when the content would
-have to be downloaded or converted.
+Returns `path`, `sha256`, `parts` (of third parties), `alignment_heads` (that a model's directory states) and `fetched`;
+they are empty in check mode when the content would have to be downloaded or converted.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class ActionModule(ActionBase):
             else:
                 fetched = cache.whisper_cpp(arguments["sources"], arguments["sha256"] or None)
         if fetched is None:
-            return {**result, "changed": True, "fetched": False, "path": "", "sha256": "", "parts": []}
+            nothing = {"fetched": False, "path": "", "sha256": "", "parts": [], "alignment_heads": []}
+            return {**result, "changed": True, **nothing}
         return {
             **result,
             "changed": fetched.changed,
@@ -59,4 +60,5 @@ class ActionModule(ActionBase):
             "path": str(fetched.path),
             "sha256": fetched.sha256,
             "parts": list(fetched.parts),
+            "alignment_heads": [list(pair) for pair in fetched.alignment_heads],
         }

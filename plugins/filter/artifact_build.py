@@ -106,10 +106,10 @@ def artifact_build_staged(
 ) -> dict[str, dict[str, Any]]:
     """Return what a build context gets for the models.
 
-    `fetched` maps each model to the `path` and `sha256` of its weights and the `parts` of third parties that it came
-    in, `tree` is the whisper.cpp source. All are empty until they are downloaded (check mode), and so are the sources
-    then. Returns `files` (path in the context: source), `sha256` (path in the context: digest) and `settings` (model:
-    its part of build.json).
+    `fetched` maps each model to the `path` and `sha256` of its weights, the `parts` of third parties that it came in
+    and the `alignment_heads` that it states; `tree` is the whisper.cpp source. All are empty until they are downloaded
+    (check mode), and so are the sources then. Returns `files` (path in the context: source), `sha256` (path in the
+    context: digest) and `settings` (model: its part of build.json).
     """
     files, sha256, settings = {}, {}, {}
     for model, entry in wanted.items():
@@ -120,6 +120,7 @@ def artifact_build_staged(
         settings[model] = {
             "source_sha256": fetched[model]["sha256"],
             "parts": fetched[model]["parts"],
+            "alignment_heads": fetched[model]["alignment_heads"],
             "notice": entry["notice"],
             "selftest": {name: entry["selftest"][name] for name in ("language", "text")},
         }

@@ -17,7 +17,15 @@ PINNED = {
     }
 }
 PART = {"name": "whisper-small", "version": "1.0.0", "sha256": "3" * 64}
-FETCHED = {"small": {"path": "/cache/small.bin", "sha256": "2" * 64, "changed": True, "parts": [PART]}}
+FETCHED = {
+    "small": {
+        "path": "/cache/small.bin",
+        "sha256": "2" * 64,
+        "changed": True,
+        "parts": [PART],
+        "alignment_heads": [[1, 0]],
+    }
+}
 
 
 def wanted(**override) -> dict:
@@ -129,7 +137,7 @@ class TestStaged:
         assert filters.artifact_build_staged(own, FETCHED, "/tree")["files"]["selftest/small.wav"] == "/srv/own.wav"
 
     def test_what_is_not_fetched_yet_has_no_source(self):
-        nothing = {"small": {"path": "", "sha256": "", "parts": []}}
+        nothing = {"small": {"path": "", "sha256": "", "parts": [], "alignment_heads": []}}
         staged = filters.artifact_build_staged({"small": wanted()}, nothing, "")
         assert staged["files"] == {"models/small.bin": "", "selftest/small.wav": ""}
 
@@ -138,6 +146,7 @@ class TestStaged:
         assert staged["settings"]["small"] == {
             "source_sha256": "2" * 64,
             "parts": [PART],
+            "alignment_heads": [[1, 0]],
             "notice": "MIT",
             "selftest": {"language": "en", "text": "ask not"},
         }

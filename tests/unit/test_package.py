@@ -181,6 +181,25 @@ def test_weights_of_a_voice_detection_that_are_not_listed_are_refused(folder):
         Package(folder)
 
 
+@pytest.mark.parametrize("heads", [None, {}, [1, 2], [[1]], [[1, 2, 3]], [[1, -1]], [[1, True]], [[1, "2"]]])
+def test_alignment_heads_that_are_no_pairs_are_refused(folder, heads):
+    rewrite(folder, lambda manifest: manifest["model"].update(alignment_heads=heads))
+    with pytest.raises(PackageError, match=r"no valid 'model\.alignment_heads'"):
+        Package(folder)
+
+
+@pytest.mark.parametrize(("kernels", "heads"), [(["gemm"], ()), (["gemm", "align"], ((3, 1), (4, 0)))])
+def test_a_package_has_alignment_heads_for_a_library_that_aligns(folder, kernels, heads):
+    patches = [{"name": name, "sha256": "0" * 64} for name in kernels]
+    rewrite(folder, lambda manifest: manifest["whisper_cpp"].update(patches=patches))
+    rewrite(folder, lambda manifest: manifest["model"].update(alignment_heads=[[3, 1], [4, 0]]))
+    assert Package(folder).alignment_heads == heads
+
+
+def test_a_package_from_before_has_none(package):
+    assert package.alignment_heads == ()
+
+
 @pytest.mark.parametrize("name", ["0007-encode-once", "encode-once"])
 def test_a_kernel_has_its_name_whether_or_not_the_package_numbers_it(folder, name):
     rewrite(folder, lambda manifest: manifest["whisper_cpp"].update(patches=[{"name": name, "sha256": "0" * 64}]))

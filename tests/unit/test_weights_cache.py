@@ -80,6 +80,12 @@ def test_a_directory_is_converted_once(cache, assets, lines, tmp_path, expected)
     assert len(lines) == 1
 
 
+def test_a_directory_says_which_heads_align(cache, assets, tmp_path):
+    directory = write_huggingface(tmp_path / "directory", NETWORK)
+    (directory / "generation_config.json").write_text('{"alignment_heads": [[0, 0], [1, 3]]}')
+    assert cache.model(NAME, [{"path": str(directory)}], assets).alignment_heads == ((0, 0), (1, 3))
+
+
 def test_a_changed_directory_is_converted_again(cache, assets, tmp_path, expected):
     directory = write_huggingface(tmp_path / "calls", NETWORK)
     cache.model(NAME, [{"path": str(directory)}], assets)

@@ -31,7 +31,8 @@ from whisper_xeon.audio.decode import SAMPLE_RATE
 from whisper_xeon.engine import process
 from whisper_xeon.engine.adapter import TEMPERATURE_STEP, WhisperAdapter, prompt_bytes
 from whisper_xeon.engine.errors import LibraryLoadError, WhisperLibraryError
-from whisper_xeon.engine.segments import RawSegment, Token, build_transcript
+from whisper_xeon.engine.segments import RawSegment, build_transcript
+from whisper_xeon.engine.words import Token
 from whisper_xeon.transcript import DecodeOptions, Transcript
 
 _PROGRAM = "whisper-cli"

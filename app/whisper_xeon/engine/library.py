@@ -47,7 +47,7 @@ class Library:
         for name in order:
             if name in listed or name != "libggml-blas.so.0":
                 handle = _dlopen(package.path(name).absolute())
-        self._declare(handle)
+        self._declare(handle, package)
         # Libraries from before voice detection lack its functions, and packages from then lack the layout.
         self.detects_speech = "whisper_vad_context_params" in structures and hasattr(handle, _NEWEST_VAD_FUNCTION)
         if self.detects_speech:
@@ -92,7 +92,7 @@ class Library:
             )
         abi.check_defaults(self.default_params())
 
-    def _declare(self, handle: ctypes.CDLL) -> None:
+    def _declare(self, handle: ctypes.CDLL, package: Package) -> None:
         context = state = ctypes.c_void_p
         samples = ctypes.POINTER(ctypes.c_float)
         tokens = ctypes.POINTER(ctypes.c_int32)
@@ -144,6 +144,12 @@ class Library:
         self.whisper_token_lang = function("whisper_token_lang", ctypes.c_int32, context, c_int)
         # float * whisper_get_logits_from_state(struct whisper_state * state)
         self.whisper_get_logits_from_state = function("whisper_get_logits_from_state", samples, state)
+        if "align" in package.kernels:
+            # int whisper_xeon_set_alignment_heads(
+            #     struct whisper_context * ctx, struct whisper_state * state, const int32_t * heads, int n_heads)
+            self.whisper_xeon_set_alignment_heads = function(
+                "whisper_xeon_set_alignment_heads", c_int, context, state, tokens, c_int
+            )
         # int whisper_full_with_state(
         #     struct whisper_context * ctx, struct whisper_state * state, struct whisper_full_params params,
         #     const float * samples, int n_samples)

@@ -23,12 +23,13 @@ from whisper_xeon.audio.decode import SAMPLE_RATE
 from whisper_xeon.engine import library
 from whisper_xeon.engine.adapter import TEMPERATURE_STEP, WhisperAdapter, prompt_bytes
 from whisper_xeon.engine.errors import ModelInitError, WhisperLibraryError
-from whisper_xeon.engine.segments import RawSegment, Token, build_transcript
+from whisper_xeon.engine.segments import RawSegment, build_transcript
+from whisper_xeon.engine.words import Token
 from whisper_xeon.transcript import DecodeOptions, Transcript
 
 # With these of kernels/kernels.txt a state that was used is as good as a new one.
 _REUSE_KERNELS = frozenset({"encode-once", "no-speech", "reuse"})
-# A spectrogram takes 32 to 51 kB per second, and what word timestamps need 64 kB more.
+# A spectrogram takes 32 to 51 kB per second, and what estimated word timestamps need 64 kB more.
 _REUSE_SECONDS = 120
 
 
@@ -121,12 +122,12 @@ class WhisperLibraryAdapter(WhisperAdapter):
         params = self._library.default_params()
         params.n_threads = self.threads
         params.audio_ctx = self._audio_ctx(count)
-        params.token_timestamps = options.word_timestamps
+        params.token_timestamps = options.word_timestamps and not self.package.alignment_heads  # estimates them
         language, probability = options.language, None
         if language is None and self.multilingual:
             language, probability = self._detect_language(params, samples, count)
-            # Word timestamps need the samples, which an unpatched library forgets.
-            if self._reusable or not options.word_timestamps:
+            # Estimated word timestamps need the samples, which an unpatched library forgets.
+            if self._reusable or not params.token_timestamps:
                 samples, count = None, 0
         params.language = (language or "en").encode("ascii")
         params.translate = options.task == "translate"
@@ -145,6 +146,8 @@ class WhisperLibraryAdapter(WhisperAdapter):
             params.n_max_text_ctx = len(prompt) + 1
             params.prompt_tokens = ctypes.addressof(prompt)
             params.prompt_n_tokens = len(prompt)
+        if self.package.alignment_heads:
+            self._align(options.word_timestamps)
         code = self._library.whisper_full_with_state(self._context, self._state, params, samples, count)
         if code != 0:
             raise self._failure("whisper_full_with_state", code)
@@ -155,6 +158,14 @@ class WhisperLibraryAdapter(WhisperAdapter):
             language_probability=probability,
             duration=duration,
         )
+
+    def _align(self, wanted: bool) -> None:
+        """Let the library align the tokens of the next transcription with the audio, or not."""
+        heads = [number for pair in self.package.alignment_heads for number in pair] if wanted else []
+        array = (ctypes.c_int32 * len(heads))(*heads)
+        code = self._library.whisper_xeon_set_alignment_heads(self._context, self._state, array, len(heads) // 2)
+        if code != 0:
+            raise self._failure("whisper_xeon_set_alignment_heads", code)
 
     def _detect_language(
         self, params: ctypes.Structure, samples: ctypes.Array[Any] | None, count: int
