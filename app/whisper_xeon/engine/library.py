@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import ctypes
+import functools
 import json
 import os
 import threading
@@ -22,6 +23,8 @@ from whisper_xeon.engine.errors import LibraryLoadError
 # void (*ggml_log_callback)(enum ggml_log_level level, const char * text, void * user_data)
 _LOG_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 _LOG_LEVEL_WARN = 3  # GGML_LOG_LEVEL_WARN; errors are 4
+# float (*whisper_xeon_compression_ratio)(const char * text, int n_bytes)
+COMPRESSION_RATIO = ctypes.CFUNCTYPE(ctypes.c_float, ctypes.POINTER(ctypes.c_char), ctypes.c_int)
 
 _loaded: dict[str, Library] = {}
 _lock = threading.Lock()
@@ -45,6 +48,10 @@ class Library:
             if name in listed or name != "libggml-blas.so.0":
                 handle = _dlopen(package.path(name).absolute())
         self._declare(handle)
+        # Whether whisper_full decodes as openai-whisper does, and has the functions below for what that takes.
+        self.decodes_as_openai = "decoding" in package.kernels
+        if self.decodes_as_openai:
+            self._declare_decoding(handle)
         # The library's log goes to stderr by default, transcripts included. It is kept for error messages instead; the
         # callback is referenced here because the library holds its pointer for as long as it is mapped.
         self._log_callback = _LOG_CALLBACK(self._keep_message)
@@ -85,19 +92,34 @@ class Library:
             )
         abi.check_defaults(self.default_params())
 
+    def _declare_decoding(self, handle: ctypes.CDLL) -> None:
+        state, c_int = ctypes.c_void_p, ctypes.c_int
+        tokens = ctypes.POINTER(ctypes.c_int32)
+        # void whisper_xeon_set_suppressed(struct whisper_state * state, const whisper_token * tokens, int n_tokens)
+        self.whisper_xeon_set_suppressed = _function(handle, "whisper_xeon_set_suppressed", None, state, tokens, c_int)
+        # void whisper_xeon_set_compression_ratio(
+        #     struct whisper_state * state, float thold, whisper_xeon_compression_ratio measure)
+        self.whisper_xeon_set_compression_ratio = _function(
+            handle, "whisper_xeon_set_compression_ratio", None, state, ctypes.c_float, COMPRESSION_RATIO
+        )
+        # void whisper_xeon_set_past(
+        #     struct whisper_state * state, const whisper_token * hotwords, int n_hotwords,
+        #     bool condition_on_previous_text)
+        self.whisper_xeon_set_past = _function(
+            handle, "whisper_xeon_set_past", None, state, tokens, c_int, ctypes.c_bool
+        )
+        # float whisper_xeon_full_get_segment_temperature_from_state(struct whisper_state * state, int i_segment)
+        self.whisper_xeon_full_get_segment_temperature_from_state = _function(
+            handle, "whisper_xeon_full_get_segment_temperature_from_state", ctypes.c_float, state, c_int
+        )
+
     def _declare(self, handle: ctypes.CDLL) -> None:
         context = state = ctypes.c_void_p
         samples = ctypes.POINTER(ctypes.c_float)
         tokens = ctypes.POINTER(ctypes.c_int32)
         c_int, c_char_p = ctypes.c_int, ctypes.c_char_p
 
-        def function(name: str, restype: Any, *argtypes: Any) -> Callable[..., Any]:
-            try:
-                result = getattr(handle, name)
-            except AttributeError:
-                raise LibraryLoadError(f"libwhisper does not export {name}: build the package again") from None
-            result.restype, result.argtypes = restype, argtypes
-            return result
+        function = functools.partial(_function, handle)
 
         # const char * whisper_version(void)
         self.whisper_version = function("whisper_version", c_char_p)
@@ -205,6 +227,15 @@ def load(package: Package, variant: Variant) -> Library:
             os.environ["OMP_NUM_THREADS"] = "1"
             _loaded[build] = Library(package, variant)
         return _loaded[build]
+
+
+def _function(handle: ctypes.CDLL, name: str, restype: Any, *argtypes: Any) -> Callable[..., Any]:
+    try:
+        result = getattr(handle, name)
+    except AttributeError:
+        raise LibraryLoadError(f"libwhisper does not export {name}: build the package again") from None
+    result.restype, result.argtypes = restype, argtypes
+    return result
 
 
 def _dlopen(path: Path) -> ctypes.CDLL:

@@ -31,6 +31,7 @@ class RawSegment(NamedTuple):
     t1: int
     no_speech_probability: float
     tokens: Sequence[Token]
+    temperature: float = 0.0
 
 
 def build_transcript(
@@ -59,6 +60,7 @@ def build_transcript(
                 avg_logprob=max(_WORST_LOGPROB, sum(token.plog for token in tokens) / len(tokens)),
                 no_speech_probability=segment.no_speech_probability,
                 words=tuple(_words(tokens, language, start, end)) if options.word_timestamps else (),
+                temperature=segment.temperature,
             )
         )
     text = "".join(segment.text for segment in segments).strip()
