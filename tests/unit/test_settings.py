@@ -228,6 +228,17 @@ def test_check_config_prints_every_setting():
     assert "WHISPER_MODEL_SIZE=medium\n" in result.stdout
 
 
+def test_check_config_prints_values_as_they_are_written():
+    given = {
+        "WHISPER_SUPPRESS_TOKENS": "-1,50",
+        "WHISPER_CONDITION_ON_PREVIOUS_TEXT": "true",
+        "WHISPER_PATIENCE": "1.5",
+    }
+    lines = run_cli("--check-config", **given).stdout.splitlines()
+    assert {f"{name}={value}" for name, value in given.items()} <= set(lines)
+    assert "WHISPER_SUPPRESS_TOKENS=none" in run_cli("--check-config", WHISPER_SUPPRESS_TOKENS="none").stdout
+
+
 def test_check_config_prints_the_places_of_audio_url_as_they_are_understood():
     result = run_cli("--check-config", WHISPER_AUDIO_URL_ALLOW="Media.example.com, store.example.com=10.0.0.0/8")
     assert "WHISPER_AUDIO_URL_ALLOW=https://media.example.com,https://store.example.com=10.0.0.0/8\n" in result.stdout

@@ -33,10 +33,10 @@ from typing import Any, BinaryIO
 from whisper_xeon.audio.decode import SAMPLE_RATE
 from whisper_xeon.engine import process
 from whisper_xeon.engine.adapter import WhisperAdapter
-from whisper_xeon.engine.decoding import NON_SPEECH, hotwords_bytes, prompt_bytes
+from whisper_xeon.engine.decoding import hotwords_bytes, prompt_bytes
 from whisper_xeon.engine.errors import LibraryLoadError, UnsupportedOptionError, WhisperLibraryError
 from whisper_xeon.engine.segments import RawSegment, Token, build_transcript
-from whisper_xeon.transcript import DecodeOptions, Transcript
+from whisper_xeon.transcript import NON_SPEECH, DecodeOptions, Transcript
 
 _PROGRAM = "whisper-cli"
 _LEAST_PROBABILITY = 1e-40  # a float, so that its logarithm exists

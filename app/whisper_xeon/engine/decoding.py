@@ -12,12 +12,10 @@ import zlib
 
 from whisper_xeon.engine.errors import UnsupportedOptionError
 from whisper_xeon.engine.library import COMPRESSION_RATIO, Library
-from whisper_xeon.transcript import DecodeOptions
+from whisper_xeon.transcript import NON_SPEECH, DecodeOptions
 
 # enum whisper_sampling_strategy
 _GREEDY, _BEAM_SEARCH = 0, 1
-
-NON_SPEECH = -1  # among the tokens to suppress: all that are no speech
 
 # openai-whisper, tokenizer.py, non_speech_tokens: signs that stand for no sound. Musical ones are suppressed also where
 # they take several tokens, which then have their first one in common.
