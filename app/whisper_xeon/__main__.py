@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import time
-from typing import Callable
+from typing import Any, Callable
 
 import whisper_xeon
 from whisper_package.errors import PackageError, VariantError
@@ -36,7 +36,7 @@ from whisper_xeon.engine.pool import EnginePool
 from whisper_xeon.languages import known_to
 from whisper_xeon.settings import SETTINGS, Settings, SettingsError, describe_settings, load_settings, read_api_keys
 from whisper_xeon.systemd import Notifier, SocketActivationError, inherited_socket
-from whisper_xeon.transcript import DecodeOptions
+from whisper_xeon.transcript import NON_SPEECH, DecodeOptions
 from whisper_xeon.web.routes import Application
 from whisper_xeon.web.server import Server
 
@@ -100,10 +100,20 @@ def _complain(error: Exception, status: int) -> int:
 def _print_settings(settings: Settings, warnings: list[str]) -> None:
     values = dataclasses.asdict(settings)
     for setting in SETTINGS:
-        value = values[setting.attribute]
-        print(f"{setting.name}={'' if value is None else value}")
+        print(f"{setting.name}={_as_written(values[setting.attribute])}")
     for warning in warnings:
         print(f"whisper-xeon: {warning}", file=sys.stderr)
+
+
+def _as_written(value: Any) -> str:
+    """Return a setting's value in the form that the environment has."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) or "none"
+    return str(value)
 
 
 def _package(settings: Settings) -> Package:
@@ -180,6 +190,22 @@ def _check_language(settings: Settings, package: Package) -> None:
         )
 
 
+def _check_decoding(settings: Settings, package: Package) -> None:
+    """Reject tokens to suppress that the package cannot, since every request would fail; log what it does otherwise."""
+    follows_openai = "decoding" in package.kernels
+    if set(settings.suppress_tokens) - {NON_SPEECH} and (settings.adapter == "cli" or not follows_openai):
+        unable = "whisper-cli" if settings.adapter == "cli" else package.name
+        raise SettingsError(
+            f"WHISPER_SUPPRESS_TOKENS={_as_written(settings.suppress_tokens)!r} is not allowed: {unable} cannot "
+            "suppress tokens of your choice: use -1 or none"
+        )
+    if not follows_openai:
+        logs.log(
+            logging.INFO,
+            "the package has no kernel decoding: beams and further tries are whisper.cpp's own",
+        )
+
+
 def _serve(settings: Settings, keys: tuple[bytes, ...]) -> int:
     started_at = time.time()
     _raise_file_limit()
@@ -190,6 +216,7 @@ def _serve(settings: Settings, keys: tuple[bytes, ...]) -> int:
     require_tools()
     package = _package(settings)
     _check_language(settings, package)
+    _check_decoding(settings, package)
     pool = _pool(settings, package)
     application = Application(settings, package, pool, api_keys=keys, started_at=started_at)
     server = _listen(settings, application)

@@ -6,6 +6,7 @@ is listed only if it does something. Nothing else in the service reads a `WHISPE
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import math
 import os
@@ -20,6 +21,7 @@ from whisper_package.models import ALIASES, MODEL_CONFIGS, model_name
 from whisper_xeon.audio.url_policy import AllowList
 from whisper_xeon.engine.cores import MAX_THREADS, available_cores
 from whisper_xeon.languages import LANGUAGES
+from whisper_xeon.transcript import DecodeOptions
 
 PREFIX = "WHISPER_"
 TOOLING_PREFIX = "WHISPER_XEON_"  # cache directory, test artifacts: not the service's business
@@ -27,6 +29,7 @@ TOOLING_PREFIX = "WHISPER_XEON_"  # cache directory, test artifacts: not the ser
 # float32 at 16 kHz mono, the form in which audio waits for an engine
 _PCM_BYTES_PER_SECOND = 4 * 16000
 _MEBIBYTE = 1 << 20
+MAX_PROMPT_CHARACTERS = 4096  # of which the model sees the last 223 tokens
 
 
 class SettingsError(Exception):
@@ -63,6 +66,17 @@ class Settings:
     threads: int
     language: str | None  # None: detect
     audio_ctx: str
+    beam_size: int
+    patience: float
+    best_of: int
+    temperature_increment: float
+    compression_ratio_threshold: float
+    logprob_threshold: float
+    no_speech_threshold: float
+    condition_on_previous_text: bool
+    prompt: str | None
+    hotwords: str | None
+    suppress_tokens: tuple[int, ...]
     adapter: str
     cpu_variant: str | None  # None: the best that the processor runs
     vad: str
@@ -86,6 +100,13 @@ class Settings:
     @property
     def spool_bytes(self) -> int:
         return self.spool_mb * _MEBIBYTE
+
+    def decode_options(self) -> DecodeOptions:
+        """Return what a request is decoded with where it says nothing itself."""
+        names = {field.name for field in dataclasses.fields(DecodeOptions)}
+        return DecodeOptions(
+            **{name: value for name, value in vars(self).items() if name in names and value is not None}
+        )
 
 
 def _choice(*choices: str) -> Callable[[str], str]:
@@ -120,6 +141,25 @@ def _number(low: float, high: float) -> Callable[[str], float]:
         return float(text)
 
     return parse
+
+
+def _switch(text: str) -> bool:
+    return _choice_or_switch(("true", "false"), on="true", off="false")(text) == "true"
+
+
+def _words(text: str) -> str:
+    if len(text) > MAX_PROMPT_CHARACTERS or "\0" in text:
+        raise ValueError
+    return text
+
+
+def _tokens(text: str) -> tuple[int, ...]:
+    if text.lower() == "none":
+        return ()
+    numbers = [number.strip() for number in text.split(",")]
+    if len(numbers) > 1000 or not all(re.fullmatch(r"-1|[0-9]{1,6}", number) for number in numbers):
+        raise ValueError
+    return tuple(dict.fromkeys(map(int, numbers)))
 
 
 def _auto_or(parse: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -220,6 +260,85 @@ SETTINGS: tuple[Setting, ...] = (
         "How much the encoder sees of a clip under 28 s. full: 30 s, as it was trained. auto: the clip and 2 s more, "
         "at least 10 s, which is faster but may lose words.",
         _choice("full", "auto"),
+    ),
+    Setting(
+        "WHISPER_BEAM_SIZE",
+        "1",
+        "a whole number from 1 to 8",
+        "The sequences that are followed at a time, at temperature 0. 1: the most likely token is taken (greedy).",
+        _whole(1, 8),
+    ),
+    Setting(
+        "WHISPER_PATIENCE",
+        "1",
+        "a number from 0.1 to 8",
+        "Beams are searched until beam size times patience sequences are complete.",
+        _number(0.1, 8),
+    ),
+    Setting(
+        "WHISPER_BEST_OF",
+        "1",
+        "a whole number from 1 to 8",
+        "The samples that are drawn above temperature 0; the most likely one is taken.",
+        _whole(1, 8),
+    ),
+    Setting(
+        "WHISPER_TEMPERATURE_INCREMENT",
+        "0.4",
+        "a number from 0 to 1",
+        "How much the temperature rises with each further try of a window of 30 s that decoded badly, up to 1. 0: no "
+        "further try.",
+        _number(0, 1),
+    ),
+    Setting(
+        "WHISPER_COMPRESSION_RATIO_THRESHOLD",
+        "2.4",
+        "a number from 0 to 1000",
+        "A window whose text zlib makes more times shorter than this repeats itself: it decoded badly.",
+        _number(0, 1000),
+    ),
+    Setting(
+        "WHISPER_LOGPROB_THRESHOLD",
+        "-1",
+        "a number from -1000 to 0",
+        "A window whose tokens have a lower mean log probability decoded badly.",
+        _number(-1000, 0),
+    ),
+    Setting(
+        "WHISPER_NO_SPEECH_THRESHOLD",
+        "0.6",
+        "a number from 0 to 1",
+        "A window below the log probability's threshold is silence if its probability of silence is above this one.",
+        _number(0, 1),
+    ),
+    Setting(
+        "WHISPER_CONDITION_ON_PREVIOUS_TEXT",
+        "false",
+        "true or false",
+        "Whether a window is shown the text of those before it. Names stay the same more often, and so do mistakes.",
+        _switch,
+    ),
+    Setting(
+        "WHISPER_PROMPT",
+        "",
+        f"text of at most {MAX_PROMPT_CHARACTERS} characters",
+        "The text that is taken to come before the audio of requests that send no prompt: names and jargon in their "
+        "spelling. The first window sees its last 223 tokens.",
+        _words,
+    ),
+    Setting(
+        "WHISPER_HOTWORDS",
+        "",
+        f"text of at most {MAX_PROMPT_CHARACTERS} characters",
+        "Words to expect, shown to every window in front of the prompt or the previous text; the first 223 tokens.",
+        _words,
+    ),
+    Setting(
+        "WHISPER_SUPPRESS_TOKENS",
+        "-1",
+        "none or token ids separated by commas, of which -1 means those that are not speech",
+        "The tokens that are never chosen. Not speech: brackets, musical notes and other signs, as in openai-whisper.",
+        _tokens,
     ),
     Setting(
         "WHISPER_ADAPTER",

@@ -9,6 +9,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+NON_SPEECH = -1  # among the tokens to suppress: all that are no speech
+
 
 @dataclass(frozen=True)
 class DecodeOptions:
@@ -25,7 +27,7 @@ class DecodeOptions:
     patience: float = 1.0
     condition_on_previous_text: bool = False
     hotwords: str = ""  # words to expect, shown to the decoder before every window
-    suppress_tokens: tuple[int, ...] = (-1,)  # ids never to choose; -1 stands for the non-speech tokens
+    suppress_tokens: tuple[int, ...] = (NON_SPEECH,)  # ids never to choose, `NON_SPEECH` among them
     compression_ratio_threshold: float = 2.4  # a window whose text compresses better has decoded badly
     logprob_threshold: float = -1.0  # … and one whose mean log probability is lower
     no_speech_threshold: float = 0.6  # a window of low probability and of at least this one is silence

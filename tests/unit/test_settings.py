@@ -102,6 +102,45 @@ def test_a_switch_that_contradicts_the_adapter_is_refused():
     )
 
 
+def test_without_variables_a_request_is_decoded_as_decode_options_say():
+    assert load().decode_options() == DecodeOptions()
+
+
+def test_a_request_starts_from_the_settings():
+    options = load(
+        WHISPER_LANGUAGE="de",
+        WHISPER_BEAM_SIZE="5",
+        WHISPER_PATIENCE="1.5",
+        WHISPER_BEST_OF="3",
+        WHISPER_TEMPERATURE_INCREMENT="0.2",
+        WHISPER_COMPRESSION_RATIO_THRESHOLD="3",
+        WHISPER_LOGPROB_THRESHOLD="-0.5",
+        WHISPER_NO_SPEECH_THRESHOLD="0.7",
+        WHISPER_CONDITION_ON_PREVIOUS_TEXT="yes",
+        WHISPER_PROMPT="Gespräch mit Frau Özdemir",
+        WHISPER_HOTWORDS="Xeon, AVX-512",
+        WHISPER_SUPPRESS_TOKENS="-1, 50, 50",
+    ).decode_options()
+    assert options == DecodeOptions(
+        language="de",
+        beam_size=5,
+        patience=1.5,
+        best_of=3,
+        temperature_increment=0.2,
+        compression_ratio_threshold=3.0,
+        logprob_threshold=-0.5,
+        no_speech_threshold=0.7,
+        condition_on_previous_text=True,
+        prompt="Gespräch mit Frau Özdemir",
+        hotwords="Xeon, AVX-512",
+        suppress_tokens=(-1, 50),
+    )
+
+
+def test_no_token_at_all_may_be_suppressed():
+    assert load(WHISPER_SUPPRESS_TOKENS="none").suppress_tokens == ()
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "[::1]", "localhost", "fe80::1%eth0"])
 def test_hosts_may_be_addresses_of_both_families_and_names(host):
     assert load(WHISPER_HOST=host).host == host.strip("[]")
@@ -129,6 +168,17 @@ def test_hosts_may_be_addresses_of_both_families_and_names(host):
         ("WHISPER_LANGUAGE", "klingon", "auto or a language code"),
         ("WHISPER_ADAPTER", "ctypes", "library or cli"),
         ("WHISPER_AUDIO_CTX", "half", "one of full, auto"),
+        ("WHISPER_BEAM_SIZE", "9", "1 to 8"),
+        ("WHISPER_BEST_OF", "0", "1 to 8"),
+        ("WHISPER_PATIENCE", "0", "0.1 to 8"),
+        ("WHISPER_TEMPERATURE_INCREMENT", "nan", "0 to 1"),
+        ("WHISPER_COMPRESSION_RATIO_THRESHOLD", "-2.4", "0 to 1000"),
+        ("WHISPER_LOGPROB_THRESHOLD", "1e-3", "-1000 to 0"),
+        ("WHISPER_NO_SPEECH_THRESHOLD", "1.1", "0 to 1"),
+        ("WHISPER_CONDITION_ON_PREVIOUS_TEXT", "sometimes", "true or false"),
+        ("WHISPER_PROMPT", "a" * 4097, "at most 4096 characters"),
+        ("WHISPER_HOTWORDS", "a" * 4097, "at most 4096 characters"),
+        ("WHISPER_SUPPRESS_TOKENS", "-2", "none or token ids separated by commas"),
         ("USE_WHISPER_LIBRARY", "maybe", "library or cli"),
         ("WHISPER_QUEUE", "1.5", "0 to 10000"),
         ("WHISPER_MAX_UPLOAD_MB", "0", "1 to 4096"),
@@ -190,6 +240,17 @@ def test_check_config_prints_every_setting():
     assert result.returncode == 0
     assert [line.split("=")[0] for line in result.stdout.splitlines()] == [setting.name for setting in SETTINGS]
     assert "WHISPER_MODEL_SIZE=medium\n" in result.stdout
+
+
+def test_check_config_prints_values_as_they_are_written():
+    given = {
+        "WHISPER_SUPPRESS_TOKENS": "-1,50",
+        "WHISPER_CONDITION_ON_PREVIOUS_TEXT": "true",
+        "WHISPER_PATIENCE": "1.5",
+    }
+    lines = run_cli("--check-config", **given).stdout.splitlines()
+    assert {f"{name}={value}" for name, value in given.items()} <= set(lines)
+    assert "WHISPER_SUPPRESS_TOKENS=none" in run_cli("--check-config", WHISPER_SUPPRESS_TOKENS="none").stdout
 
 
 def test_check_config_prints_the_places_of_audio_url_as_they_are_understood():

@@ -27,13 +27,6 @@ _WINDOW_SECONDS = 30
 _MIN_WINDOW_SECONDS = 10
 _WINDOW_MARGIN_SECONDS = 2
 
-# A window that decodes badly (repetition, low probability) is tried again at 0.4 and 0.8. whisper.cpp's own step of 0.2
-# makes that six attempts, and the worst recordings take six times as long.
-TEMPERATURE_STEP = 0.4
-# whisper.cpp splits a prompt with a recursive regular expression: 2,000 bytes are several times what the decoder can
-# see (half its text context) and far from overflowing the stack.
-MAX_PROMPT_BYTES = 2000
-
 
 class WhisperAdapter:
     """Transcribes with the model of one package. Use it as a context manager, or call `close`."""
@@ -212,11 +205,3 @@ class WhisperAdapter:
     def _transcribe(self, samples: memoryview, count: int, options: DecodeOptions) -> Transcript:
         """Transcribe `count` samples, given as bytes."""
         raise NotImplementedError
-
-
-def prompt_bytes(prompt: str) -> bytes:
-    """Return a prompt as whisper.cpp gets it: its end, in UTF-8; empty for none."""
-    text = prompt.replace("\0", " ").strip()
-    data = text.encode("utf-8", "replace")[-MAX_PROMPT_BYTES:].decode("utf-8", "ignore").encode("utf-8")
-    # Whisper's vocabulary begins words with a space.
-    return b" " + data if data else b""

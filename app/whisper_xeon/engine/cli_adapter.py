@@ -10,8 +10,11 @@ What differs from the library in a transcript:
 * `no_speech_probability` is 0.0: a segment that it takes for silence is not in its output;
 * probabilities have six digits, and `avg_logprob` is computed from them;
 * a character made of several tokens is one token, with the id of the first;
-* a prompt is one line; with it, each window is also shown the text of the one before, since whisper-cli cannot be told
-  how many tokens a prompt is.
+* a prompt is one line; with it, or with hot words, each window is also shown the text of those before, since
+  whisper-cli can be told only to forget both; hot words and a prompt are one prompt, shown to every window;
+* the entropy of a window's last 32 tokens says whether it repeats itself, and not how well its text compresses;
+* patience is 1, and of the tokens to suppress only those that are not speech can be named;
+* a segment's temperature is the request's, since whisper-cli does not report it.
 """
 
 from __future__ import annotations
@@ -29,11 +32,12 @@ from typing import Any, BinaryIO
 
 from whisper_xeon.audio.decode import SAMPLE_RATE
 from whisper_xeon.engine import process
-from whisper_xeon.engine.adapter import TEMPERATURE_STEP, WhisperAdapter, prompt_bytes
-from whisper_xeon.engine.errors import LibraryLoadError, WhisperLibraryError
+from whisper_xeon.engine.adapter import WhisperAdapter
+from whisper_xeon.engine.decoding import hotwords_bytes, prompt_bytes
+from whisper_xeon.engine.errors import LibraryLoadError, UnsupportedOptionError, WhisperLibraryError
 from whisper_xeon.engine.segments import RawSegment, build_transcript
 from whisper_xeon.engine.words import Token
-from whisper_xeon.transcript import DecodeOptions, Transcript
+from whisper_xeon.transcript import NON_SPEECH, DecodeOptions, Transcript
 
 _PROGRAM = "whisper-cli"
 _LEAST_PROBABILITY = 1e-40  # a float, so that its logarithm exists
@@ -92,7 +96,11 @@ class WhisperCliAdapter(WhisperAdapter):
 
     def _arguments(self, options: DecodeOptions, audio: str, count: int) -> bytes:
         """Return whisper-cli's arguments, one per line, with the effect of the library adapter's parameters."""
-        prompt = prompt_bytes(options.prompt).replace(b"\n", b" ")
+        if set(options.suppress_tokens) - {NON_SPEECH}:
+            raise UnsupportedOptionError(
+                "whisper-cli cannot suppress tokens of your choice: leave suppress_tokens out, or use the library"
+            )
+        prompt = (hotwords_bytes(options.hotwords) + prompt_bytes(options.prompt)).replace(b"\n", b" ")
         lines: list[str | bytes] = [
             "--no-prints",
             "--no-gpu",
@@ -103,9 +111,15 @@ class WhisperCliAdapter(WhisperAdapter):
         lines += ["--language", options.language or ("auto" if self.multilingual else "en")]
         lines += ["--audio-ctx", str(self._audio_ctx(count))]
         lines += ["--translate"] if options.task == "translate" else []
-        lines += ["--best-of", "1", "--beam-size", "1", "--temperature", f"{options.temperature:g}"]
-        lines += ["--temperature-inc", str(TEMPERATURE_STEP if options.temperature == 0 else 0)]
-        lines += ["--carry-initial-prompt", "--prompt", prompt] if prompt else ["--max-context", "0"]
+        lines += ["--best-of", str(options.best_of), "--beam-size", str(options.beam_size)]
+        lines += ["--temperature", f"{options.temperature:g}"]
+        lines += ["--temperature-inc", f"{options.temperature_increment if options.temperature == 0 else 0:g}"]
+        lines += ["--logprob-thold", f"{options.logprob_threshold:g}"]
+        lines += ["--no-speech-thold", f"{options.no_speech_threshold:g}"]
+        lines += ["--suppress-nst"] if NON_SPEECH in options.suppress_tokens else []
+        lines += ["--carry-initial-prompt"] if options.hotwords else []
+        lines += ["--prompt", prompt] if prompt else []
+        lines += [] if prompt or options.condition_on_previous_text else ["--max-context", "0"]
         return b"".join((line if isinstance(line, bytes) else line.encode()) + b"\n" for line in lines)
 
     def _read(self, data: bytes, duration: float, options: DecodeOptions, reason: str) -> Transcript:
@@ -114,7 +128,7 @@ class WhisperCliAdapter(WhisperAdapter):
             answer = json.loads(data.decode("utf-8", "replace"), strict=False)
             language = answer["result"]["language"]
             return build_transcript(
-                [self._reported(segment) for segment in answer["transcription"]],
+                [self._reported(segment, options.temperature) for segment in answer["transcription"]],
                 options,
                 language=language,
                 language_probability=None,
@@ -123,7 +137,7 @@ class WhisperCliAdapter(WhisperAdapter):
         except (ValueError, KeyError, TypeError):
             raise WhisperLibraryError(f"{_PROGRAM} did not write usable JSON: {reason}") from None
 
-    def _reported(self, segment: dict[str, Any]) -> RawSegment:
+    def _reported(self, segment: dict[str, Any], temperature: float) -> RawSegment:
         tokens = [
             Token(
                 id=token["id"],
@@ -137,7 +151,7 @@ class WhisperCliAdapter(WhisperAdapter):
             if token["id"] < self._text_end
         ]
         offsets = segment["offsets"]
-        return RawSegment(segment["text"], offsets["from"] // 10, offsets["to"] // 10, 0.0, tokens)
+        return RawSegment(segment["text"], offsets["from"] // 10, offsets["to"] // 10, 0.0, tokens, temperature)
 
 
 @contextlib.contextmanager

@@ -23,6 +23,8 @@ from whisper_xeon.engine.errors import LibraryLoadError
 # void (*ggml_log_callback)(enum ggml_log_level level, const char * text, void * user_data)
 _LOG_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 _LOG_LEVEL_WARN = 3  # GGML_LOG_LEVEL_WARN; errors are 4
+# float (*whisper_xeon_compression_ratio)(const char * text, int n_bytes)
+COMPRESSION_RATIO = ctypes.CFUNCTYPE(ctypes.c_float, ctypes.POINTER(ctypes.c_char), ctypes.c_int)
 
 _NEWEST_VAD_FUNCTION = "whisper_vad_detect_speech_no_reset"
 
@@ -52,6 +54,10 @@ class Library:
         self.detects_speech = "whisper_vad_context_params" in structures and hasattr(handle, _NEWEST_VAD_FUNCTION)
         if self.detects_speech:
             self._declare_vad(handle, structures["whisper_vad_context_params"])
+        # Whether whisper_full decodes as openai-whisper does, and has the functions below for what that takes.
+        self.decodes_as_openai = "decoding" in package.kernels
+        if self.decodes_as_openai:
+            self._declare_decoding(handle)
         # The library's log goes to stderr by default, transcripts included. It is kept for error messages instead; the
         # callback is referenced here because the library holds its pointer for as long as it is mapped.
         self._log_callback = _LOG_CALLBACK(self._keep_message)
@@ -91,6 +97,27 @@ class Library:
                 f"{expected}: fetch the package again"
             )
         abi.check_defaults(self.default_params())
+
+    def _declare_decoding(self, handle: ctypes.CDLL) -> None:
+        state, c_int = ctypes.c_void_p, ctypes.c_int
+        tokens = ctypes.POINTER(ctypes.c_int32)
+        # void whisper_xeon_set_suppressed(struct whisper_state * state, const whisper_token * tokens, int n_tokens)
+        self.whisper_xeon_set_suppressed = _function(handle, "whisper_xeon_set_suppressed", None, state, tokens, c_int)
+        # void whisper_xeon_set_compression_ratio(
+        #     struct whisper_state * state, float thold, whisper_xeon_compression_ratio measure)
+        self.whisper_xeon_set_compression_ratio = _function(
+            handle, "whisper_xeon_set_compression_ratio", None, state, ctypes.c_float, COMPRESSION_RATIO
+        )
+        # void whisper_xeon_set_past(
+        #     struct whisper_state * state, const whisper_token * hotwords, int n_hotwords,
+        #     bool condition_on_previous_text)
+        self.whisper_xeon_set_past = _function(
+            handle, "whisper_xeon_set_past", None, state, tokens, c_int, ctypes.c_bool
+        )
+        # float whisper_xeon_full_get_segment_temperature_from_state(struct whisper_state * state, int i_segment)
+        self.whisper_xeon_full_get_segment_temperature_from_state = _function(
+            handle, "whisper_xeon_full_get_segment_temperature_from_state", ctypes.c_float, state, c_int
+        )
 
     def _declare(self, handle: ctypes.CDLL, package: Package) -> None:
         context = state = ctypes.c_void_p

@@ -21,7 +21,8 @@ from typing import Any
 
 from whisper_xeon.audio.decode import SAMPLE_RATE
 from whisper_xeon.engine import library
-from whisper_xeon.engine.adapter import TEMPERATURE_STEP, WhisperAdapter, prompt_bytes
+from whisper_xeon.engine.adapter import WhisperAdapter
+from whisper_xeon.engine.decoding import Decoding
 from whisper_xeon.engine.errors import ModelInitError, WhisperLibraryError
 from whisper_xeon.engine.segments import RawSegment, build_transcript
 from whisper_xeon.engine.words import Token
@@ -46,6 +47,7 @@ class WhisperLibraryAdapter(WhisperAdapter):
         self._context = self._load()
         # Special tokens begin at the end-of-text token; language tokens follow its successor.
         self._text_end = self._library.whisper_token_eot(self._context)
+        self._decoding = Decoding(self._library, self._context, self._parameters.n_text_ctx)
 
     def prepare(self) -> None:
         """Create the state of the next transcription now. Raises `WhisperLibraryError` when memory is short."""
@@ -131,28 +133,16 @@ class WhisperLibraryAdapter(WhisperAdapter):
                 samples, count = None, 0
         params.language = (language or "en").encode("ascii")
         params.translate = options.task == "translate"
-        params.temperature = options.temperature
-        # As in OpenAI's API: zero means "raise it when needed", anything else is used as it is.
-        params.temperature_inc = TEMPERATURE_STEP if options.temperature == 0 else 0.0
-        setattr(params, "greedy.best_of", 1)
-        params.no_context = True
-        # The text of one window is not shown to the next, since that is how Whisper falls into loops.
-        params.n_max_text_ctx = 0
         params.print_special = params.print_progress = params.print_realtime = params.print_timestamps = False
-        prompt = self._tokenize(options.prompt)  # referenced until the call below returns
-        if prompt:
-            # The budget fits the prompt and nothing else, so that every window sees it and no window's text.
-            params.carry_initial_prompt = True
-            params.n_max_text_ctx = len(prompt) + 1
-            params.prompt_tokens = ctypes.addressof(prompt)
-            params.prompt_n_tokens = len(prompt)
+        kept = self._decoding.fill(self._state, params, options)
         if self.package.alignment_heads:
             self._align(options.word_timestamps)
         code = self._library.whisper_full_with_state(self._context, self._state, params, samples, count)
         if code != 0:
             raise self._failure("whisper_full_with_state", code)
+        del kept  # what the parameters pointed to
         return build_transcript(
-            self._segments(),
+            self._segments(options),
             options,
             language=params.language.decode("ascii"),
             language_probability=probability,
@@ -191,18 +181,9 @@ class WhisperLibraryAdapter(WhisperAdapter):
     def _failure(self, function: str, code: int) -> WhisperLibraryError:
         return WhisperLibraryError(f"{function} failed with code {code}: {self._library.last_message() or 'no reason'}")
 
-    def _tokenize(self, prompt: str) -> ctypes.Array[Any] | None:
-        data = prompt_bytes(prompt)
-        if not data:
-            return None
-        tokens = (ctypes.c_int32 * len(data))()  # no token is shorter than a byte
-        count = self._library.whisper_tokenize(self._context, data, tokens, len(tokens))
-        room = self._parameters.n_text_ctx // 2 - 1
-        kept = tokens[max(0, count - room) : max(0, count)]
-        return (ctypes.c_int32 * len(kept))(*kept) if kept else None
-
-    def _segments(self) -> Iterator[RawSegment]:
+    def _segments(self, options: DecodeOptions) -> Iterator[RawSegment]:
         lib, state = self._library, self._state
+        temperature = lib.whisper_xeon_full_get_segment_temperature_from_state if lib.decodes_as_openai else None
         for index in range(lib.whisper_full_n_segments_from_state(state)):
             yield RawSegment(
                 (lib.whisper_full_get_segment_text_from_state(state, index) or b"").decode("utf-8", "replace"),
@@ -210,6 +191,7 @@ class WhisperLibraryAdapter(WhisperAdapter):
                 lib.whisper_full_get_segment_t1_from_state(state, index),
                 lib.whisper_full_get_segment_no_speech_prob_from_state(state, index),
                 list(self._tokens(index)),
+                round(temperature(state, index), 6) if temperature else options.temperature,
             )
 
     def _tokens(self, segment: int) -> Iterator[Token]:

@@ -19,6 +19,7 @@ class RawSegment(NamedTuple):
     t1: int
     no_speech_probability: float
     tokens: Sequence[Token]
+    temperature: float = 0.0
 
 
 def build_transcript(
@@ -47,6 +48,7 @@ def build_transcript(
                 tokens=tuple(token.id for token in tokens),
                 avg_logprob=max(_WORST_LOGPROB, sum(token.plog for token in tokens) / len(tokens)),
                 no_speech_probability=segment.no_speech_probability,
+                temperature=segment.temperature,
             )
         )
         spelled.append(tokens)

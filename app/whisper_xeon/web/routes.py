@@ -7,6 +7,7 @@ how failures are answered in `failures`.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hmac
 import os
 import threading
@@ -221,8 +222,10 @@ class Application:
                 param="model",
                 code="model_not_found",
             )
-        return DecodeOptions(
-            prompt=fields.prompt(),
+        defaults = self._settings.decode_options()
+        return dataclasses.replace(
+            defaults,
+            prompt=fields.prompt() or defaults.prompt,
             language=fields.language(self._settings.language),
             temperature=fields.temperature(),
             word_timestamps=words,

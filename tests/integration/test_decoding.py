@@ -1,0 +1,234 @@
+"""How a window is searched, tried again and prompted: DecodeOptions on the real library and the fixture models.
+
+The models know a few words, so a recording in another language than the one that is named makes them unsure: that is
+where a search, a sample and a try differ.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from paths import APP
+from recordings import samples
+from sealed_packages import rewrite
+from whisper_xeon import WhisperLibraryAdapter
+from whisper_xeon.engine import UnsupportedOptionError
+from whisper_xeon.engine.cli_adapter import WhisperCliAdapter
+from whisper_xeon.engine.decoding import compression_ratio
+from whisper_xeon.transcript import DecodeOptions, Transcript
+
+UNSURE = [("de-00.wav", "en"), ("de-00.wav", "fr"), ("en-01.wav", "fr"), ("fr-01.wav", "vi"), ("vi-00.wav", "fr")]
+
+
+@pytest.fixture(scope="module")
+def small(artifacts_dir):
+    with WhisperLibraryAdapter("small", artifacts_dir) as adapter:
+        yield adapter
+
+
+@pytest.fixture(scope="module")
+def medium(artifacts_dir):
+    with WhisperLibraryAdapter("medium", artifacts_dir) as adapter:
+        yield adapter
+
+
+def listen(adapter: WhisperLibraryAdapter, name: str, **options) -> Transcript:
+    return adapter.transcribe_pcm(samples(name), DecodeOptions(**options))
+
+
+def logprob(transcript: Transcript) -> float:
+    (segment,) = transcript.segments
+    return segment.avg_logprob
+
+
+# The search.
+
+
+@pytest.mark.parametrize(("name", "language"), UNSURE)
+def test_beams_find_what_is_more_probable(small, name, language):
+    greedy, beams = (listen(small, name, language=language, beam_size=size) for size in (1, 5))
+    assert logprob(beams) > logprob(greedy)
+
+
+def test_patience_looks_further(medium):
+    hasty, patient = (listen(medium, "vi-00.wav", beam_size=5, patience=patience) for patience in (1.0, 4.0))
+    assert logprob(patient) > logprob(hasty)
+
+
+def test_of_several_samples_the_most_probable_is_taken(small):
+    for name, language in UNSURE:
+        one, eight = (listen(small, name, language=language, temperature=1.0, best_of=count) for count in (1, 8))
+        assert logprob(eight) >= logprob(one) - 1e-6
+    assert (
+        listen(small, "de-00.wav", language="en", temperature=1.0, best_of=8).text
+        != listen(small, "de-00.wav", language="en", temperature=1.0).text
+    )
+
+
+def test_clear_speech_is_heard_with_beams_too(small, exact_recordings):
+    actual = {entry["file"]: listen(small, entry["file"], beam_size=8).text for entry in exact_recordings}
+    assert actual == {entry["file"]: entry["text"] for entry in exact_recordings}
+
+
+# Further tries.
+
+
+def test_an_improbable_window_is_tried_again_and_the_most_probable_try_taken(small):
+    first = listen(small, "de-00.wav", language="fr")
+    again = listen(small, "de-00.wav", language="fr", logprob_threshold=-0.01, temperature_increment=0.2)
+    assert (first.segments[0].temperature, again.segments[0].temperature) == (0.0, 0.8)
+    assert logprob(again) > logprob(first)
+
+
+def test_a_window_that_repeats_itself_is_tried_again(small):
+    """The greedy text compresses worse than 0.8 times; at temperature 1 no try before did."""
+    first = listen(small, "de-00.wav", language="vi")
+    again = listen(small, "de-00.wav", language="vi", compression_ratio_threshold=0.8, temperature_increment=0.2)
+    assert compression_ratio(first.text.encode()) > 0.8 >= compression_ratio(again.text.encode())
+    assert again.segments[0].temperature == 1.0
+
+
+def test_without_an_increment_there_is_no_further_try(small):
+    options = {"language": "fr", "logprob_threshold": -0.01, "temperature_increment": 0.0}
+    assert listen(small, "de-00.wav", **options) == listen(small, "de-00.wav", language="fr")
+
+
+def test_a_segment_has_the_temperature_that_was_asked_for(small):
+    assert listen(small, "en-00.wav", temperature=0.5).segments[0].temperature == 0.5
+
+
+def test_what_repeats_itself_in_the_last_try_is_said_once(small):
+    plain = listen(small, "long.wav", language="en")
+    cut = listen(small, "long.wav", language="en", compression_ratio_threshold=0.1, temperature_increment=0.0)
+    assert "charlie yankee charlie charlie charlie charlie yes yes green" in plain.text
+    assert "charlie yankee charlie yes yes green" in cut.text  # twice in a row is not a loop
+    words = cut.text.split()
+    assert not [word for word, *next_two in zip(words, words[1:], words[2:], strict=False) if next_two == [word] * 2]
+    assert set(words) == set(plain.text.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "ratio"),
+    [("", 0.0), ("two blue yes", 12 / 20), (" two blue yes ", 12 / 20), ("ha " * 80, 239 / 14)],
+)
+def test_the_compression_ratio_is_openais(text, ratio):
+    assert compression_ratio(text.encode()) == ratio
+
+
+# Prompts and tokens.
+
+
+def test_hot_words_stand_where_a_prompt_does(medium):
+    prompt, hotwords = (
+        listen(medium, "en-00.wav", language="en", **{field: "open"}) for field in ("prompt", "hotwords")
+    )
+    assert prompt == hotwords != listen(medium, "en-00.wav", language="en")
+
+
+def test_hot_words_are_shown_to_every_window_and_a_prompt_to_the_first(small):
+    plain, prompt, hotwords = (
+        listen(small, "long.wav", language="en", **options).segments
+        for options in ({}, {"prompt": "eight"}, {"hotwords": "eight"})
+    )
+    assert plain[0].text != prompt[0].text == hotwords[0].text
+    assert plain[-1].avg_logprob == prompt[-1].avg_logprob != hotwords[-1].avg_logprob
+
+
+def test_of_a_long_prompt_the_end_counts_and_of_long_hot_words_the_beginning(small):
+    end = listen(small, "en-01.wav", language="en", prompt="hello " * 223)
+    assert listen(small, "en-01.wav", language="en", prompt="open " * 100 + "hello " * 223) == end
+    assert listen(small, "en-01.wav", language="en", hotwords="hello " * 223 + "open " * 100) == listen(
+        small, "en-01.wav", language="en", hotwords="hello " * 223
+    )
+
+
+def test_the_text_of_a_window_is_shown_to_the_next_if_asked_for(medium):
+    alone, conditioned = (
+        listen(medium, "long.wav", language="en", condition_on_previous_text=on) for on in (False, True)
+    )
+    assert alone.segments[0] == conditioned.segments[0]
+    assert alone.segments[-1].avg_logprob != conditioned.segments[-1].avg_logprob
+
+
+def test_a_suppressed_token_is_never_chosen(small):
+    plain = listen(small, "en-00.wav")
+    token = plain.segments[0].tokens[1]
+    assert token not in listen(small, "en-00.wav", suppress_tokens=(-1, token)).segments[0].tokens
+    assert listen(small, "en-00.wav") == plain  # and not for longer than a request
+
+
+def test_the_tokens_that_are_no_speech_are_openais(small):
+    # openai-whisper 20250625, Tokenizer.non_speech_tokens of the multilingual vocabulary
+    assert small._decoding._non_speech == (
+        *(1, 2, 7, 8, 9, 10, 14, 25, 26, 27, 28, 29, 31, 58, 59, 60, 61, 62, 63, 90, 91, 92, 93, 359, 503, 522, 542),
+        *(873, 893, 902, 918, 922, 931, 1350, 1853, 1982, 2460, 2627, 3246, 3253, 3268, 3536, 3846, 3961, 4183, 4667),
+        *(6585, 6647, 7273, 9061, 9383, 10428, 10929, 11938, 12033, 12331, 12562, 13793, 14157, 14635, 15265, 15618),
+        *(16553, 16604, 18362, 18956, 20075, 21675, 22520, 26130, 26161, 26435, 28279, 29464, 31650, 32302, 32470),
+        *(36865, 42863, 47425, 49870, 50254),
+    )
+
+
+# Where there is less.
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("de-00.wav", {"language": "fr", "beam_size": 5}),
+        ("de-00.wav", {"language": "fr", "temperature": 1.0, "best_of": 8}),
+        ("de-00.wav", {"language": "fr", "logprob_threshold": -0.01, "temperature_increment": 0.2}),
+        ("en-00.wav", {"language": "en", "prompt": "open"}),
+        ("en-00.wav", {"language": "en", "hotwords": "open"}),
+        ("long.wav", {"language": "en", "condition_on_previous_text": True}),
+    ],
+)
+def test_whisper_cli_decodes_as_the_library_does(small, artifacts_dir, name, options):
+    with WhisperCliAdapter("small", artifacts_dir) as cli:
+        ours, theirs = (adapter.transcribe_pcm(samples(name), DecodeOptions(**options)) for adapter in (cli, small))
+    assert [(s.start, s.end, s.text) for s in ours.segments] == [(s.start, s.end, s.text) for s in theirs.segments]
+
+
+def test_whisper_cli_says_which_tokens_it_can_suppress(artifacts_dir):
+    with (
+        WhisperCliAdapter("small", artifacts_dir) as cli,
+        pytest.raises(UnsupportedOptionError, match="suppress_tokens"),
+    ):
+        cli.transcribe_pcm(samples("en-00.wav"), DecodeOptions(suppress_tokens=(50,)))
+
+
+def test_a_package_without_the_kernel_decodes_with_what_whisper_cpp_has(package_copy):
+    def older(manifest):
+        patches = manifest["whisper_cpp"]["patches"]
+        patches.remove(next(patch for patch in patches if patch["name"] == "decoding"))
+
+    rewrite(package_copy, older)
+    code = (
+        "import sys\n"
+        "from recordings import samples\n"
+        "from whisper_xeon import WhisperLibraryAdapter\n"
+        "from whisper_xeon.engine import UnsupportedOptionError\n"
+        "from whisper_xeon.transcript import DecodeOptions\n"
+        "with WhisperLibraryAdapter('small', sys.argv[1]) as adapter:\n"
+        "    for options in ({}, {'hotwords': 'hello'}, {'beam_size': 5}, {'suppress_tokens': (50,)}):\n"
+        "        try:\n"
+        "            print(adapter.transcribe_pcm(samples('en-00.wav'), DecodeOptions(**options)).text)\n"
+        "        except UnsupportedOptionError as error:\n"
+        "            print(error)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{APP}:{APP.parent / 'tests' / 'support'}"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(package_copy.parent)],
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    plain, hotwords, beams, error = done.stdout.splitlines()
+    assert plain == beams == "five eight right eight down hello"
+    assert hotwords != plain
+    assert error.startswith("this package cannot suppress tokens of your choice: leave suppress_tokens out")
