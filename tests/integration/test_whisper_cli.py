@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import pytest
 from paths import RECORDINGS
 from recordings import samples
 from running_service import Service, is_running, process_stat, running_service, submit, wait_for
+from sealed_packages import rewrite
+from whisper_package.package import Package
 from whisper_xeon.engine import LibraryLoadError, UnsupportedOptionError, WhisperLibraryAdapter, WhisperLibraryError
 from whisper_xeon.engine.cli_adapter import WhisperCliAdapter
 from whisper_xeon.transcript import DecodeOptions, Segment, Transcript
@@ -73,9 +76,19 @@ def test_probabilities_are_the_librarys_to_five_digits(cli, library):
     assert ours.avg_logprob == pytest.approx(theirs.avg_logprob, abs=1e-5)
 
 
-def test_words_are_those_of_the_library(cli, library):
+@pytest.fixture(scope="module")
+def estimating(artifacts_dir, tmp_path_factory):
+    """The library with a package that does not name its alignment heads, as before there were any."""
+    package = Package.find(artifacts_dir, "small")
+    copy = shutil.copytree(package.directory, tmp_path_factory.mktemp("estimating") / package.name)
+    rewrite(copy, lambda manifest: manifest["model"].pop("alignment_heads", None))
+    with WhisperLibraryAdapter("small", copy.parent) as adapter:
+        yield adapter
+
+
+def test_words_are_those_of_a_library_that_estimates_their_times(cli, estimating):
     for recording in ("en-00.wav", "vi-01.wav"):
-        ours, theirs = (heard(adapter, recording, word_timestamps=True) for adapter in (cli, library))
+        ours, theirs = (heard(adapter, recording, word_timestamps=True) for adapter in (cli, estimating))
         for word, expected in zip(ours.segments[0].words, theirs.segments[0].words, strict=True):
             assert (word.text, word.start, word.end) == (expected.text, expected.start, expected.end)
             assert word.probability == pytest.approx(expected.probability, abs=1e-5)

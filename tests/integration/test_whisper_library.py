@@ -308,12 +308,42 @@ def test_words_spell_the_text(adapter, name):
         assert [word.text for word in segment.words] == segment.text.split()
 
 
-def test_words_lie_within_their_segment_in_order(adapter):
-    for segment in heard(adapter, "long.wav", language="en", word_timestamps=True).segments:
-        times = [time for word in segment.words for time in (word.start, word.end)]
+def test_words_last_and_follow_each_other_within_their_segment(adapter, recordings):
+    for entry in recordings:
+        transcript = heard(adapter, entry["file"], word_timestamps=True)
+        every = [word for segment in transcript.segments for word in segment.words]
+        times = [time for word in every for time in (word.start, word.end)]
         assert times == sorted(times)
-        assert segment.start <= times[0]
-        assert times[-1] <= segment.end
+        assert all(word.start < word.end for word in every)
+        assert all(0 <= time <= transcript.duration for time in times)
+        for segment in transcript.segments:
+            assert segment.start <= segment.words[0].start
+            assert segment.words[-1].end <= segment.end
+
+
+def test_asking_for_words_changes_no_text(adapter):
+    plain, words = (heard(adapter, "long.wav", word_timestamps=asked) for asked in (False, True))
+    assert [segment.tokens for segment in words.segments] == [segment.tokens for segment in plain.segments]
+
+
+def test_words_begin_where_sound_does(adapter):
+    clip = samples("en-00.wav")
+    after_silence = array.array("f", bytes(4 * 3 * SAMPLE_RATE)) + clip
+    first, later = (
+        adapter.transcribe_pcm(pcm, DecodeOptions(language="en", word_timestamps=True)).segments[0].words
+        for pcm in (clip, after_silence)
+    )
+    assert first[0].start < 1
+    assert 3 <= later[0].start < 4
+
+
+def test_a_package_from_before_has_words_too(package_copy, adapter):
+    rewrite(package_copy, lambda manifest: manifest["model"].pop("alignment_heads"))
+    with WhisperLibraryAdapter("small", package_copy.parent) as older:
+        estimated = heard(older, "long.wav", language="en", word_timestamps=True)
+    for segment in estimated.segments:
+        assert [word.text for word in segment.words] == segment.text.split()
+        assert all(word.start < word.end for word in segment.words)
 
 
 def test_words_lie_where_they_do_when_the_language_is_named(adapter):

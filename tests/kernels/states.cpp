@@ -1,4 +1,5 @@
 // Let one state answer requests of many kinds, one after the other, and a new state each of them: both have to say the same.
+// Then align words with and without flash attention: they must be nearly where they are without.
 //
 //   states MODEL SPEECH.wav NOISE.wav
 //
@@ -39,6 +40,7 @@ struct request {
     // what the used state alone is asked before that, without samples, and the status of that call
     std::function<void(whisper_full_params &)> between = nullptr;
     int between_status = 0;
+    std::vector<int32_t> heads = {}; // pairs of layer and head, by which words are aligned
 };
 
 static whisper_full_params parameters(const request & asked, const std::function<void(whisper_full_params &)> & change) {
@@ -54,6 +56,9 @@ static whisper_full_params parameters(const request & asked, const std::function
 
 static std::string answer(whisper_context * ctx, whisper_state * state, bool is_new, const request & asked) {
     const whisper_full_params params = parameters(asked, asked.change);
+    if (whisper_xeon_set_alignment_heads(ctx, state, asked.heads.data(), asked.heads.size()/2) != 0) {
+        return "no such heads";
+    }
     int status = whisper_full_with_state(ctx, state, params, asked.pcm.data(), asked.pcm.size());
     if (asked.between && !is_new) {
         const int between = whisper_full_with_state(ctx, state, parameters(asked, asked.between), nullptr, 0);
@@ -80,6 +85,35 @@ static std::string answer(whisper_context * ctx, whisper_state * state, bool is_
     return said;
 }
 
+// Where the words of a request are in 10 ms, with flash attention or without.
+static std::vector<int64_t> aligned(const char * model, bool flash_attn, const request & asked) {
+    whisper_context_params context = whisper_context_default_params();
+    context.flash_attn = flash_attn;
+    whisper_context * ctx = whisper_init_from_file_with_params_no_state(model, context);
+    whisper_state * state = whisper_init_state(ctx);
+    printf("%s\n", answer(ctx, state, true, asked).c_str());
+    std::vector<int64_t> times;
+    for (int i = 0; i < whisper_full_n_segments_from_state(state); i++) {
+        for (int j = 0; j < whisper_full_n_tokens_from_state(state, i); j++) {
+            const whisper_token_data token = whisper_full_get_token_data_from_state(state, i, j);
+            if (token.id < whisper_token_eot(ctx)) {
+                times.insert(times.end(), { token.t0, token.t1 });
+            }
+        }
+    }
+    whisper_free_state(state);
+    whisper_free(ctx);
+    return times;
+}
+
+static bool are_close(const std::vector<int64_t> & a, const std::vector<int64_t> & b) {
+    bool close = a.size() == b.size() && !a.empty();
+    for (size_t i = 0; close && i < a.size(); i++) {
+        close = std::abs(a[i] - b[i]) <= 10;
+    }
+    return close;
+}
+
 int main(int argc, char ** argv) {
     if (argc != 4) {
         fprintf(stderr, "usage: states MODEL SPEECH.wav NOISE.wav\n");
@@ -93,8 +127,10 @@ int main(int argc, char ** argv) {
     const samples little(speech.begin(), speech.begin() + WHISPER_SAMPLE_RATE/5);
 
     const auto words = [](whisper_full_params & p) { p.token_timestamps = true; p.max_len = 1; p.split_on_word = true; };
+    const std::vector<int32_t> heads = { 1, 0, 2, 1, 1, 1 };
     const auto sampled = [](whisper_full_params & p) { p.temperature = 0.9f; p.greedy.best_of = 3; };
     const auto plain = [](whisper_full_params &) {};
+    const auto prompted = [](whisper_full_params & p) { p.initial_prompt = "zulu alpha"; p.audio_ctx = 500; };
     const auto too_large = [](whisper_full_params & p) { p.audio_ctx = 100000; };
     const auto too_short = [](whisper_full_params & p) { p.audio_ctx = 500; p.duration_ms = 50; };
     const std::vector<request> requests = {
@@ -112,6 +148,9 @@ int main(int argc, char ** argv) {
         { "after text, without times", speech, [](whisper_full_params & p) { p.initial_prompt = "zulu alpha"; p.no_timestamps = true; } },
         { "the language alone", noise, [](whisper_full_params & p) { p.detect_language = true; } },
         { "little", little, [](whisper_full_params & p) { p.language = "auto"; } },
+        { "words aligned", speech, plain, WHISPER_SAMPLING_GREEDY, false, nullptr, 0, heads },
+        { "words aligned again, without samples", windows, plain, WHISPER_SAMPLING_GREEDY, true, nullptr, 0, heads },
+        { "words aligned after text, with a short context", speech, prompted, WHISPER_SAMPLING_GREEDY, false, nullptr, 0, heads },
         { "sampled again", speech, sampled },
     };
 
@@ -133,7 +172,17 @@ int main(int argc, char ** argv) {
             failures++;
         }
     }
+    const std::vector<int32_t> missing = { 0, 1000 };
+    const bool rejected = whisper_xeon_set_alignment_heads(ctx, used, missing.data(), 1) == -1;
+    printf("heads that are not there: %s\n", rejected ? "ok, rejected" : "FAILED");
+    failures += !rejected;
     whisper_free_state(used);
     whisper_free(ctx);
+    for (const samples & pcm : { speech, windows }) {
+        const request asked = { "words", pcm, plain, WHISPER_SAMPLING_GREEDY, false, nullptr, 0, heads };
+        const bool close = are_close(aligned(argv[1], true, asked), aligned(argv[1], false, asked));
+        printf("words with and without flash attention: %s\n", close ? "ok, close" : "FAILED");
+        failures += !close;
+    }
     return failures ? 1 : 0;
 }

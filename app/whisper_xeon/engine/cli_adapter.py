@@ -9,6 +9,7 @@ What differs from the library in a transcript:
 * `language_probability` is None: whisper-cli does not report it;
 * `no_speech_probability` is 0.0: a segment that it takes for silence is not in its output;
 * probabilities have six digits, and `avg_logprob` is computed from them;
+* words are where whisper.cpp estimates them, not where the cross attention sees them;
 * a character made of several tokens is one token, with the id of the first;
 * a prompt is one line; with it, or with hot words, each window is also shown the text of those before, since
   whisper-cli can be told only to forget both; hot words and a prompt are one prompt, shown to every window;

@@ -212,6 +212,8 @@ class Supervisor:
                 cpu_variant_reason=event["cpu_variant_reason"],
                 load_s=event["load_s"],
             )
+            if in_memory and not self._package.alignment_heads:
+                self._log(logging.WARNING, "word times are estimates: build the package again to have words aligned")
 
     def _greet(self, worker: Worker) -> str | None:
         """Take a starting worker's first message; return the reason if it could not start."""
