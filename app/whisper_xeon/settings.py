@@ -254,7 +254,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "WHISPER_VAD_MIN_SILENCE_MS",
-        "2000",
+        "5000",
         "a whole number from 0 to 60000",
         "Silence is skipped where more than this would go, in ms.",
         _whole(0, 60000),
