@@ -79,7 +79,7 @@ class Settings:
     suppress_tokens: tuple[int, ...]
     adapter: str
     cpu_variant: str | None  # None: the best that the processor runs
-    vad: str
+    vad: bool  # what a request gets that does not say
     vad_threshold: float
     vad_min_speech_ms: int
     vad_min_silence_ms: int
@@ -381,7 +381,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "WHISPER_VAD_MIN_SILENCE_MS",
-        "2000",
+        "5000",
         "a whole number from 0 to 60000",
         "Silence is skipped where more than this would go, in ms.",
         _whole(0, 60000),

@@ -34,7 +34,7 @@ class DecodeOptions:
     vad: bool = True  # skip what is not speech, where the package can tell
     vad_threshold: float = 0.5  # probability from which sound is speech
     vad_min_speech_ms: int = 250  # shorter speech is noise
-    vad_min_silence_ms: int = 2000  # silence is skipped where more than this would go
+    vad_min_silence_ms: int = 5000  # silence is skipped where more than this would go
     vad_speech_pad_ms: int = 400  # kept before and after speech
     diarize: str = ""  # or "channel": which side of a stereo recording speaks
 

@@ -151,6 +151,7 @@ def provenance(
             {"name": "kernels", "digest": {"sha256": digest}, "annotations": {"digest_of": "normalized tree"}}
             for digest in {each["sha256"] for each in whisper_cpp["patches"]}
         ),
+        {"name": f"weights of Silero VAD {vad['version']}", "digest": {"sha256": vad["source_sha256"]}},
         {"name": f"weights of {model['name']}", "digest": {"sha256": model["source_sha256"]}},
         *(
             {
@@ -161,7 +162,6 @@ def provenance(
             }
             for part in parts
         ),
-        {"name": f"weights of Silero VAD {vad['version']}", "digest": {"sha256": vad["source_sha256"]}},
         # What compiles decides the bytes too; SLSA's builderDependencies are for what does not.
         *({"name": package["name"], "uri": debian_purl(package["name"], package["version"])} for package in toolchain),
     ]

@@ -74,6 +74,7 @@ def test_package_holds_the_files_of_the_contract(package):
             *LIBRARIES,
             *VARIANTS,
             MODEL_CONFIGS[package.model]["model"],
+            "ggml-silero-v6.2.0.bin",
             "NOTICE",
             "README.md",
             "manifest.json",
@@ -97,6 +98,7 @@ def test_encoding_its_manifest_again_gives_the_same_bytes(package):
 def test_the_manifest_names_the_files_that_the_readers_use(package):
     assert package.model_file.is_file()
     assert package.selftest_audio.is_file()
+    assert package.vad_file.is_file()
 
 
 def test_its_weights_are_a_whisper_model(package):

@@ -78,6 +78,12 @@ def test_it_names_the_weights_by_their_digest(sbom, package):
     assert ("whisper-xeon:source_sha256", package.manifest["model"]["source_sha256"]) in properties(weights)
 
 
+def test_it_names_the_voice_detection_by_its_digest(sbom, package):
+    detection = component(sbom, package.vad_file.name)
+    assert detection["version"] == package.manifest["vad"]["version"]
+    assert detection["hashes"] == [{"alg": "SHA-256", "content": file_digest(package.vad_file)}]
+
+
 def test_it_names_nothing_that_is_not_inside(sbom):
     assert {each["name"] for each in sbom["components"] if each["type"] == "library"} == {
         "whisper.cpp",
@@ -120,6 +126,7 @@ def test_it_names_all_that_went_in_by_digest(statement, package):
     assert [each["digest"]["sha256"] for each in inputs if each["name"] not in COMPILERS] == [
         whisper_cpp["source_sha256"],
         whisper_cpp["patches"][0]["sha256"],
+        package.manifest["vad"]["source_sha256"],
         package.manifest["model"]["source_sha256"],
     ]
 

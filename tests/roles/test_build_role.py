@@ -395,6 +395,7 @@ def test_context_is_all_that_docker_reads(build):
         "origin.py",
         "package",
         "selftest",
+        "vad.bin",
         "whisper.cpp",
     }
 

@@ -11,7 +11,7 @@ from whisper_xeon.engine.voice import FRAME, Span, find_speech, is_credible, kep
 from whisper_xeon.transcript import DecodeOptions, Segment, Transcript
 
 SECOND = 16000
-OPTIONS = DecodeOptions()
+OPTIONS = DecodeOptions(vad_min_silence_ms=2000)
 
 
 def frames(*levels: tuple[float, int]) -> list[float]:
