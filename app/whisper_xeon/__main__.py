@@ -137,7 +137,6 @@ def _pool(settings: Settings, package: Package) -> EnginePool:
         adapter=settings.adapter,
         audio_ctx=settings.audio_ctx,
         cpu_variant=settings.cpu_variant or "auto",
-        vad=settings.vad == "auto",
         job_timeout=settings.request_timeout,
         log=logs.log,
     )

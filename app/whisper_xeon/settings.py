@@ -361,9 +361,9 @@ SETTINGS: tuple[Setting, ...] = (
         "WHISPER_VAD",
         "auto",
         "one of auto, off",
-        "Whether what is not speech is skipped. auto: where the package can tell, which those built before voice "
-        "detection cannot. off: everything is transcribed.",
-        _choice("auto", "off"),
+        "Whether what is not speech is skipped, for requests that do not say. auto: where the package can tell, which "
+        "those built before voice detection cannot. off: everything is transcribed.",
+        lambda text: _choice("auto", "off")(text) == "auto",
     ),
     Setting(
         "WHISPER_VAD_THRESHOLD",

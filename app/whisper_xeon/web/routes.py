@@ -167,7 +167,7 @@ class Application:
                 "engines": self._settings.engines,
                 "threads": self._settings.threads,
                 "audio_ctx": self._settings.audio_ctx,
-                "vad": stats["vad"],
+                "vad": stats["vad"] if self._settings.vad else "off",
                 "state": self._pool.state,
                 "started_at": _utc(self._started_at),
                 "ready_at": _utc(self._pool.loaded_at),
@@ -229,10 +229,6 @@ class Application:
             language=fields.language(self._settings.language),
             temperature=fields.temperature(),
             word_timestamps=words,
-            vad_threshold=self._settings.vad_threshold,
-            vad_min_speech_ms=self._settings.vad_min_speech_ms,
-            vad_min_silence_ms=self._settings.vad_min_silence_ms,
-            vad_speech_pad_ms=self._settings.vad_speech_pad_ms,
         )
 
     def _run(self, request: Request, received: Received, options: DecodeOptions) -> _Timed:
