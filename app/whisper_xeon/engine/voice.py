@@ -49,9 +49,6 @@ _WINDOW = 30 * SAMPLE_RATE // FRAME
 LEAST_LANGUAGE = 0.82
 # What Whisper writes for sounds: [BLANK_AUDIO], (upbeat music), *sighs*, and the same in full width.
 _SOUND = re.compile(r"\[[^\]]*\]|\([^)]*\)|\*[^*]*\*|【[^】]*】|（[^）]*）")
-# A model of one language recognises none, but says how likely it is that nobody speaks, and how likely its words are.
-_NO_SPEECH = 0.3
-_NO_WORDS = -1.0
 
 
 class Span(NamedTuple):
@@ -173,14 +170,17 @@ def without_sounds(transcript: Transcript) -> Transcript:
     return replace(transcript, text="".join(segment.text for segment in segments).strip(), segments=segments)
 
 
-def is_credible(transcript: Transcript) -> bool:
-    """Tell whether Whisper is sure of what it heard in a recording in which the detection is not."""
+def is_credible(transcript: Transcript, options: DecodeOptions) -> bool:
+    """Tell whether Whisper is sure of what it heard in a recording in which the detection is not.
+
+    This is openai-whisper's rule for a window, on the whole recording, and both of its conditions must hold.
+    """
     tokens = sum(len(segment.tokens) for segment in transcript.segments)
     if not tokens:
         return False
     sure = sum(segment.avg_logprob * len(segment.tokens) for segment in transcript.segments) / tokens
     silent = sum(segment.no_speech_probability * len(segment.tokens) for segment in transcript.segments) / tokens
-    return sure > _NO_WORDS and silent < _NO_SPEECH
+    return sure > options.logprob_threshold and silent < options.no_speech_threshold
 
 
 def _blocks(samples: memoryview) -> Iterator[ctypes.Array[ctypes.c_float]]:
