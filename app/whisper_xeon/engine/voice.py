@@ -74,7 +74,7 @@ class SpeechDetector:
         Raises `LibraryLoadError` for a libwhisper without voice detection, `ModelInitError`.
         """
         if not library.detects_speech:
-            raise LibraryLoadError("libwhisper is too old for voice detection: set WHISPER_VAD=off, or build it newer")
+            raise LibraryLoadError("libwhisper is too old for voice detection: build with whisper.cpp 1.8.5 or newer")
         self._library = library
         self._lock = threading.Lock()
         params = library.whisper_vad_default_context_params()
