@@ -44,8 +44,8 @@ _NEVER = 0.05
 # What Whisper looks at when it is asked whether somebody speaks.
 _WINDOW = 30 * SAMPLE_RATE // FRAME
 
-# Where the detection is in doubt, a language of at least this probability is speech: what is no speech reaches 0.75,
-# and speech under noise in which a person understands half has 0.9 (docs/voice-detection.md).
+# Where the detection is in doubt, a language of at least this probability is speech: what is no speech reaches 0.8,
+# and speech under noise in which Whisper understands half has 0.9 (docs/voice-detection.md).
 LEAST_LANGUAGE = 0.82
 # What Whisper writes for sounds: [BLANK_AUDIO], (upbeat music), *sighs*, and the same in full width.
 _SOUND = re.compile(r"\[[^\]]*\]|\([^)]*\)|\*[^*]*\*|【[^】]*】|（[^）]*）")
