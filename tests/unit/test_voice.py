@@ -134,7 +134,8 @@ def test_words_are_speech(text):
 
 
 def test_whisper_is_believed_when_it_is_sure():
-    assert is_credible(transcript(" Yes."))
-    assert not is_credible(transcript(" Yes.", logprob=-1.2))
-    assert not is_credible(transcript(" Yes.", silence=0.6))
-    assert not is_credible(transcript())
+    assert is_credible(transcript(" Yes."), OPTIONS)
+    assert not is_credible(transcript(" Yes.", logprob=-1.2), OPTIONS)
+    assert not is_credible(transcript(" Yes.", silence=0.6), OPTIONS)
+    assert not is_credible(transcript(), OPTIONS)
+    assert is_credible(transcript(" Yes.", silence=0.6), replace(OPTIONS, no_speech_threshold=0.7))

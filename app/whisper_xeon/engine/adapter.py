@@ -194,7 +194,7 @@ class WhisperAdapter:
         if certainty is not None and certainty < voice.LEAST_LANGUAGE:
             return self._nothing(count, options)
         transcript = voice.without_sounds(self._transcribe(samples, count, options))
-        if certainty is None and not voice.is_credible(transcript):
+        if not transcript.segments or (certainty is None and not voice.is_credible(transcript, options)):
             return self._nothing(count, options)
         return replace(transcript, speech_seconds=transcript.duration)
 

@@ -44,14 +44,11 @@ _NEVER = 0.05
 # What Whisper looks at when it is asked whether somebody speaks.
 _WINDOW = 30 * SAMPLE_RATE // FRAME
 
-# Where the detection is in doubt, a language of at least this probability is speech: what is no speech reaches 0.75,
-# and speech under noise in which a person understands half has 0.9 (docs/voice-detection.md).
+# Where the detection is in doubt, a language of at least this probability is speech: what is no speech reaches 0.8,
+# and speech under noise in which Whisper understands half has 0.9 (docs/voice-detection.md).
 LEAST_LANGUAGE = 0.82
 # What Whisper writes for sounds: [BLANK_AUDIO], (upbeat music), *sighs*, and the same in full width.
 _SOUND = re.compile(r"\[[^\]]*\]|\([^)]*\)|\*[^*]*\*|【[^】]*】|（[^）]*）")
-# A model of one language recognises none, but says how likely it is that nobody speaks, and how likely its words are.
-_NO_SPEECH = 0.3
-_NO_WORDS = -1.0
 
 
 class Span(NamedTuple):
@@ -77,7 +74,7 @@ class SpeechDetector:
         Raises `LibraryLoadError` for a libwhisper without voice detection, `ModelInitError`.
         """
         if not library.detects_speech:
-            raise LibraryLoadError("libwhisper is too old for voice detection: set WHISPER_VAD=off, or build it newer")
+            raise LibraryLoadError("libwhisper is too old for voice detection: build with whisper.cpp 1.8.5 or newer")
         self._library = library
         self._lock = threading.Lock()
         params = library.whisper_vad_default_context_params()
@@ -173,14 +170,17 @@ def without_sounds(transcript: Transcript) -> Transcript:
     return replace(transcript, text="".join(segment.text for segment in segments).strip(), segments=segments)
 
 
-def is_credible(transcript: Transcript) -> bool:
-    """Tell whether Whisper is sure of what it heard in a recording in which the detection is not."""
+def is_credible(transcript: Transcript, options: DecodeOptions) -> bool:
+    """Tell whether Whisper is sure of what it heard in a recording in which the detection is not.
+
+    This is openai-whisper's rule for a window, on the whole recording, and both of its conditions must hold.
+    """
     tokens = sum(len(segment.tokens) for segment in transcript.segments)
     if not tokens:
         return False
     sure = sum(segment.avg_logprob * len(segment.tokens) for segment in transcript.segments) / tokens
     silent = sum(segment.no_speech_probability * len(segment.tokens) for segment in transcript.segments) / tokens
-    return sure > _NO_WORDS and silent < _NO_SPEECH
+    return sure > options.logprob_threshold and silent < options.no_speech_threshold
 
 
 def _blocks(samples: memoryview) -> Iterator[ctypes.Array[ctypes.c_float]]:
