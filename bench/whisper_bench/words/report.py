@@ -200,31 +200,10 @@ def _rates(words: dict[str, Any]) -> str:
         simple, openai = (Errors(*words["errors"][how][name]["all"]["all"]) for how in ("simple", "OpenAI's"))
         each = [f"{100 * count / simple.said:.1f}" for count in (simple.inserted, simple.deleted, simple.substituted)]
         language, worst = max(_ranked(words["errors"]["simple"][name]["language"]), key=lambda found: found[1].rate)
-        rows.append(
-            [
-                name,
-                search,
-                f"**{simple.rate:.1%}**",
-                *each,
-                f"{openai.rate:.1%}",
-                f"{worst[0]} {worst[1].rate:.0%}",
-                about,
-            ]
-        )
-    return _table(
-        [
-            "system",
-            "search",
-            "simple",
-            "inserted",
-            "deleted",
-            "substituted",
-            "OpenAI's",
-            "worst language",
-            "what it is",
-        ],
-        rows,
-    )
+        rates = [f"**{simple.rate:.1%}**", *each, f"{openai.rate:.1%}", f"{language} {worst.rate:.0%}"]
+        rows.append([name, search, *rates, about])
+    head = "system, search, simple, inserted, deleted, substituted, OpenAI's, worst language, what it is"
+    return _table(head.split(", "), rows)
 
 
 def _ranked(languages: dict[str, list[int]]) -> list[tuple[str, Errors]]:
