@@ -15,8 +15,9 @@ help: ## list the targets
 setup: ## install what the other targets need (they call it themselves)
 	@scripts/setup.sh
 
-demo: setup ## build, publish and deploy to two systemd containers, then transcribe
-	@ansible-playbook -i inventory/demo playbooks/demo/demo.yml && scripts/demo_tour.sh
+WEIGHTS ?= openai
+demo: setup ## build, publish and deploy base and tiny.en to two systemd containers, then transcribe; WEIGHTS=fixture: toys
+	@ansible-playbook -i inventory/demo playbooks/demo/demo.yml -e demo_weights=$(WEIGHTS) && scripts/demo_tour.sh
 
 test: setup ## run all tests: lint, units, Docker build, MinIO, molecule, end to end (25 minutes)
 	@pytest -n 2 $(PYTEST_ARGS)
