@@ -1,4 +1,4 @@
-"""OpenAI's own weights on recordings of people: the right words at the right times, on every CPU library that runs here.
+"""OpenAI's own weights on recordings of people: the right words at the right times, on all CPU libraries that run here.
 
 Everything that is about bytes and not about words is tested with the fixtures. The recordings, with their sources and
 licences, are those of bench/speech; starts of words were set by hand, in spectrograms.

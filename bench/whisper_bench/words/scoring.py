@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 import jiwer
 import numpy as np
-from whisper_normalizer.basic import BasicTextNormalizer
-from whisper_normalizer.english import EnglishTextNormalizer
 
 from whisper_bench.words.corpus import BY_CHARACTERS, Clip
 from whisper_bench.words.transcripts import Heard
@@ -41,6 +39,10 @@ def openai(text: str, language: str) -> str:
 
 @functools.cache
 def _openai_normalizers() -> tuple[Callable[[str], str], Callable[[str], str]]:
+    # Only the venv of the measurement has it; the rest is tested without.
+    from whisper_normalizer.basic import BasicTextNormalizer
+    from whisper_normalizer.english import EnglishTextNormalizer
+
     return EnglishTextNormalizer(), BasicTextNormalizer()
 
 
