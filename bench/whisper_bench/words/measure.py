@@ -72,7 +72,7 @@ class Measurement:
     def silence(self) -> dict[str, Any]:
         """Recordings in which nobody speaks, and how many of them gave words."""
         synthetic = sound.synthetic()
-        ours = [systems.SHIPPED, systems.EXACT, systems.WITHOUT_DETECTION]
+        ours = [systems.SHIPPED, systems.WITHOUT_DETECTION]
         theirs = [systems.FASTER_WHISPER, systems.FASTER_WHISPER_VAD]
         every_baseline = systems.baselines(list(self._systems.values()))
         found = {

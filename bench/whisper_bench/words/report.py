@@ -88,8 +88,11 @@ def write(figures: Figures, output: Path, model: str) -> None:
     """Write WORDS.md and plots/ to `output`."""
     measured = [which for which in SETS if figures.of(which, "words")]
     parts = [INTRODUCTION.format(model=model)]
-    for which in measured:
+    # The details of one set are enough: what is carried is a part of all.
+    for which in reversed(measured):
         parts += _set(figures, which, output / "plots")
+        if which == measured[-1]:
+            parts += _details(figures, which, output / "plots")
     words = figures.of(measured[0], "words")
     notes = NOTES.format(
         tenth=round(_all(words, systems.SHIPPED).said / 1000),
@@ -114,6 +117,11 @@ def _set(figures: Figures, which: str, plots_directory: Path) -> Iterator[str]:
     yield "### Words\n"
     yield _rates(words)
     yield _differences(words)
+
+
+def _details(figures: Figures, which: str, plots_directory: Path) -> Iterator[str]:
+    """Yield what there is beside the rates: by language and kind, silence, detection, languages, times."""
+    words = figures.of(which, "words")
     yield f"![Word error rates by language](plots/words-{which}-languages.png)\n"
     plots.languages(words, plots_directory / f"words-{which}-languages.png")
     for group in ("language", "kind"):

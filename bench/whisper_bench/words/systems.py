@@ -74,8 +74,6 @@ def systems(weights: Weights, packages: Packages) -> list[System]:
         ours("ours, f16, VAD off", GREEDY, "`WHISPER_VAD=off`, f16", packages.f16, **no_vad),
         ours(SHIPPED_BEAMS, BEAMS, "`WHISPER_BEAM_SIZE=5`", packages.q5_1, **beams),
         ours(EXACT_BEAMS, BEAMS, "`WHISPER_BEAM_SIZE=5`, f16", packages.f16, **beams),
-        ours("ours, q5_1, beam 5, VAD off", BEAMS, "both", packages.q5_1, **beams, **no_vad),
-        ours("ours, f16, beam 5, VAD off", BEAMS, "both, f16", packages.f16, **beams, **no_vad),
     ]
 
 
