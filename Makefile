@@ -31,7 +31,7 @@ bench bench-words tune compare memory bench-models: export PYTHONPATH := $(CURDI
 bench: setup ## measure everything beside whisper-server and faster-whisper; writes bench/RESULTS.md (40 minutes)
 	@python -m whisper_bench.wer && python -m whisper_bench $(BENCH_ARGS)
 
-bench-words: setup ## measure words, times and silence beside openai-whisper and faster-whisper; writes bench/WORDS.md
+bench-words: setup ## measure words, times and silence beside openai-whisper and faster-whisper; writes bench/WORDS.md (1.5 hours)
 	@python -m whisper_bench.words $(BENCH_ARGS)
 
 tune: setup ## find this machine's best number of engines and threads, as variables for Ansible

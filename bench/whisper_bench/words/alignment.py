@@ -67,7 +67,7 @@ def _offsets(clip: Clip, starts: Starts, heard: Heard) -> list[float]:
     if not listed:
         return []
     return [
-        theirs[heard_at][1] - starts[said_at]
+        round(theirs[heard_at][1] - starts[said_at], 3)
         for chunk in jiwer.process_words([" ".join(said)], [" ".join(listed)]).alignments[0]
         if chunk.type == "equal"
         for said_at, heard_at in zip(
