@@ -137,8 +137,8 @@ def _details(figures: Figures, which: str, plots_directory: Path) -> Iterator[st
     if cost := figures.of(which, "cost"):
         yield (
             "### What it costs\n\nOn one thread, voice detection takes "
-            f"{cost['detection']:.2%} of the audio's length, measured in requests with a minute of hiss, for which nothing "
-            f"else is computed. Word times make computing {cost['word times']:.2f} times as long.\n"
+            f"{cost['detection']:.2%} of the audio's length, measured in requests with a minute of hiss, for which "
+            f"nothing else is computed. Word times make computing {cost['word times']:.2f} times as long.\n"
         )
 
 
