@@ -63,7 +63,9 @@ def whisper_cli(name: str, search: str, about: str, package: Package, *options: 
         with tempfile.TemporaryDirectory() as scratch:
             yield lambda clip, language, words: _run_cli(package, Path(scratch), options, clip, language)
 
-    return System(name, search, about, {"package": package.release_id, "options": options, **_variant(package)}, start)
+    # What a package carries beside the program does not change what the program says.
+    ran = {entry["path"]: entry["sha256"] for entry in package.files if _runs(entry["path"], package)}
+    return System(name, search, about, {"files": ran, "options": options, **_variant(package)}, start)
 
 
 def ours(name: str, search: str, about: str, package: Package, **settings: str) -> System:
@@ -140,6 +142,10 @@ def _library(
                 process.stdin.close()
 
     return System(name, search, about, identity, start)
+
+
+def _runs(path: str, package: Package) -> bool:
+    return path in ("whisper-cli", package.model_file.name) or ".so" in path
 
 
 def _run_cli(package: Package, scratch: Path, options: tuple[str, ...], clip: Clip, language: str | None) -> Heard:
