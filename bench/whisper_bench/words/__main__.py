@@ -13,10 +13,10 @@ from pathlib import Path
 
 from whisper_bench import baselines, builds
 from whisper_bench.locations import APP_DIR, BENCH_DIR, WORK_DIR
+from whisper_bench.words.corpus import CARRIED
 from whisper_bench.words.figures import PARTS
 
 MODEL = "base"
-CARRIED = BENCH_DIR / "speech"
 
 
 def main() -> None:

@@ -29,9 +29,10 @@ class OpenAI:
         warnings.filterwarnings("ignore", "FP16 is not supported on CPU")
         self._seed = torch.manual_seed
         self._model = whisper.load_model(weights, device="cpu")
+        # It knows the heads of its own downloads by their names, and guesses those of weights from a path.
         name = Path(weights).stem
-        # It knows the heads of its own downloads by their names; weights from a path get a guess.
-        self._model.set_alignment_heads(whisper._ALIGNMENT_HEADS[name])
+        if name in whisper._ALIGNMENT_HEADS:
+            self._model.set_alignment_heads(whisper._ALIGNMENT_HEADS[name])
         # What `whisper FILE` sets that `transcribe()` alone does not.
         command = {"beam_size": 5, "best_of": 5, "temperature": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)}
         self._options = {**command, **options}
