@@ -28,12 +28,13 @@ Starts = list[float]  # of each word of a clip's text, in seconds
 
 def align(clips: list[Clip]) -> dict[str, Starts]:
     """Return the starts of all words of each English clip that can be aligned, by file name."""
-    decoder = pocketsphinx.Decoder(loglevel="FATAL", bestpath=False)
-    found = {clip.file: _align(decoder, clip) for clip in clips}
+    found = {clip.file: _align(clip) for clip in clips}
     return {file: starts for file, starts in found.items() if starts}
 
 
-def _align(decoder: pocketsphinx.Decoder, clip: Clip) -> Starts:
+def _align(clip: Clip) -> Starts:
+    # It adapts to what it has heard: one that was used for other clips would find other starts.
+    decoder = pocketsphinx.Decoder(loglevel="FATAL", bestpath=False)
     spoken = _words(clip)
     if any(decoder.lookup_word(word) is None for word in spoken):
         return []

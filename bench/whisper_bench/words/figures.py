@@ -29,7 +29,7 @@ class Figures:
         origin = {"commit": commit(), "machine": machine(), "time": now, "versions": versions}
         self._found.setdefault(which, {})[part] = {**figures, "origin": origin}
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self._found, indent=1, ensure_ascii=False, sort_keys=True, default=dataclasses.astuple)
+        text = json.dumps(self._found, indent=1, ensure_ascii=False, default=dataclasses.astuple)
         self._path.write_text(text + "\n", encoding="utf-8")
         self._found = json.loads(text)
 

@@ -29,7 +29,8 @@ def rates(words: dict[str, Any], path: Path) -> None:
         axes.barh(names, widths, left=left, color=colours)
         for y, (width, start) in enumerate(zip(widths, left)):
             if width > 1:
-                axes.text(start + width / 2, y, f"{width:.1f}", ha="center", va="center", fontsize=7)
+                ink = "white" if shade == 1 else "black"
+                axes.text(start + width / 2, y, f"{width:.1f}", ha="center", va="center", fontsize=7, color=ink)
         left += widths
     for y, width in enumerate(left):
         axes.text(width + 0.2, y, f"{width:.1f} %", va="center", fontsize=8)
