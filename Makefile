@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # A Docker client before 23 builds with BuildKit only when told so.
 export DOCKER_BUILDKIT := 1
 
-.PHONY: help setup demo test test-unit bench bench-models tune compare memory lint docs clean requirements
+.PHONY: help setup demo test test-unit bench bench-words bench-models tune compare memory lint docs clean requirements
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -15,8 +15,9 @@ help: ## list the targets
 setup: ## install what the other targets need (they call it themselves)
 	@scripts/setup.sh
 
-demo: setup ## build, publish and deploy to two systemd containers, then transcribe
-	@ansible-playbook -i inventory/demo playbooks/demo/demo.yml && scripts/demo_tour.sh
+WEIGHTS ?= openai
+demo: setup ## build, publish and deploy base and tiny.en to two systemd containers, then transcribe; WEIGHTS=fixture: toys
+	@ansible-playbook -i inventory/demo playbooks/demo/demo.yml -e demo_weights=$(WEIGHTS) && scripts/demo_tour.sh
 
 test: setup ## run all tests: lint, units, Docker build, MinIO, molecule, end to end (25 minutes)
 	@pytest -n 2 $(PYTEST_ARGS)
@@ -25,10 +26,13 @@ test-unit: ## run the tests that need no Docker (a minute)
 	@scripts/setup.sh --without-docker
 	@pytest -n 2 tests/unit $(PYTEST_ARGS)
 
-bench tune compare memory bench-models: export PYTHONPATH := $(CURDIR)/app:$(CURDIR)/bench
+bench bench-words tune compare memory bench-models: export PYTHONPATH := $(CURDIR)/app:$(CURDIR)/bench
 
 bench: setup ## measure everything beside whisper-server and faster-whisper; writes bench/RESULTS.md (40 minutes)
 	@python -m whisper_bench.wer && python -m whisper_bench $(BENCH_ARGS)
+
+bench-words: setup ## measure words, times and silence beside openai-whisper and faster-whisper; writes bench/WORDS.md (1.5 hours)
+	@python -m whisper_bench.words $(BENCH_ARGS)
 
 tune: setup ## find this machine's best number of engines and threads, as variables for Ansible
 	@python -m whisper_bench.tune $(TUNE_ARGS)

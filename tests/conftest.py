@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from paths import RECORDINGS
-from playbook import BUILD, one_at_a_time, run_playbook
+from playbook import BUILD, one_at_a_time, run_build, run_playbook
 from whisper_package.package import Package
 
 pytest_plugins = ["file_server", "host_container", "minio_server", "service_container"]
@@ -99,6 +99,20 @@ def artifacts_dir(request) -> Path:
     """
     ready = os.environ.get("WHISPER_XEON_TEST_ARTIFACTS")
     return Path(ready) if ready else request.getfixturevalue("build_folder") / "dist"
+
+
+@pytest.fixture(scope="session")
+def real_artifacts_dir() -> Path:
+    """Folder with `whisper_base_xeon/` and `whisper_tiny.en_xeon/`: OpenAI's own weights, by the real builder.
+
+    WHISPER_XEON_TEST_REAL_ARTIFACTS names a folder that holds them already.
+    """
+    ready = os.environ.get("WHISPER_XEON_TEST_REAL_ARTIFACTS")
+    if ready:
+        return Path(ready)
+    folder = BUILD / "real"
+    run_build(folder, artifact_build_models=["base", "tiny.en"])
+    return folder / "dist"
 
 
 @pytest.fixture(scope="session")

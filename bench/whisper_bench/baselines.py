@@ -16,8 +16,6 @@ from whisper_bench.locations import BENCH_DIR, WORK_DIR
 from whisper_bench.processes import HttpProcess, form
 from whisper_package.package import Package
 
-VENV = WORK_DIR / "venv"
-REQUIREMENTS = BENCH_DIR / "requirements.txt"
 BUILDER_IMAGE = "whisper-xeon-bench-builder"
 # As its CMakeLists.txt and the baseline of docker/builder/build.sh do it, against the libraries built there.
 SERVER_SOURCES = (
@@ -31,16 +29,17 @@ COMPILE_SERVER = (
 )
 
 
-def python() -> Path:
-    """Return the interpreter of the baselines' venv, which is made again when its requirements have changed."""
-    stamp = VENV / ".made-from"
-    wanted = REQUIREMENTS.read_text(encoding="utf-8")
+def python(requirements: str = "requirements.txt", name: str = "venv") -> Path:
+    """Return the interpreter of a venv in .build/bench, made again when its requirements (in bench/) have changed."""
+    directory = WORK_DIR / name
+    stamp = directory / ".made-from"
+    wanted = (BENCH_DIR / requirements).read_text(encoding="utf-8")
     if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
-        venv.create(VENV, clear=True, with_pip=True)
-        pip = [VENV / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "--requirement", REQUIREMENTS], stdout=sys.stderr, check=True)
+        venv.create(directory, clear=True, with_pip=True)
+        pip = [directory / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "--requirement", BENCH_DIR / requirements], stdout=sys.stderr, check=True)
         stamp.write_text(wanted, encoding="utf-8")
-    return VENV / "bin" / "python"
+    return directory / "bin" / "python"
 
 
 def faster_whisper_model(model: str) -> Path:

@@ -46,6 +46,14 @@ def true_size(model: str, kernels: list[str] | None = None) -> Path:
     return _build(f"true-{model}", kernels, variables)
 
 
+def real(model: str, quantization: str, kernels: list[str] | None = None, weights: Path | None = None) -> Path:
+    """Return the directory that holds `whisper_<model>_xeon/` with the weights that versions.yml pins, or `weights`."""
+    variables: dict[str, Any] = {"artifact_build_models": [model], "artifact_build_quantization": quantization}
+    if weights is not None:
+        variables["artifact_build_model_overrides"] = {model: {"path": str(weights.resolve())}}
+    return _build(f"real-{model}-{quantization}", kernels, variables)
+
+
 def weights_file(model: str) -> Path:
     """Return the f16 file of `model` with random weights; it is written again when synthetic_model.py has changed."""
     recipe = hashlib.sha256(Path(synthetic_model.__file__).read_bytes()).hexdigest()
@@ -141,7 +149,7 @@ def _build(name: str, kernels: list[str] | None, variables: dict[str, Any]) -> P
         str(directory / "dist"),
         str(directory / "context"),
     )
-    command = ["ansible-playbook", "-i", "inventory/demo", "playbooks/build.yml", "--skip-tags", "publish"]
+    command = ["ansible-playbook", "-i", "tests/inventory", "playbooks/build.yml", "--skip-tags", "publish"]
     # To standard error: what it prints belongs to the build, not to the measurement.
     subprocess.run(
         [*command, "--extra-vars", json.dumps({**variables, **own})],

@@ -13,14 +13,19 @@ from pathlib import Path
 from whisper_bench.locations import ROOT
 
 # Each run writes these, which does not make the commit another one.
-WRITTEN = ("bench/RESULTS.md", "bench/results.json", "bench/plots")
+WRITTEN = ("bench/RESULTS.md", "bench/results.json", "bench/plots", "bench/WORDS.md", "bench/words.json")
 
 
 def origin() -> str:
     """Return the machine and the command behind the figures, in words."""
+    return f"{machine()}; made with `{_command()}`."
+
+
+def machine() -> str:
+    """Return the processor's name and how many of its cores may be used."""
     found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     name = found.group(1) if found else platform.processor()
-    return f"{name}, {len(os.sched_getaffinity(0))} cores; made with `{_command()}`."
+    return f"{name}, {len(os.sched_getaffinity(0))} cores"
 
 
 def commit(root: Path = ROOT) -> str:

@@ -1,7 +1,7 @@
 """How long a host takes to get a package from the store: the role's own step, and `mc cp` of the same files.
 
 Both are tasks of one playbook (bench/transfer.yml), interleaved, and both include what Ansible adds to a task. Needs
-the demo (`make demo`): its store and its small host, in containers on this machine. The package has true dimensions and
+the demo (`make demo`): its store and its first host, in containers on this machine. The package has true dimensions and
 random weights.
 """
 
@@ -21,7 +21,7 @@ from whisper_bench import builds
 from whisper_bench.locations import ROOT
 from whisper_bench.provenance import origin
 
-HOST = "whisper-xeon-demo-small"
+HOST = "whisper-xeon-demo-1"
 STORE = "whisper-xeon-demo-minio"
 CHANNEL = "bench-transfer"
 TASKS = {"role": "Fetch the files from the store", "mc cp": "Fetch the files with mc"}

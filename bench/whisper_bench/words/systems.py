@@ -1,0 +1,82 @@
+"""Who takes part, and who is compared with whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from whisper_bench.words.transcripts import (
+    BEAMS,
+    GREEDY,
+    System,
+    faster_whisper,
+    openai_whisper,
+    ours,
+    whisper_cli,
+)
+from whisper_bench.words.weights import Weights
+from whisper_package.package import Package
+
+SHIPPED, EXACT = "ours, q5_1", "ours, f16"
+WITHOUT_DETECTION = "ours, q5_1, VAD off"
+SHIPPED_BEAMS, EXACT_BEAMS = "ours, q5_1, beam 5", "ours, f16, beam 5"
+FASTER_WHISPER, FASTER_WHISPER_GREEDY = "faster-whisper", "faster-whisper, greedy"
+FASTER_WHISPER_VAD = "faster-whisper, VAD"
+OPENAI_WHISPER = "openai-whisper"
+WITH_WORD_TIMES = (OPENAI_WHISPER, FASTER_WHISPER, SHIPPED, EXACT)
+
+
+@dataclass(frozen=True)
+class Packages:
+    """Built packages of the model that is measured: ours in two types, and whisper.cpp's without kernels."""
+
+    NAMES: ClassVar = ("q5_1", "f16", "upstream")
+    q5_1: Package
+    f16: Package
+    upstream: Package
+
+    @classmethod
+    def find(cls, directories: dict[str, Path], model: str) -> Packages:
+        """Open those in the directories that hold `whisper_<model>_xeon/`."""
+        return cls(**{name: Package.find(directory, model) for name, directory in directories.items()})
+
+
+def systems(weights: Weights, packages: Packages) -> list[System]:
+    """Return everybody in the order in which tables show them."""
+    defaults, greedy = "its defaults", "its defaults but greedy"
+    no_vad, beams = {"WHISPER_VAD": "off"}, {"WHISPER_BEAM_SIZE": "5"}
+    return [
+        openai_whisper(OPENAI_WHISPER, BEAMS, "its command's defaults, float32", weights),
+        openai_whisper("openai-whisper, greedy", GREEDY, "the same without beams", weights, beam_size=None),
+        faster_whisper(FASTER_WHISPER, BEAMS, f"{defaults}, int8", weights),
+        faster_whisper(FASTER_WHISPER_VAD, BEAMS, "the same with `vad_filter=True`", weights, vad_filter=True),
+        faster_whisper(FASTER_WHISPER_GREEDY, GREEDY, f"{greedy}, int8", weights, beam_size=1),
+        whisper_cli(
+            "whisper-cli",
+            BEAMS,
+            f"whisper.cpp of the same source without our patches, {defaults}, f16",
+            packages.upstream,
+        ),
+        whisper_cli(
+            "whisper-cli, greedy",
+            GREEDY,
+            "the same without beams",
+            packages.upstream,
+            "--beam-size",
+            "1",
+            "--best-of",
+            "1",
+        ),
+        ours(SHIPPED, GREEDY, "this project as shipped: q5_1, greedy, VAD on", packages.q5_1),
+        ours(EXACT, GREEDY, "the same in f16", packages.f16),
+        ours(WITHOUT_DETECTION, GREEDY, "`WHISPER_VAD=off`", packages.q5_1, **no_vad),
+        ours("ours, f16, VAD off", GREEDY, "`WHISPER_VAD=off`, f16", packages.f16, **no_vad),
+        ours(SHIPPED_BEAMS, BEAMS, "`WHISPER_BEAM_SIZE=5`", packages.q5_1, **beams),
+        ours(EXACT_BEAMS, BEAMS, "`WHISPER_BEAM_SIZE=5`, f16", packages.f16, **beams),
+    ]
+
+
+def baselines(everybody: list[System], search: str = "") -> list[str]:
+    """Return the names of those of others, or of those of them that search in this way."""
+    return [each.name for each in everybody if search in each.search and not each.name.startswith("ours")]
