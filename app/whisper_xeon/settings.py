@@ -20,7 +20,7 @@ from whisper_package.errors import PackageError
 from whisper_package.models import ALIASES, MODEL_CONFIGS, model_name
 from whisper_xeon.audio.url_policy import AllowList
 from whisper_xeon.engine.cores import MAX_THREADS, available_cores
-from whisper_xeon.languages import LANGUAGES
+from whisper_xeon.languages import find_language
 from whisper_xeon.transcript import DecodeOptions
 
 PREFIX = "WHISPER_"
@@ -162,6 +162,13 @@ def _tokens(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(map(int, numbers)))
 
 
+def _language(text: str) -> str:
+    code = find_language(text)
+    if code is None:
+        raise ValueError
+    return code
+
+
 def _auto_or(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     return lambda text: None if text.lower() == "auto" else parse(text)
 
@@ -249,9 +256,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "WHISPER_LANGUAGE",
         "auto",
-        "auto or a language code such as en, de, vi",
+        "auto or a language by code, name or locale, such as de, German or de-DE",
         "The language of requests that do not name one. auto: detect it.",
-        _auto_or(_choice(*LANGUAGES)),
+        _auto_or(_language),
     ),
     Setting(
         "WHISPER_AUDIO_CTX",

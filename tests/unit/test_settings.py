@@ -43,6 +43,11 @@ def test_settings_for_another_host_are_checked_but_for_its_files():
     ]
 
 
+@pytest.mark.parametrize("language", ["de", "German", "de-DE"])
+def test_the_language_goes_by_code_name_or_locale(language):
+    assert load(WHISPER_LANGUAGE=language).language == "de"
+
+
 def test_an_empty_variable_counts_as_not_set():
     assert load(WHISPER_PORT="", WHISPER_MODEL_SIZE="").port == 8000
 
@@ -165,7 +170,7 @@ def test_hosts_may_be_addresses_of_both_families_and_names(host):
         ("API_PORT", "0", "1 to 65535"),
         ("WHISPER_ENGINES", "0", "auto or a whole number"),
         ("WHISPER_THREADS", "two", "auto or a whole number"),
-        ("WHISPER_LANGUAGE", "klingon", "auto or a language code"),
+        ("WHISPER_LANGUAGE", "klingon", "auto or a language by code"),
         ("WHISPER_ADAPTER", "ctypes", "library or cli"),
         ("WHISPER_AUDIO_CTX", "half", "one of full, auto"),
         ("WHISPER_BEAM_SIZE", "9", "1 to 8"),
