@@ -37,6 +37,8 @@ from whisper_xeon.languages import known_to
 from whisper_xeon.settings import SETTINGS, Settings, SettingsError, describe_settings, load_settings, read_api_keys
 from whisper_xeon.systemd import Notifier, SocketActivationError, inherited_socket
 from whisper_xeon.transcript import NON_SPEECH, DecodeOptions
+from whisper_xeon.web.cors import allow_origins
+from whisper_xeon.web.framing import Limits
 from whisper_xeon.web.routes import Application
 from whisper_xeon.web.server import Server
 
@@ -253,7 +255,9 @@ def _listen(settings: Settings, application: Application) -> Server:
     try:
         inherited = inherited_socket()
         address = inherited or (settings.host, settings.port)
-        server = Server(application, address, answered=application.metrics.answered)
+        limits = Limits(idle=settings.keep_alive)
+        reachable = allow_origins(application, settings.cors_origins or ())
+        server = Server(reachable, address, limits=limits, answered=application.metrics.answered)
     except SocketActivationError as error:
         raise StartError(f"unusable socket from systemd: {error}") from None
     except OSError as error:

@@ -110,32 +110,32 @@ LANGUAGES: dict[str, str] = {
 }
 
 # What else a language is called: openai-whisper's second names, ISO 639-2 and 639-3, and codes that were renamed.
+# fmt: off
 _OTHER_NAMES: dict[str, str] = {
-    **{"burmese": "my", "valencian": "ca", "flemish": "nl", "haitian": "ht", "letzeburgesch": "lb", "pushto": "ps"},
-    **{"panjabi": "pa", "moldavian": "ro", "moldovan": "ro", "sinhalese": "si", "castilian": "es", "mandarin": "zh"},
-    **{"farsi": "fa", "dari": "fa", "norwegian nynorsk": "nn", "bokmal": "no", "bokmål": "no", "filipino": "tl"},
-    **{"norwegian bokmal": "no", "norwegian bokmål": "no", "te reo": "mi", "bangla": "bn"},
-    **{"mandarin chinese": "zh", "cantonese chinese": "yue", "chinese cantonese": "yue", "chinese mandarin": "zh"},
-    **{"iw": "he", "in": "id", "ji": "yi", "jv": "jw", "mo": "ro", "nb": "no", "sh": "sr", "fil": "tl", "tgl": "tl"},
-    **{"eng": "en", "zho": "zh", "chi": "zh", "cmn": "zh", "deu": "de", "ger": "de", "spa": "es", "rus": "ru"},
-    **{"kor": "ko", "fra": "fr", "fre": "fr", "jpn": "ja", "por": "pt", "tur": "tr", "pol": "pl", "cat": "ca"},
-    **{"nld": "nl", "dut": "nl", "ara": "ar", "arb": "ar", "swe": "sv", "ita": "it", "ind": "id", "hin": "hi"},
-    **{"fin": "fi", "vie": "vi", "heb": "he", "ukr": "uk", "ell": "el", "gre": "el", "msa": "ms", "may": "ms"},
-    **{"zsm": "ms", "ces": "cs", "cze": "cs", "ron": "ro", "rum": "ro", "dan": "da", "hun": "hu", "tam": "ta"},
-    **{"nor": "no", "nob": "no", "tha": "th", "urd": "ur", "hrv": "hr", "bul": "bg", "lit": "lt", "lat": "la"},
-    **{"mri": "mi", "mao": "mi", "mal": "ml", "cym": "cy", "wel": "cy", "slk": "sk", "slo": "sk", "tel": "te"},
-    **{"fas": "fa", "per": "fa", "pes": "fa", "prs": "fa", "lav": "lv", "lvs": "lv", "ben": "bn", "srp": "sr"},
-    **{"aze": "az", "azj": "az", "slv": "sl", "kan": "kn", "est": "et", "ekk": "et", "mkd": "mk", "mac": "mk"},
-    **{"bre": "br", "eus": "eu", "baq": "eu", "isl": "is", "ice": "is", "hye": "hy", "arm": "hy", "nep": "ne"},
-    **{"npi": "ne", "mon": "mn", "khk": "mn", "bos": "bs", "kaz": "kk", "sqi": "sq", "alb": "sq", "swa": "sw"},
-    **{"swh": "sw", "glg": "gl", "mar": "mr", "pan": "pa", "sin": "si", "khm": "km", "sna": "sn", "yor": "yo"},
-    **{"som": "so", "afr": "af", "oci": "oc", "kat": "ka", "geo": "ka", "bel": "be", "tgk": "tg", "snd": "sd"},
-    **{"guj": "gu", "amh": "am", "yid": "yi", "ydd": "yi", "uzb": "uz", "uzn": "uz", "fao": "fo"},
-    **{"hat": "ht", "pus": "ps", "pbt": "ps", "tuk": "tk", "nno": "nn", "mlt": "mt", "san": "sa", "ltz": "lb"},
-    **{"mya": "my", "bur": "my", "bod": "bo", "tib": "bo", "mlg": "mg", "plt": "mg", "asm": "as", "tat": "tt"},
-    **{"lin": "ln", "hau": "ha", "bak": "ba", "jav": "jw", "sun": "su"},
+    "en": "eng", "zh": "chi, cmn, zho, chinese mandarin, mandarin, mandarin chinese", "de": "deu, ger",
+    "es": "spa, castilian", "ru": "rus", "ko": "kor", "fr": "fra, fre", "ja": "jpn", "pt": "por", "tr": "tur",
+    "pl": "pol", "ca": "cat, valencian", "nl": "dut, nld, flemish", "ar": "ara, arb", "sv": "swe", "it": "ita",
+    "id": "in, ind", "hi": "hin", "fi": "fin", "vi": "vie", "he": "heb, iw", "uk": "ukr", "el": "ell, gre",
+    "ms": "may, msa, zsm", "cs": "ces, cze", "ro": "mo, ron, rum, moldavian, moldovan", "da": "dan", "hu": "hun",
+    "ta": "tam", "no": "nb, nob, nor, bokmal, bokmål, norwegian bokmal, norwegian bokmål", "th": "tha", "ur": "urd",
+    "hr": "hrv", "bg": "bul", "lt": "lit", "la": "lat", "mi": "mao, mri, te reo", "ml": "mal", "cy": "cym, wel",
+    "sk": "slk, slo", "te": "tel", "fa": "fas, per, pes, prs, dari, farsi", "lv": "lav, lvs", "bn": "ben, bangla",
+    "sr": "sh, srp", "az": "aze, azj", "sl": "slv", "kn": "kan", "et": "ekk, est", "mk": "mac, mkd", "br": "bre",
+    "eu": "baq, eus", "is": "ice, isl", "hy": "arm, hye", "ne": "nep, npi", "mn": "khk, mon", "bs": "bos",
+    "kk": "kaz", "sq": "alb, sqi", "sw": "swa, swh", "gl": "glg", "mr": "mar", "pa": "pan, panjabi",
+    "si": "sin, sinhalese", "km": "khm", "sn": "sna", "yo": "yor", "so": "som", "af": "afr", "oc": "oci",
+    "ka": "geo, kat", "be": "bel", "tg": "tgk", "sd": "snd", "gu": "guj", "am": "amh", "yi": "ji, ydd, yid",
+    "uz": "uzb, uzn", "fo": "fao", "ht": "hat, haitian", "ps": "pbt, pus, pushto", "tk": "tuk",
+    "nn": "nno, norwegian nynorsk", "mt": "mlt", "sa": "san", "lb": "ltz, letzeburgesch", "my": "bur, mya, burmese",
+    "bo": "bod, tib", "tl": "fil, tgl, filipino", "mg": "mlg, plt", "as": "asm", "tt": "tat", "ln": "lin",
+    "ha": "hau", "ba": "bak", "jw": "jav, jv", "su": "sun", "yue": "cantonese chinese, chinese cantonese",
 }
-_CODES = {**_OTHER_NAMES, **{name: code for code, name in LANGUAGES.items()}, **{code: code for code in LANGUAGES}}
+# fmt: on
+_CODES = {
+    **{name: code for code, names in _OTHER_NAMES.items() for name in names.split(", ")},
+    **{name: code for code, name in LANGUAGES.items()},
+    **{code: code for code in LANGUAGES},
+}
 # The language, an extension of it (RFC 5646: zh-yue), script, region and variants, or POSIX's encoding and modifier.
 _LOCALE = re.compile(r"([a-z]{2,3})(?:[-_]([a-z]{3}))?(?:[-_][a-z0-9]{1,8})*(?:\.[a-z0-9-]+)?(?:@[a-z0-9]+)?")
 

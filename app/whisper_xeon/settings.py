@@ -89,6 +89,10 @@ class Settings:
     max_audio_seconds: int
     spool_mb: int
     request_timeout: int  # seconds
+    keep_alive: int  # seconds
+    strict_fields: bool
+    model_aliases: tuple[str, ...] | None
+    cors_origins: tuple[str, ...] | None  # None: no other origin; "*": all
     api_key_file: Path | None
     audio_url_allow: AllowList | None  # None: no audio_url at all
     log_level: str
@@ -167,6 +171,16 @@ def _language(text: str) -> str:
     if code is None:
         raise ValueError
     return code
+
+
+def _listed(item: str) -> Callable[[str], tuple[str, ...]]:
+    def parse(text: str) -> tuple[str, ...]:
+        items = tuple(part.strip() for part in text.split(",") if part.strip())
+        if not all(re.fullmatch(item, part) for part in items):
+            raise ValueError
+        return items
+
+    return parse
 
 
 def _auto_or(parse: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -438,10 +452,41 @@ SETTINGS: tuple[Setting, ...] = (
         _whole(1, 86400),
     ),
     Setting(
+        "WHISPER_KEEP_ALIVE",
+        "75",
+        "a whole number from 1 to 3600",
+        "How many seconds a connection may be idle between two requests. More than a proxy in front keeps its own, or "
+        "it may send a request into a connection that is being closed.",
+        _whole(1, 3600),
+    ),
+    Setting(
+        "WHISPER_STRICT_FIELDS",
+        "false",
+        "true or false",
+        "Whether a request with an unknown field is rejected, with the closest name. false: the field is named in the "
+        "header X-Whisper-Ignored and in the log.",
+        _switch,
+    ),
+    Setting(
+        "WHISPER_MODEL_ALIASES",
+        "",
+        "names separated by commas",
+        "Further names that a request may call the served model by.",
+        _listed(r"[\w.:/@+-]{1,200}"),
+    ),
+    Setting(
+        "WHISPER_CORS_ORIGINS",
+        "",
+        "* or origins separated by commas, such as https://app.example.com, http://localhost:3000",
+        "The web pages that may call the service from a browser, by their origin. Not set: none but its own.",
+        _listed(r"\*|[a-z][a-z0-9+.-]*://[^\s/,]+|null"),
+    ),
+    Setting(
         "WHISPER_API_KEY_FILE",
         "",
         "a readable file",
-        "A file with one API key per line. If set, requests to transcribe must send `Authorization: Bearer <key>`.",
+        "A file with one API key per line. If set, requests to transcribe must send `Authorization: Bearer <key>`, or "
+        "the key as X-API-Key.",
         _file,
     ),
     Setting(

@@ -57,5 +57,7 @@ def test_every_answer_is_understood_as_a_request(code):
 
 
 def test_every_other_name_leads_to_a_language_and_none_hides_one():
-    assert set(_OTHER_NAMES.values()) <= LANGUAGES.keys()
-    assert not _OTHER_NAMES.keys() & {*LANGUAGES, *LANGUAGES.values()}
+    assert _OTHER_NAMES.keys() <= LANGUAGES.keys()
+    names = [name for names in _OTHER_NAMES.values() for name in names.split(", ")]
+    assert len(names) == len(set(names))
+    assert not set(names) & {*LANGUAGES, *LANGUAGES.values()}

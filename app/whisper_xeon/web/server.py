@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import logging
 import os
 import re
@@ -24,7 +23,7 @@ from whisper_xeon.formats import JSON_TYPE, encode_json
 from whisper_xeon.logs import log, logger
 from whisper_xeon.web.connection_slots import ConnectionSlots
 from whisper_xeon.web.errors import ClientGone, HttpError
-from whisper_xeon.web.framing import Body, Limits, Reader, Writer, client_gone, linger, read_head
+from whisper_xeon.web.framing import Body, Limits, Reader, Writer, linger, read_head
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _REFUSED_AT_ONCE = 64  # surplus connections that are answered at the same time; more are just closed
@@ -279,8 +278,16 @@ class Handler(BaseHTTPRequestHandler):
         if _REQUEST_ID.fullmatch(given):
             self._request_id = given
         body = Body(self.rfile, head, self.server.limits, self.handle_expect_100)
-        gone = functools.partial(client_gone, self.connection)
-        return Request(self._request_id, head.method, head.path, head.query, head.headers, body, gone, self._fields)
+        return Request(
+            self._request_id,
+            head.method,
+            head.path,
+            head.query,
+            head.headers,
+            body,
+            self.wfile.client_gone,
+            self._fields,
+        )
 
     def _answer(self, response: Response) -> None:
         self.send_response_only(response.status)
@@ -295,6 +302,8 @@ class Handler(BaseHTTPRequestHandler):
         }
         if self.close_connection:
             headers["Connection"] = "close"
+        else:
+            headers["Keep-Alive"] = f"timeout={self.server.limits.idle:g}"
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
