@@ -582,6 +582,20 @@ ERRORS = (
     Error(505, "http_version_not_supported", "a version other than HTTP/1.x", "every"),
 )
 
+# What clients may expect to work and does not, in Markdown; the errors say the same when it is tried.
+REJECTED = (
+    "`stream=true`: the answer comes as a whole",
+    "`diarize` with anything but `channel`, and `diarized_json` without it: speakers are told apart by the sides of a "
+    "stereo recording only",
+    "another Whisper than the one that is served, by its bare name (`large-v3`); `owner/name` means what is served",
+    "two files, or a file and an `audio_url`; one field with two values; a value that is out of its range",
+    "a type of body that is text, a picture or JSON, where no `audio_url` is taken",
+    "a `Content-Encoding` other than gzip, and gzip that grows to more than 200 times its size",
+    "a form without its closing boundary, with line ends other than CRLF, or whose `Content-Type` has no boundary; a "
+    "part in base64 or quoted-printable; a field that is not UTF-8",
+    "a request whose end two readers could see in two places",
+)
+
 
 def errors_of(endpoint: Endpoint) -> Iterable[Error]:
     """Return the errors that an endpoint may answer with."""

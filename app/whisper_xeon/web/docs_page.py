@@ -14,6 +14,7 @@ from whisper_xeon.web.api_table import (
     ERRORS,
     EXAMPLE_ANSWER,
     EXAMPLE_REQUEST,
+    REJECTED,
     Endpoint,
     Field,
     documented_fields,
@@ -69,7 +70,9 @@ def page(version: str) -> bytes:
             f"<dt>{error.status} <code>{escape(error.code)}</code></dt><dd>{_markup(error.when)}</dd>"
             for error in ERRORS
         ),
-        "</dl></main>",
+        "</dl><h3>What is rejected</h3><ul>",
+        *(f"<li>{_markup(what)}</li>" for what in REJECTED),
+        "</ul></main>",
     ]
     return (
         "<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'>"
