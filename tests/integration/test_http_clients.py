@@ -65,8 +65,8 @@ def test_a_form_is_understood(service, body):
 
 @pytest.mark.parametrize(
     "content_type",
-    ["audio/wav", "audio/x-wav; charset=utf-8", "video/webm;codecs=vp8,opus", "application/ogg", "application/octet-stream",
-     "binary/octet-stream", "application/x-www-form-urlencoded", "*/*", "wav", None],
+    ["audio/wav", "audio/x-wav; charset=utf-8", "video/webm;codecs=vp8,opus", "application/ogg",
+     "application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded", "*/*", "wav", None],
 )  # fmt: skip
 @pytest.mark.parametrize("path", [OPENAI, "/transcribe"])
 def test_the_bare_audio_is_understood_under_any_type_that_does_not_say_otherwise(service, path, content_type):
@@ -82,7 +82,7 @@ def test_the_bare_audio_is_understood_under_any_type_that_does_not_say_otherwise
         ("/audio/transcriptions/", TEXT),
         ("/v1/audio/transcriptions?api-version=2024-06-01&language=English", TEXT),
         ("/openai/deployments/whisper-1/audio/transcriptions?api-version=2024-06-01", TEXT),
-        ("/v1/audio/transcriptions?prompt=caf%C3%A9", TEXT),
+        ("/v1/audio/transcriptions?user=caf%C3%A9", TEXT),
     ],
 )
 def test_a_path_and_its_query_are_understood(service, path, text):
@@ -90,8 +90,9 @@ def test_a_path_and_its_query_are_understood(service, path, text):
 
 
 def test_a_query_in_utf_8_is_understood(service):
-    head = f"POST /transcribe?prompt=café–звук HTTP/1.1\r\nHost: a\r\nContent-Length: {len(AUDIO)}\r\nConnection: close\r\n"
-    assert TEXT.encode() in service.raw(head.encode() + b"\r\n" + AUDIO)
+    headers = f"Host: a\r\nContent-Length: {len(AUDIO)}\r\nConnection: close\r\n\r\n"
+    head = f"POST /transcribe?user=café–звук&language=English HTTP/1.1\r\n{headers}"
+    assert TEXT.encode() in service.raw(head.encode() + AUDIO)
 
 
 @pytest.mark.parametrize("kind", ["audio/wav", "multipart/form-data; boundary=B"])

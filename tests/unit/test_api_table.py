@@ -112,7 +112,7 @@ def test_the_example_is_what_the_formats_write():
 
 @pytest.mark.parametrize("keys", [True, False])
 def test_the_openapi_document_has_every_endpoint_field_and_status(keys):
-    document = json.loads(json.dumps(openapi.document("1.2.3", keys=keys)))
+    document = json.loads(json.dumps(openapi.document("1.2.3", keys=keys, urls=True)))
     assert document["info"]["version"] == "1.2.3"
     for endpoint in ENDPOINTS:
         operation = document["paths"][endpoint.path][endpoint.method.lower()]
@@ -124,8 +124,13 @@ def test_the_openapi_document_has_every_endpoint_field_and_status(keys):
             assert {"400", "401", "404", "413", "415", "422", "503", "504"} <= operation["responses"].keys()
 
 
+def test_the_openapi_document_has_no_audio_url_where_none_may_be_fetched():
+    text = json.dumps(openapi.document("1", keys=False, urls=False)["paths"]["/transcribe"]["post"]["requestBody"])
+    assert "audio_url" not in text
+
+
 def test_every_reference_of_the_openapi_document_leads_somewhere():
-    text = json.dumps(openapi.document("1", keys=False))
+    text = json.dumps(openapi.document("1", keys=False, urls=True))
     named = {part.partition('"')[0] for part in text.split("#/components/schemas/")[1:]}
     assert named == openapi.SCHEMAS.keys()
 

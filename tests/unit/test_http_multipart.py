@@ -149,7 +149,7 @@ def test_a_field_at_fault_is_named(body, param):
         text_part('form-data; name="a"', b"x", 'Content-Disposition: form-data; name="b"\r\n') + END,
         text_part('form-data; name="a"', b"x", "X: " + "y" * 5000 + "\r\n") + END,
         text_part('form-data; name="a"', b"x", "".join(f"X-{n}: y\r\n" for n in range(20))) + END,
-        FILE + text_part('form-data; name="a"') * 70 + END,
+        FILE + text_part('form-data; name="a"') * 130 + END,
         FILE + b"".join(text_part(f'form-data; name="f{n}"', b"x" * 60000) for n in range(5)) + END,
     ],
 )

@@ -17,9 +17,6 @@ class Keys:
     def __init__(self, keys: tuple[bytes, ...]):
         self._keys = keys
 
-    def __bool__(self) -> bool:
-        return bool(self._keys)
-
     def check(self, headers: Mapping[str, str]) -> None:
         """Raise `HttpError` 401 unless the request carries a key, or there are none."""
         # Every key is compared with everything that was sent, so that the time taken tells nothing about which one was

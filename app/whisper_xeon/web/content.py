@@ -16,7 +16,7 @@ JSON = "application/json"
 _NOT_AUDIO = re.compile(
     r"(?:text|image|font|message|multipart|model)/.*|application/(?:.*\+)?(?:json|xml)|.*\+(?:json|xml)"
 )
-_URLENCODED_BODY = re.compile(rb"[A-Za-z_][\w.\-%\[\]]*=[\x21-\x7e]*")
+_NO_TEXT = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
 _READ_BYTES = 1 << 16
 _PEEK_BYTES = 512
 # Of what gzip makes of a body. Sound does not compress so well, and silence that does is cheap to send as it is.
@@ -42,8 +42,8 @@ def looks_like_json(start: bytes) -> bool:
 
 
 def looks_like_fields(start: bytes) -> bool:
-    """Whether a body that begins like this has fields as a query has them: no audio file begins with name=value."""
-    return bool(_URLENCODED_BODY.match(start)) and start.isascii() and b"\0" not in start
+    """Whether a body that begins like this has fields as a query has them: audio has bytes that no text has."""
+    return b"=" in start and not _NO_TEXT.search(start)
 
 
 class Content:

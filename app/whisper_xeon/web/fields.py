@@ -17,9 +17,9 @@ from urllib.parse import parse_qsl
 from whisper_xeon.transcript import DecodeOptions
 from whisper_xeon.web.api_table import OPTIONS, Endpoint, Field, split_name
 from whisper_xeon.web.errors import HttpError, invalid_value, shown
-from whisper_xeon.web.values import EMPTY, LEFT_OUT, Anything, Members, Several, Unavailable, as_text
+from whisper_xeon.web.values import EMPTY, LEFT_OUT, Anything, Members, Several, Unavailable, as_text, number_or_text
 
-_MAX_FIELDS = 64
+MAX_FIELDS = 128
 
 Values = dict[str, list[str]]  # of each field, in the order in which they came
 
@@ -70,7 +70,7 @@ def read_fields(values: Values, endpoint: Endpoint, *, strict: bool) -> Asked:
             continue
         sent.setdefault(one.name, name)
         if member and isinstance(one.value, Members):
-            members.setdefault(one.name, {})[member] = kept[-1]
+            members.setdefault(one.name, {})[member] = number_or_text(kept[-1])
         else:
             texts.setdefault(one.name, []).extend(kept)
     for name, content in members.items():
@@ -128,10 +128,10 @@ def query_fields(query: str, what: str = "the query of the URL") -> Values:
     """Return the fields of a query or of a form of that type. Raises `HttpError` naming `what`."""
     fields: Values = {}
     try:
-        pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=_MAX_FIELDS)
+        pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
     except ValueError:
         raise HttpError(
-            400, f"{what} is malformed: it must be UTF-8 with at most {_MAX_FIELDS} fields", code="invalid_query"
+            400, f"{what} is malformed: it must be UTF-8 with at most {MAX_FIELDS} fields", code="invalid_query"
         ) from None
     for name, value in pairs:
         fields.setdefault(name, []).append(value)
@@ -153,8 +153,8 @@ def json_fields(body: bytes, instead: str) -> Values:
                 fields.setdefault(name, []).append(text)
     except (ValueError, RecursionError):
         raise malformed from None
-    if len(fields) > _MAX_FIELDS:
-        raise HttpError(400, f"the JSON object has more than {_MAX_FIELDS} members", code="invalid_json")
+    if len(fields) > MAX_FIELDS:
+        raise HttpError(400, f"the JSON object has more than {MAX_FIELDS} members", code="invalid_json")
     return fields
 
 

@@ -23,7 +23,7 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _PLAIN_ENCODINGS = ("binary", "8bit", "7bit")
 
 _READ_BYTES = 1 << 16
-_MAX_PARTS = 64
+_MAX_PARTS = 128
 _MAX_PART_HEADERS = 16
 _MAX_HEADER_BYTES = 4096
 _MAX_FIELD_BYTES = 65536

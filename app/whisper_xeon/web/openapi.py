@@ -15,9 +15,11 @@ from whisper_xeon.web.api_table import (
     errors_of,
 )
 from whisper_xeon.web.content import FORM, URLENCODED
+from whisper_xeon.web.fields import MAX_FIELDS
 
 _TEXT = {"type": "string"}
 _NUMBER = {"type": "number"}
+_OTHERS = {"propertyNames": {"pattern": r"^[^\x00-\x1f\x7f]{1,100}$"}, "maxProperties": MAX_FIELDS}
 _BINARY = {"type": "string", "format": "binary"}
 _PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
 
@@ -149,11 +151,11 @@ _JSON_ANSWERS = {
 _TRANSCRIPTIONS = ("Transcription", "VerboseTranscription", "DiarizedTranscription")
 
 
-def document(version: str, *, keys: bool) -> dict[str, Any]:
-    """Return the document; `keys`: whether requests that transcribe need an API key."""
+def document(version: str, *, keys: bool, urls: bool) -> dict[str, Any]:
+    """Return the document. `keys`: requests that transcribe need an API key; `urls`: an `audio_url` may be fetched."""
     paths: dict[str, Any] = {}
     for endpoint in ENDPOINTS:
-        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, keys)
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, keys, urls)
     return {
         "openapi": "3.1.0",
         "info": {"title": "whisper-xeon", "version": version, "summary": "Speech to text"},
@@ -168,7 +170,7 @@ def document(version: str, *, keys: bool) -> dict[str, Any]:
     }
 
 
-def _operation(endpoint: Endpoint, keys: bool) -> dict[str, Any]:
+def _operation(endpoint: Endpoint, keys: bool, urls: bool) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": endpoint.name,
         "description": endpoint.does[0].upper() + endpoint.does[1:] + ".",
@@ -177,24 +179,25 @@ def _operation(endpoint: Endpoint, keys: bool) -> dict[str, Any]:
     if endpoint.path.endswith("{id}"):
         operation["parameters"] = [{"name": "id", "in": "path", "required": True, "schema": _TEXT}]
     if endpoint.transcribes:
-        operation["requestBody"] = _request_body(endpoint)
+        operation["requestBody"] = _request_body(endpoint, urls)
         operation["security"] = [{"bearer": []}, {"header": []}] if keys else [{}, {"bearer": []}, {"header": []}]
     return operation
 
 
-def _request_body(endpoint: Endpoint) -> dict[str, Any]:
-    fields = {field.name: _described(field) for field in endpoint.fields}
+def _request_body(endpoint: Endpoint, urls: bool) -> dict[str, Any]:
+    fields = {field.name: _described(field) for field in endpoint.fields if urls or field is not AUDIO_URL}
     audio = {endpoint.file_field: {**_BINARY, "description": "the audio"}}
-    form = {"type": "object", "properties": {**audio, **fields}}
+    # Fields of other names are passed over.
+    form = {"type": "object", "properties": {**audio, **fields}, **_OTHERS}
     content: dict[str, Any] = {
-        FORM: {"schema": form if endpoint.takes_url else {**form, "required": [endpoint.file_field]}},
+        FORM: {"schema": form if endpoint.takes_url and urls else {**form, "required": [endpoint.file_field]}},
         # Any audio or video type will do; the fields are in the query then.
         "application/octet-stream": {"schema": _BINARY},
     }
-    if endpoint.takes_url:
-        by_url = {"type": "object", "properties": fields, "required": [AUDIO_URL.name]}
+    if endpoint.takes_url and urls:
+        by_url = {"type": "object", "properties": fields, "required": [AUDIO_URL.name], **_OTHERS}
         content[JSON] = content[URLENCODED] = {"schema": by_url}
-    return {"required": not endpoint.takes_url, "content": content}
+    return {"required": not (endpoint.takes_url and urls), "content": content}
 
 
 def _described(field: Field) -> dict[str, Any]:

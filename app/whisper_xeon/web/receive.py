@@ -98,7 +98,7 @@ class Receiver:
         if kind == content.URLENCODED and content.looks_like_fields(start):
             if not endpoint.takes_url:
                 raise _wrong_type(kind, endpoint)
-            return query_fields(_read_text(body).decode("ascii", "replace"), "the body"), None
+            return query_fields(_read_text(body).decode("utf-8", "replace"), "the body"), None
         if not start:
             return {}, None
         if not content.may_be_audio(kind):

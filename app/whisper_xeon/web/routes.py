@@ -102,7 +102,10 @@ class Application:
             "models": self._list_models,
             "model": self._describe_model,
             "openapi": _fixed(
-                encode_json(openapi.document(whisper_xeon.__version__, keys=bool(self._keys))), JSON_TYPE
+                encode_json(
+                    openapi.document(whisper_xeon.__version__, keys=bool(api_keys), urls=bool(settings.audio_url_allow))
+                ),
+                JSON_TYPE,
             ),
             "docs": _fixed(docs_page.page(whisper_xeon.__version__), "text/html; charset=utf-8", docs_page.HEADERS),
             "health": self._live,

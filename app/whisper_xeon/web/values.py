@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from whisper_xeon.languages import find_language
+from whisper_xeon.languages import LANGUAGES, find_language
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _TRUE = ("true", "1", "yes", "on", "y", "t")
@@ -201,7 +201,8 @@ class Language(Value):
 
     @property
     def schema(self) -> dict[str, Any]:
-        return {"type": "string", "examples": ["de", "German", "de-DE", "auto"]}
+        names = [name.title() for name in LANGUAGES.values()]
+        return {"type": "string", "enum": ["auto", *LANGUAGES, *names], "examples": ["de", "German", "auto"]}
 
     def read(self, text: str) -> str | None:
         """Return the code, or None."""
@@ -288,9 +289,12 @@ class Members(Value):
 
     @property
     def schema(self) -> dict[str, Any]:
-        properties: dict[str, Any] = {name: member.value.schema for name, member in self.members.items()}
+        properties: dict[str, Any] = {
+            name: {**member.value.schema, "type": [member.value.schema["type"], "null"]}
+            for name, member in self.members.items()
+        }
         if self.kinds:
-            properties["type"] = {"type": "string", "enum": list(self.kinds)}
+            properties["type"] = {"type": "string", "enum": [*self.kinds, *self.words]}
         objects = {"type": "object", "properties": properties}
         return {"anyOf": [{"type": "string", "enum": list(self.words)}, objects]} if self.words else objects
 
@@ -309,10 +313,12 @@ class Members(Value):
         if kind is not None and kind not in (*self.words, *self.kinds):
             raise ValueError
         for name, content in given.items():
-            member, content_text = self.members.get(name), as_text(content)
-            if member is None or content_text.lower() in EMPTY:
+            member = self.members.get(name)
+            if member is None or content is None:
                 continue
-            value = member.value.read(content_text)
+            if isinstance(content, (bool, str)):  # all members are numbers
+                raise ValueError
+            value = member.value.read(as_text(content))
             if value is not LEFT_OUT:
                 options[member.sets] = value
         return options
@@ -352,11 +358,16 @@ class Anything(Value):
 
     @property
     def schema(self) -> dict[str, Any]:
-        return {"type": "string"}
+        return {}
 
     def read(self, text: str) -> Any:
         """Return nothing."""
         return LEFT_OUT
+
+
+def number_or_text(text: str) -> float | str:
+    """Return a value of a form as JSON would have it."""
+    return float(text) if _NUMBER.fullmatch(text) else text
 
 
 def as_text(value: Any) -> str:
