@@ -30,6 +30,8 @@ TOOLING_PREFIX = "WHISPER_XEON_"  # cache directory, test artifacts: not the ser
 _PCM_BYTES_PER_SECOND = 4 * 16000
 _MEBIBYTE = 1 << 20
 MAX_PROMPT_CHARACTERS = 4096  # of which the model sees the last 223 tokens
+_UPLOAD_MB = 512
+_LONGEST_AUDIO_S = 86400
 
 
 class SettingsError(Exception):
@@ -423,21 +425,23 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "WHISPER_MAX_UPLOAD_MB",
-        "25",
-        "a whole number from 1 to 4096",
-        "The largest upload, or file at an audio_url, in MiB. A larger one is answered with 413.",
-        _whole(1, 4096),
+        "auto",
+        "auto or a whole number from 1 to 4096",
+        "The largest upload, or file at an audio_url, in MiB. A larger one is answered with 413. auto: "
+        f"{_UPLOAD_MB}, or a quarter of WHISPER_SPOOL_MB if that is less.",
+        _auto_or(_whole(1, 4096)),
     ),
     Setting(
         "WHISPER_MAX_AUDIO_SECONDS",
-        "3600",
-        "a whole number from 1 to 86400",
-        "The longest audio, in seconds. Longer audio is answered with 413.",
-        _whole(1, 86400),
+        "auto",
+        "auto or a whole number from 1 to 86400",
+        "The longest audio, in seconds. Longer audio is answered with 413. auto: what WHISPER_SPOOL_MB holds beside "
+        "the largest upload, 6 hours and 59 minutes by default.",
+        _auto_or(_whole(1, _LONGEST_AUDIO_S)),
     ),
     Setting(
         "WHISPER_SPOOL_MB",
-        "1024",
+        "2048",
         "a whole number from 1 to 1048576, with room for one upload and one decoded audio of the largest size",
         "The memory in MiB for uploads and decoded audio (230 MiB per hour) of all requests together. Requests beyond "
         "it are answered with 503.",
@@ -447,8 +451,8 @@ SETTINGS: tuple[Setting, ...] = (
         "WHISPER_REQUEST_TIMEOUT",
         "600",
         "a whole number from 1 to 86400",
-        "The longest time in seconds from the end of an upload to its answer, waiting included; then 504. With "
-        "audio_url, fetching the file counts too.",
+        "The longest time in seconds from the end of an upload to its answer, waiting included, beside the length of "
+        "the audio, which is added; then 504. With audio_url, fetching the file counts too.",
         _whole(1, 86400),
     ),
     Setting(
@@ -521,6 +525,11 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
         values["engines"] = max(1, cores // (values["threads"] or MAX_THREADS))
     if values["threads"] is None:
         values["threads"] = min(MAX_THREADS, max(1, cores // values["engines"]))
+    if values["max_upload_mb"] is None:
+        values["max_upload_mb"] = max(1, min(_UPLOAD_MB, values["spool_mb"] // 4))
+    if values["max_audio_seconds"] is None:
+        room = (values["spool_mb"] - values["max_upload_mb"]) * _MEBIBYTE
+        values["max_audio_seconds"] = max(1, min(_LONGEST_AUDIO_S, room // _PCM_BYTES_PER_SECOND))
     settings = Settings(**values)
     _check_spool(settings)
     return settings, _unknown(environ)

@@ -40,7 +40,8 @@ from whisper_xeon.web.receive import Received, Receiver
 from whisper_xeon.web.server import Request, Response
 from whisper_xeon.web.spool import Reservation, Spool
 
-_DECODE_SECONDS = 60.0
+_DECODE_SECONDS = 60.0  # for any file, and for each MiB of it:
+_DECODE_SECONDS_PER_MIB = 4.0
 _POLL_SECONDS = 0.5
 _DETECTED_SECONDS = 120  # of a recording are listened to for its language
 _MAX_IGNORED_NAMES = 20  # that an answer and the log tell of, each of at most so many characters:
@@ -260,7 +261,7 @@ class Application:
                     audio = decode(
                         received.upload.fd,
                         max_seconds=self._settings.max_audio_seconds,
-                        timeout=min(_DECODE_SECONDS, max(1.0, received.deadline - start)),
+                        timeout=min(_decode_seconds(received.upload.size), max(1.0, received.deadline - start)),
                         grown=held.grow,
                         sides=options.diarize == "channel",
                     )
@@ -274,7 +275,9 @@ class Application:
                     audio.samples = min(audio.samples, seconds * SAMPLE_RATE)
             received.upload.close()
             request.log.update(audio_seconds=round(audio.duration, 2), decode_ms=_ms(decode_s))
-            result = self._pool.transcribe(audio, options, deadline=received.deadline, cancelled=request.client_gone)
+            # An engine takes a fraction of the audio's length: what takes all of it and the timeout does not progress.
+            deadline = received.deadline + audio.duration
+            result = self._pool.transcribe(audio, options, deadline=deadline, cancelled=request.client_gone)
         request.log.update(wait_ms=_ms(result.wait_s), compute_ms=_ms(result.compute_s), attempts=result.attempts)
         speech_s = result.transcript.speech_seconds
         if speech_s is not None:
@@ -325,6 +328,11 @@ def _shape(asked: Asked, options: DecodeOptions, response_format: str, endpoint:
         logprobs="logprobs" in asked.include,
         words_in_segments=nested,
     )
+
+
+def _decode_seconds(size: int) -> float:
+    """Return how long ffmpeg may take for a file of `size` bytes: hours of speech are a few MiB an hour."""
+    return _DECODE_SECONDS + size / (1 << 20) * _DECODE_SECONDS_PER_MIB
 
 
 def _names(ignored: tuple[str, ...]) -> list[str]:
