@@ -38,6 +38,7 @@ from whisper_xeon.settings import SETTINGS, Settings, SettingsError, describe_se
 from whisper_xeon.systemd import Notifier, SocketActivationError, inherited_socket
 from whisper_xeon.transcript import NON_SPEECH, DecodeOptions
 from whisper_xeon.web.cors import allow_origins
+from whisper_xeon.web.forwarded import TrustedProxies
 from whisper_xeon.web.framing import Limits
 from whisper_xeon.web.routes import Application
 from whisper_xeon.web.server import Server
@@ -258,7 +259,8 @@ def _listen(settings: Settings, application: Application) -> Server:
         address = inherited or (settings.host, settings.port)
         limits = Limits(idle=settings.keep_alive)
         reachable = allow_origins(application, settings.cors_origins or ())
-        server = Server(reachable, address, limits=limits, answered=application.metrics.answered)
+        proxies = TrustedProxies(settings.trusted_proxies or ())
+        server = Server(reachable, address, limits=limits, proxies=proxies, answered=application.metrics.answered)
     except SocketActivationError as error:
         raise StartError(f"unusable socket from systemd: {error}") from None
     except OSError as error:

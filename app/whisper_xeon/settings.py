@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import ipaddress
 import math
 import os
 import re
@@ -95,6 +96,7 @@ class Settings:
     strict_fields: bool
     model_aliases: tuple[str, ...] | None
     cors_origins: tuple[str, ...] | None  # None: no other origin; "*": all
+    trusted_proxies: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] | None
     api_key_file: Path | None
     audio_url_allow: AllowList | None  # None: no audio_url at all
     log_level: str
@@ -183,6 +185,10 @@ def _listed(item: str) -> Callable[[str], tuple[str, ...]]:
         return items
 
     return parse
+
+
+def _networks(text: str) -> tuple[Any, ...]:
+    return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip())
 
 
 def _auto_or(parse: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -484,6 +490,14 @@ SETTINGS: tuple[Setting, ...] = (
         "* or origins separated by commas, such as https://app.example.com, http://localhost:3000",
         "The web pages that may call the service from a browser, by their origin. Not set: none but its own.",
         _listed(r"\*|[a-z][a-z0-9+.-]*://[^\s/,]+|null"),
+    ),
+    Setting(
+        "WHISPER_TRUSTED_PROXIES",
+        "",
+        "addresses or networks separated by commas, such as 127.0.0.1, 10.0.0.0/8",
+        "The proxies that are believed whose request it is, for the log: by X-Forwarded-For, Forwarded, or the PROXY "
+        "protocol. Not set: none.",
+        _networks,
     ),
     Setting(
         "WHISPER_API_KEY_FILE",
