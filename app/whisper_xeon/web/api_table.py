@@ -175,10 +175,10 @@ TEMPERATURE_INC = Field(
     ("temperature_increment", "temperature_increment_on_fallback"),
 )
 BEAM_SIZE = Field(
-    "beam_size", Whole(1, 8), "how many texts are followed side by side at temperature 0", "beam_size", "1"
+    "beam_size", Whole(1, 8, (-1,)), "how many texts are followed side by side at temperature 0", "beam_size", "1"
 )
 BEST_OF = Field(
-    "best_of", Whole(1, 8), "how many texts are drawn above temperature 0, to keep the best", "best_of", "1"
+    "best_of", Whole(1, 8, (-1,)), "how many texts are drawn above temperature 0, to keep the best", "best_of", "1"
 )
 PATIENCE = Field("patience", Number(0.1, 10), "how long beams are followed, as openai-whisper has it", "patience", "1")
 CONDITION = Field(

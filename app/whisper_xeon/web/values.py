@@ -75,10 +75,11 @@ class Number(Value):
 
 @dataclass(frozen=True)
 class Whole(Value):
-    """A whole number from `low` to `high`, also written as 5.0; -1 is what whisper.cpp's clients send for none."""
+    """A whole number from `low` to `high`, also written as 5.0."""
 
     low: int
     high: int
+    left_out: tuple[int, ...] = ()  # other numbers, which clients send for none
 
     @property
     def allowed(self) -> str:
@@ -86,14 +87,15 @@ class Whole(Value):
 
     @property
     def schema(self) -> dict[str, Any]:
-        return {"type": "integer", "minimum": self.low, "maximum": self.high}
+        numbers = {"type": "integer", "minimum": self.low, "maximum": self.high}
+        return {"anyOf": [numbers, {"enum": list(self.left_out)}]} if self.left_out else numbers
 
     def read(self, text: str) -> Any:
         """Return the number."""
         if not _NUMBER.fullmatch(text):
             raise ValueError
         number = float(text)
-        if number == -1:
+        if number in self.left_out:
             return LEFT_OUT
         if not self.low <= number <= self.high or number != int(number):
             raise ValueError
