@@ -240,3 +240,7 @@ def test_a_prompt_that_is_too_long_keeps_its_end():
 def test_a_type_that_is_no_valid_parameter_does_not_matter():
     part = text_part('form-data; name="prompt"', b"x", "Content-Type: text/plain;codecs=vp8,opus\r\n")
     assert parse(FILE + part + END)[0] == {"prompt": ["x"]}
+
+
+def test_a_form_with_lines_of_lf_alone_is_told_so():
+    assert "must end with CR and LF" in refusal((FILE + END).replace(b"\r\n", b"\n")).message

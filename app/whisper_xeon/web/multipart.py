@@ -200,6 +200,8 @@ class _Scanner:
             self._started = True
             self.read_content(_Preamble().pass_over)
         self._need(2)
+        if self._buffer.startswith(b"\n"):
+            raise _malformed("a line of the form ends with LF alone: lines must end with CR and LF")
         if self._buffer[:2] == b"--":
             del self._buffer[:2]
             self._expect_end()

@@ -337,7 +337,7 @@ def _decode_seconds(size: int) -> float:
 
 def _names(ignored: tuple[str, ...]) -> list[str]:
     """Return names of fields as a header and the log may have them: some, short, escaped as in a URL."""
-    names = [quote(name[:_MAX_NAME], safe="[]") for name in ignored[:_MAX_IGNORED_NAMES]]
+    names = [quote(name[:_MAX_NAME], safe="[]") or '""' for name in ignored[:_MAX_IGNORED_NAMES]]
     return [*names, *(["..."] if len(ignored) > _MAX_IGNORED_NAMES else [])]
 
 
