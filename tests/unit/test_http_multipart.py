@@ -71,6 +71,9 @@ def test_an_empty_file_is_a_file():
         ('form-data; name="pro%22mpt"', 'pro"mpt'),
         ('FORM-DATA ; NAME = "prompt"', "prompt"),
         ('form-data; name="prompt";', "prompt"),
+        ('form-data; name="prompt\\\\"', "prompt\\"),
+        ('form-data; name="C:\\"', "C:\\"),
+        ('form-data; name="a\x01b"', "a\x01b"),
     ],
 )
 def test_names_may_be_quoted_or_escaped(disposition, name):

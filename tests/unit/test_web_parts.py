@@ -88,6 +88,12 @@ def test_names_that_mean_what_is_served(name):
     MODELS.check(name)
 
 
+def test_the_aliases_of_openais_tool_mean_their_model():
+    ModelNames(SimpleNamespace(model="large-v3-turbo", name="whisper_large-v3-turbo_xeon"), [], created=0).check(
+        "Turbo"
+    )
+
+
 @pytest.mark.parametrize("name", ["medium", "large-v3", "turbo", "whisper-medium", "gpt-4o", "whisper-2", "a/b/c", "/"])
 def test_names_of_other_models_are_not_found_and_the_served_one_told(name):
     with pytest.raises(HttpError, match="this server serves small") as caught:

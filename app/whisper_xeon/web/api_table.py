@@ -253,7 +253,7 @@ VAD_PARAMETERS = Field(
 VAD = Field(
     "vad",
     Switch(),
-    "skips what is not speech, where the package can tell (`WHISPER_VAD`)",
+    "skips what is not speech, where the package can tell ([voice detection](voice-detection.md))",
     "vad",
     "true",
     ("vad_filter",),
@@ -525,7 +525,7 @@ ENDPOINTS = (
         "GET",
         "/version",
         "model, release id, whisper.cpp version, adapter, CPU variant and why it was chosen, engines, threads, "
-        "`audio_ctx`",
+        "`audio_ctx`, and whether [voice detection](voice-detection.md) (`vad`) is on",
         (JSON,),
     ),
     # A proxy that keeps others away from it does so by this path.
@@ -545,7 +545,12 @@ ERRORS = (
     Error(400, "invalid_form", "the form is malformed"),
     Error(400, "invalid_json", "the body is not a JSON object"),
     Error(400, "invalid_encoding", "the body is not what its `Content-Encoding` says"),
-    Error(400, "invalid_value", "a field's value is not allowed, or the model does not know the language"),
+    Error(
+        400,
+        "invalid_value",
+        "a field's value is not allowed, the model does not know the language, or a recording has no two sides "
+        "to `diarize`",
+    ),
     Error(400, "unsupported_value", "a field asks for something that is not available here"),
     Error(400, "unknown_field", "a field is not known, with `WHISPER_STRICT_FIELDS=true`"),
     Error(400, "audio_url_not_available", "`audio_url` is not switched on (`WHISPER_AUDIO_URL_ALLOW`)", "url"),
@@ -561,7 +566,7 @@ ERRORS = (
     Error(414, "uri_too_long", "the request line is too long", "every"),
     Error(415, "unsupported_media_type", "the body is neither a form nor audio, or is compressed other than with gzip"),
     Error(417, "expectation_failed", "an expectation other than `100-continue`", "every"),
-    Error(422, "audio_unreadable", "the file holds no readable sound"),
+    Error(422, "audio_unreadable", "the file holds no sound that can be [decoded](audio.md)"),
     Error(422, "audio_url_failed", "the host of `audio_url` refused the file", "url"),
     Error(431, "headers_too_large", "the headers are too long, or too many", "every"),
     Error(500, "engine_crashed", "two engines crashed on this request; other requests are not affected"),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from whisper_package.models import ALIASES
 from whisper_package.package import Package
 from whisper_xeon.web.errors import HttpError, shown
 
@@ -23,7 +24,9 @@ class ModelNames:
         """`aliases` are the operator's; `created` is what /v1/models says, in seconds since 1970."""
         self._served = package.model
         self._created = int(created)
-        own = {package.model, f"whisper-{package.model}", package.name, f"ggml-{package.model}"}
+        own = {package.name}
+        for model in (package.model, *(alias for alias, meant in ALIASES.items() if meant == package.model)):
+            own |= {model, f"whisper-{model}", f"ggml-{model}"}
         self._names = {name.lower() for name in (*own, *aliases)}
 
     def check(self, name: str) -> None:

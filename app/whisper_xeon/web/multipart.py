@@ -16,10 +16,13 @@ from whisper_xeon.web.api_table import Endpoint
 from whisper_xeon.web.errors import HttpError, shown
 
 _NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_PARAMETER = re.compile(r"[ \t]*;[ \t]*(" + _NAME + r")[ \t]*=[ \t]*(?:(" + _NAME + r')|"((?:[^"\\]|\\.)*)")')
+# A quote inside is escaped with a backslash (RFC 822, curl), or written %22 where a backslash is like any other (HTML).
+_QUOTED = r'"((?:[^"\\]|\\.)*|[^"]*)"(?=[ \t]*(?:;|$))'
+_PARAMETER = re.compile(rf"[ \t]*;[ \t]*({_NAME})[ \t]*=[ \t]*(?:({_NAME})|{_QUOTED})")
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 _CHARSETS = {"utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "ascii", "ascii": "ascii", "iso-8859-1": "latin-1"}
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_BREAKING = re.compile(rb"[\x00\r\n]")  # what a header must not have whatever it says
 _PLAIN_ENCODINGS = ("binary", "8bit", "7bit")
 
 _READ_BYTES = 1 << 16
@@ -245,8 +248,8 @@ class _Scanner:
             self._fill()
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 2]
-        if len(line) > _MAX_HEADER_BYTES or _CONTROL.search(line):
-            raise _malformed("a part's header is too long or has control characters")
+        if len(line) > _MAX_HEADER_BYTES or _BREAKING.search(line):
+            raise _malformed("a part's header is too long or has a line end or NUL in it")
         return line.decode("utf-8", "replace")  # old clients write file names in their own charset; they are not read
 
     def _expect_end(self) -> None:

@@ -16,12 +16,10 @@ from whisper_xeon.web.api_table import (
 )
 from whisper_xeon.web.content import FORM, URLENCODED
 from whisper_xeon.web.fields import MAX_FIELDS
-from whisper_xeon.web.values import EMPTY
 
 _TEXT = {"type": "string"}
 _NUMBER = {"type": "number"}
-_NOTHING = {"enum": [None, *sorted(EMPTY)]}  # means left out
-_OTHERS = {"propertyNames": {"pattern": r"^[^\x00-\x1f\x7f\"\\]{1,100}$"}, "maxProperties": MAX_FIELDS}
+_OTHERS = {"maxProperties": MAX_FIELDS}
 _BINARY = {"type": "string", "format": "binary"}
 _PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
 
@@ -204,8 +202,15 @@ def _request_body(endpoint: Endpoint, urls: bool) -> dict[str, Any]:
 
 def _described(field: Field) -> dict[str, Any]:
     default = f" Default: {field.default}." if field.default else ""
-    schema = field.value.schema
-    return {"anyOf": [schema, _NOTHING] if schema else [{}], "description": f"{field.effect}.{default}"}
+    return {**_or_null(field.value.schema), "description": f"{field.effect}.{default}"}
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema that also allows null, which means left out."""
+    if "anyOf" in schema:
+        return {**schema, "anyOf": [*map(_or_null, schema["anyOf"])]}
+    enum = {"enum": [*schema["enum"], None]} if "enum" in schema else {}
+    return {**schema, **enum, **({"type": [schema["type"], "null"]} if "type" in schema else {})}
 
 
 def _responses(endpoint: Endpoint) -> dict[str, Any]:
