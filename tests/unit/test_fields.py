@@ -181,12 +181,6 @@ def test_auto_detects_even_where_the_operator_set_a_language():
     assert options(("language", "auto"), base=DecodeOptions(language="vi")).language is None
 
 
-def test_a_temperature_above_zero_is_used_as_it_is():
-    assert options(("temperature", "0.2")).temperature_increment == 0
-    assert options(("temperature", "0.2"), ("temperature_inc", "0.1")).temperature_increment == 0.1
-    assert options(("temperature", "0")).temperature_increment == DecodeOptions().temperature_increment
-
-
 def test_a_prompt_that_is_too_long_keeps_its_end():
     assert options(("prompt", "x" * 9000 + "end")).prompt == "x" * 4093 + "end"
 

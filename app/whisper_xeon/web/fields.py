@@ -43,9 +43,6 @@ class Asked:
         options = dict(self.options)
         if self.detect_language:
             options.setdefault("language", None)
-        # As in OpenAI's API: zero means "raise it when needed", anything else is used as it is.
-        if options.get("temperature", 0) > 0:
-            options.setdefault("temperature_increment", 0.0)
         return dataclasses.replace(base, **{**options, **always})
 
 
