@@ -19,7 +19,7 @@ from whisper_xeon.web.fields import MAX_FIELDS
 
 _TEXT = {"type": "string"}
 _NUMBER = {"type": "number"}
-_OTHERS = {"maxProperties": MAX_FIELDS}
+_OTHERS = {"propertyNames": {"pattern": r"^[^\x00\r\n]*$", "maxLength": 500}, "maxProperties": MAX_FIELDS}
 _BINARY = {"type": "string", "format": "binary"}
 _PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
 
@@ -206,10 +206,10 @@ def _described(field: Field) -> dict[str, Any]:
 
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a schema that also allows null, which means left out."""
+    """Return a schema that also allows null, and empty among words: both mean left out."""
     if "anyOf" in schema:
         return {**schema, "anyOf": [*map(_or_null, schema["anyOf"])]}
-    enum = {"enum": [*schema["enum"], None]} if "enum" in schema else {}
+    enum = {"enum": [*schema["enum"], "", None]} if "enum" in schema else {}
     return {**schema, **enum, **({"type": [schema["type"], "null"]} if "type" in schema else {})}
 
 
