@@ -111,9 +111,10 @@ class Settings:
 
     def decode_options(self) -> DecodeOptions:
         """Return what a request is decoded with where it says nothing itself."""
-        names = {field.name for field in dataclasses.fields(DecodeOptions)} - {"vad"}  # "auto" or "off" here
-        values = {name: value for name, value in vars(self).items() if name in names and value is not None}
-        return DecodeOptions(**values, vad=self.vad == "auto")
+        names = {field.name for field in dataclasses.fields(DecodeOptions)}
+        return DecodeOptions(
+            **{name: value for name, value in vars(self).items() if name in names and value is not None}
+        )
 
 
 def _choice(*choices: str) -> Callable[[str], str]:

@@ -273,9 +273,9 @@ VAD_MIN_SPEECH = Field(
 VAD_MIN_SILENCE = Field(
     "vad_min_silence_duration_ms",
     _MILLISECONDS,
-    "shorter silence is kept",
+    "silence is skipped where more than this would go",
     "vad_min_silence_ms",
-    "2000",
+    "5000",
     ("vad_min_silence_ms",),
 )
 VAD_SPEECH_PAD = Field(
