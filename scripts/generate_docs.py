@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Write the reference pages that follow from the code: docs/models.md, docs/settings.md and docs/variables.md.
+"""Write the reference pages that follow from the code: docs/{api,models,settings,variables}.md.
 
-`whisper_package.models`, `SETTINGS` of the service and each role's `meta/argument_specs.yml` are the only places where
-a model, a setting or a variable is described; tests/unit/test_docs.py fails when a page does not match them.
+The table of the API, `whisper_package.models`, `SETTINGS` of the service and each role's `meta/argument_specs.yml` are
+the only places where a field, a model, a setting or a variable is described; tests/unit/test_docs.py fails when a page
+does not match them.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterable
@@ -20,6 +22,18 @@ sys.path.insert(0, str(ROOT / "app"))
 
 from whisper_package.models import ALIASES, MODEL_CONFIGS, QUANTIZATIONS  # noqa: E402 - found by the line above
 from whisper_xeon.settings import SETTINGS  # noqa: E402
+from whisper_xeon.web.api_table import (  # noqa: E402
+    ENDPOINTS,
+    ERRORS,
+    EXAMPLE_ANSWER,
+    EXAMPLE_REQUEST,
+    REJECTED,
+    Endpoint,
+    Field,
+    documented_fields,
+    fields_without_effect,
+)
+from whisper_xeon.web.values import Anything  # noqa: E402
 
 MODELS_HEAD = """\
 # Released models
@@ -81,10 +95,58 @@ default is required by the entry points named beside it. Two more words exist on
 def pages() -> dict[str, str]:
     """Return path below the repository's root -> content, for every generated page."""
     return {
+        "docs/api.md": api_page(),
         "docs/models.md": models_page(),
         "docs/settings.md": settings_page(),
         "docs/variables.md": variables_page(),
     }
+
+
+def api_page() -> str:
+    """Return the reference of the API: its table, in the places that docs/api.md.in has for it."""
+    transcribing = [endpoint for endpoint in ENDPOINTS if endpoint.transcribes]
+    form = " ".join(f"-F '{name}={value}'" for name, value in EXAMPLE_REQUEST.items())
+    endpoints = [(_code(f"{one.method} {one.path}"), _endpoint(one)) for one in ENDPOINTS]
+    fields = [
+        (
+            _names(field),
+            _text(f"{field.effect}.{_where(takers, transcribing)}"),
+            _text(field.value.allowed),
+            field.default,
+        )
+        for field, takers in documented_fields()
+    ]
+    missed = [one for one in fields_without_effect() if isinstance(one.value, Anything) and one.value.missed]
+    silent = [one for one in fields_without_effect() if one not in missed]
+    parts = {
+        "example": f"curl -F file=@call.m4a {form} http://HOST:8000/v1/audio/transcriptions",
+        "answer": json.dumps(EXAMPLE_ANSWER, indent=2),
+        "endpoints": _table(("endpoint", "answer"), endpoints),
+        "fields": _table(("field", "effect", "allowed", "default"), fields),
+        "silent": _codes(one.name for one in silent),
+        "missed": _codes(one.name for one in missed),
+        "errors": _table(
+            ("status", "code", "when"), [(str(error.status), _code(error.code), error.when) for error in ERRORS]
+        ),
+        "rejected": "".join(f"* {what}\n" for what in REJECTED),
+    }
+    template = (ROOT / "docs" / "api.md.in").read_text("utf-8")
+    return re.sub(r"@(\w+)@", lambda match: parts[match[1]], template)
+
+
+def _endpoint(endpoint: Endpoint) -> str:
+    also = f". Also at {_codes(endpoint.aliases)}" if endpoint.aliases else ""
+    return endpoint.does + also
+
+
+def _names(field: Field) -> str:
+    return "<br>".join(map(_code, field.names))
+
+
+def _where(takers: list[Endpoint], transcribing: list[Endpoint]) -> str:
+    # /detect-language takes hardly any field.
+    everywhere = len(takers) >= len(transcribing) - 1
+    return "" if everywhere else " At " + ", ".join(f"`{endpoint.path}`" for endpoint in takers)
 
 
 def models_page() -> str:

@@ -37,6 +37,9 @@ from whisper_xeon.languages import known_to
 from whisper_xeon.settings import SETTINGS, Settings, SettingsError, describe_settings, load_settings, read_api_keys
 from whisper_xeon.systemd import Notifier, SocketActivationError, inherited_socket
 from whisper_xeon.transcript import NON_SPEECH, DecodeOptions
+from whisper_xeon.web.cors import allow_origins
+from whisper_xeon.web.forwarded import TrustedProxies
+from whisper_xeon.web.framing import Limits
 from whisper_xeon.web.routes import Application
 from whisper_xeon.web.server import Server
 
@@ -137,7 +140,8 @@ def _pool(settings: Settings, package: Package) -> EnginePool:
         adapter=settings.adapter,
         audio_ctx=settings.audio_ctx,
         cpu_variant=settings.cpu_variant or "auto",
-        job_timeout=settings.request_timeout,
+        # Of any request; each has a deadline of its own, by the length of its audio.
+        job_timeout=settings.request_timeout + settings.max_audio_seconds,
         log=logs.log,
     )
 
@@ -253,7 +257,10 @@ def _listen(settings: Settings, application: Application) -> Server:
     try:
         inherited = inherited_socket()
         address = inherited or (settings.host, settings.port)
-        server = Server(application, address, answered=application.metrics.answered)
+        limits = Limits(idle=settings.keep_alive)
+        reachable = allow_origins(application, settings.cors_origins or ())
+        proxies = TrustedProxies(settings.trusted_proxies or ())
+        server = Server(reachable, address, limits=limits, proxies=proxies, answered=application.metrics.answered)
     except SocketActivationError as error:
         raise StartError(f"unusable socket from systemd: {error}") from None
     except OSError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import ipaddress
 import math
 import os
 import re
@@ -20,7 +21,7 @@ from whisper_package.errors import PackageError
 from whisper_package.models import ALIASES, MODEL_CONFIGS, model_name
 from whisper_xeon.audio.url_policy import AllowList
 from whisper_xeon.engine.cores import MAX_THREADS, available_cores
-from whisper_xeon.languages import LANGUAGES
+from whisper_xeon.languages import find_language
 from whisper_xeon.transcript import DecodeOptions
 
 PREFIX = "WHISPER_"
@@ -30,6 +31,8 @@ TOOLING_PREFIX = "WHISPER_XEON_"  # cache directory, test artifacts: not the ser
 _PCM_BYTES_PER_SECOND = 4 * 16000
 _MEBIBYTE = 1 << 20
 MAX_PROMPT_CHARACTERS = 4096  # of which the model sees the last 223 tokens
+_UPLOAD_MB = 512
+_LONGEST_AUDIO_S = 86400
 
 
 class SettingsError(Exception):
@@ -89,6 +92,11 @@ class Settings:
     max_audio_seconds: int
     spool_mb: int
     request_timeout: int  # seconds
+    keep_alive: int  # seconds
+    strict_fields: bool
+    model_aliases: tuple[str, ...] | None
+    cors_origins: tuple[str, ...] | None  # None: no other origin; "*": all
+    trusted_proxies: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] | None
     api_key_file: Path | None
     audio_url_allow: AllowList | None  # None: no audio_url at all
     log_level: str
@@ -160,6 +168,27 @@ def _tokens(text: str) -> tuple[int, ...]:
     if len(numbers) > 1000 or not all(re.fullmatch(r"-1|[0-9]{1,6}", number) for number in numbers):
         raise ValueError
     return tuple(dict.fromkeys(map(int, numbers)))
+
+
+def _language(text: str) -> str:
+    code = find_language(text)
+    if code is None:
+        raise ValueError
+    return code
+
+
+def _listed(item: str) -> Callable[[str], tuple[str, ...]]:
+    def parse(text: str) -> tuple[str, ...]:
+        items = tuple(part.strip() for part in text.split(",") if part.strip())
+        if not all(re.fullmatch(item, part) for part in items):
+            raise ValueError
+        return items
+
+    return parse
+
+
+def _networks(text: str) -> tuple[Any, ...]:
+    return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip())
 
 
 def _auto_or(parse: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -249,9 +278,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "WHISPER_LANGUAGE",
         "auto",
-        "auto or a language code such as en, de, vi",
+        "auto or a language by code, name or locale, such as de, German or de-DE",
         "The language of requests that do not name one. auto: detect it.",
-        _auto_or(_choice(*LANGUAGES)),
+        _auto_or(_language),
     ),
     Setting(
         "WHISPER_AUDIO_CTX",
@@ -402,21 +431,23 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "WHISPER_MAX_UPLOAD_MB",
-        "25",
-        "a whole number from 1 to 4096",
-        "The largest upload, or file at an audio_url, in MiB. A larger one is answered with 413.",
-        _whole(1, 4096),
+        "auto",
+        "auto or a whole number from 1 to 4096",
+        "The largest upload, or file at an audio_url, in MiB. A larger one is answered with 413. auto: "
+        f"{_UPLOAD_MB}, or a quarter of WHISPER_SPOOL_MB if that is less.",
+        _auto_or(_whole(1, 4096)),
     ),
     Setting(
         "WHISPER_MAX_AUDIO_SECONDS",
-        "3600",
-        "a whole number from 1 to 86400",
-        "The longest audio, in seconds. Longer audio is answered with 413.",
-        _whole(1, 86400),
+        "auto",
+        "auto or a whole number from 1 to 86400",
+        "The longest audio, in seconds. Longer audio is answered with 413. auto: what WHISPER_SPOOL_MB holds beside "
+        "the largest upload, 6 hours and 59 minutes by default.",
+        _auto_or(_whole(1, _LONGEST_AUDIO_S)),
     ),
     Setting(
         "WHISPER_SPOOL_MB",
-        "1024",
+        "2048",
         "a whole number from 1 to 1048576, with room for one upload and one decoded audio of the largest size",
         "The memory in MiB for uploads and decoded audio (230 MiB per hour) of all requests together. Requests beyond "
         "it are answered with 503.",
@@ -426,15 +457,54 @@ SETTINGS: tuple[Setting, ...] = (
         "WHISPER_REQUEST_TIMEOUT",
         "600",
         "a whole number from 1 to 86400",
-        "The longest time in seconds from the end of an upload to its answer, waiting included; then 504. With "
-        "audio_url, fetching the file counts too.",
+        "The longest time in seconds from the end of an upload to its answer, waiting included, beside the length of "
+        "the audio, which is added; then 504. With audio_url, fetching the file counts too.",
         _whole(1, 86400),
+    ),
+    Setting(
+        "WHISPER_KEEP_ALIVE",
+        "75",
+        "a whole number from 1 to 3600",
+        "How many seconds a connection may be idle between two requests. More than a proxy in front keeps its own, or "
+        "it may send a request into a connection that is being closed.",
+        _whole(1, 3600),
+    ),
+    Setting(
+        "WHISPER_STRICT_FIELDS",
+        "false",
+        "true or false",
+        "Whether a request with an unknown field is rejected, with the closest name. false: the field is named in the "
+        "header X-Whisper-Ignored and in the log.",
+        _switch,
+    ),
+    Setting(
+        "WHISPER_MODEL_ALIASES",
+        "",
+        "names separated by commas",
+        "Further names that a request may call the served model by.",
+        _listed(r"[\w.:/@+-]{1,200}"),
+    ),
+    Setting(
+        "WHISPER_CORS_ORIGINS",
+        "",
+        "* or origins separated by commas, such as https://app.example.com, http://localhost:3000",
+        "The web pages that may call the service from a browser, by their origin. Not set: none but its own.",
+        _listed(r"\*|[a-z][a-z0-9+.-]*://[^\s/,]+|null"),
+    ),
+    Setting(
+        "WHISPER_TRUSTED_PROXIES",
+        "",
+        "addresses or networks separated by commas, such as 127.0.0.1, 10.0.0.0/8",
+        "The proxies that are believed whose request it is, for the log: by X-Forwarded-For, Forwarded, or the PROXY "
+        "protocol. Not set: none.",
+        _networks,
     ),
     Setting(
         "WHISPER_API_KEY_FILE",
         "",
         "a readable file",
-        "A file with one API key per line. If set, requests to transcribe must send `Authorization: Bearer <key>`.",
+        "A file with one API key per line. If set, requests to transcribe must send `Authorization: Bearer <key>`, or "
+        "the key as X-API-Key.",
         _file,
     ),
     Setting(
@@ -469,6 +539,11 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
         values["engines"] = max(1, cores // (values["threads"] or MAX_THREADS))
     if values["threads"] is None:
         values["threads"] = min(MAX_THREADS, max(1, cores // values["engines"]))
+    if values["max_upload_mb"] is None:
+        values["max_upload_mb"] = max(1, min(_UPLOAD_MB, values["spool_mb"] // 4))
+    if values["max_audio_seconds"] is None:
+        room = (values["spool_mb"] - values["max_upload_mb"]) * _MEBIBYTE
+        values["max_audio_seconds"] = max(1, min(_LONGEST_AUDIO_S, room // _PCM_BYTES_PER_SECOND))
     settings = Settings(**values)
     _check_spool(settings)
     return settings, _unknown(environ)

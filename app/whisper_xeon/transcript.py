@@ -37,6 +37,7 @@ class DecodeOptions:
     vad_min_silence_ms: int = 5000  # silence is skipped where more than this would go
     vad_speech_pad_ms: int = 400  # kept before and after speech
     diarize: str = ""  # or "channel": which side of a stereo recording speaks
+    token_logprobs: bool = False  # also what each token of a segment spells, and how probable it was
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -55,6 +56,12 @@ class Word:
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    spells: tuple[int, ...]  # bytes of UTF-8, which may be part of a character
+    logprob: float
+
+
+@dataclass(frozen=True)
 class Segment:
     id: int  # counts from 0
     start: float
@@ -66,6 +73,7 @@ class Segment:
     words: tuple[Word, ...] = ()  # empty unless asked for
     temperature: float = 0.0  # at which it was decoded
     speaker: str = ""  # "left" or "right", where asked for
+    token_logprobs: tuple[TokenLogprob, ...] = ()  # of `tokens`, where asked for
 
 
 @dataclass(frozen=True)
@@ -83,8 +91,10 @@ class Transcript:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Transcript:
-        segments = tuple(
-            Segment(**dict(s, tokens=tuple(s["tokens"]), words=tuple(Word(**w) for w in s["words"])))
-            for s in data["segments"]
-        )
-        return cls(**dict(data, segments=segments))
+        return cls(**dict(data, segments=tuple(map(_segment, data["segments"]))))
+
+
+def _segment(data: dict[str, Any]) -> Segment:
+    words = tuple(Word(**word) for word in data["words"])
+    logprobs = tuple(TokenLogprob(tuple(token["spells"]), token["logprob"]) for token in data["token_logprobs"])
+    return Segment(**dict(data, tokens=tuple(data["tokens"]), words=words, token_logprobs=logprobs))

@@ -63,8 +63,36 @@ def test_formats_of_text_are_strings(client, response_format, beginning):
 
 def test_an_unknown_model_is_not_found(client):
     with pytest.raises(openai.NotFoundError) as error:
-        transcribe(client, model="gpt-4o-transcribe")
+        transcribe(client, model="large-v3")
     assert (error.value.code, error.value.param) == ("model_not_found", "model")
+
+
+def test_its_other_fields_do_what_they_say(client):
+    transcription = transcribe(
+        client,
+        model="gpt-4o-mini-transcribe",
+        include=["logprobs"],
+        chunking_strategy={"type": "server_vad"},
+        stream=False,
+    )
+    assert transcription.text == TEXT
+    assert bytes(int(byte) for token in transcription.logprobs for byte in token.bytes).decode().strip() == TEXT
+
+
+def test_the_models_are_listed_and_retrieved(client):
+    assert [model.id for model in client.models.list()] == ["small", "whisper-1"]
+    assert client.models.retrieve("openai/whisper-small").id == "openai/whisper-small"
+
+
+def test_a_translation_is_english(client):
+    with (RECORDINGS / "de-00.wav").open("rb") as file:
+        text = client.audio.translations.create(model="whisper-1", file=file).text
+    assert text == "three seven zero six"
+
+
+def test_the_language_that_was_answered_may_be_asked_for(client):
+    language = transcribe(client, "de-00.wav", response_format="verbose_json").language
+    assert transcribe(client, "de-00.wav", language=language).text == EXACT["de-00.wav"]["small"]
 
 
 def test_a_bad_field_is_a_bad_request_that_names_it(client):

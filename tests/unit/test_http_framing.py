@@ -92,7 +92,9 @@ REFUSED = {
     "target with a space": (b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     "target with a fragment": (b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     "target with a control character": (b"GET /\x01 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "target beyond ASCII": (b"GET /\xc3\xa9 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "target that is not UTF-8": (b"GET /\xe9 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "target with an overlong slash": (b"GET \xc0\xaf HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "target with a space beyond ASCII in front": (b"GET \xc2\xa0/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     "target that is an authority": (b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     "absolute target without a host": (b"GET http:/// HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     "asterisk with GET": (b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
@@ -190,6 +192,7 @@ def test_a_malformed_chunk_is_refused_and_the_connection_closed(front, chunks):
     [
         (b"GET /a?b=c HTTP/1.1\r\nHost: a\r\n\r\n", b"GET /a?b=c "),
         (b"GET http://a:80/b?c HTTP/1.1\r\nHost: a:80\r\n\r\n", b"GET /b?c "),
+        ("GET /é?prompt=café%20au HTTP/1.1\r\nHost: a\r\n\r\n".encode(), b"GET /%C3%A9?prompt=caf%C3%A9%20au "),
         (b"GET HTTP://a HTTP/1.1\r\nHost: a\r\n\r\n", b"GET /? "),
         (b"\r\nGET /a HTTP/1.1\r\nHost: a\r\n\r\n", b"GET /a? "),
         (b"GET /a HTTP/1.1\r\nhost:[::1]:8000  \r\n\r\n", b"GET /a? "),
@@ -283,6 +286,54 @@ def test_a_body_above_the_least_rate_may_take_longer_than_the_grace():
     with serving(Limits(grace=0.3, rate=10)) as address:
         drops = [HEAD + b"Content-Length: 300\r\n\r\n", *[b"a" * 50] * 6, NEXT]
         assert statuses(exchange(address, *drops, half_close=False, pause=0.1)) == [200, 200]
+
+
+def test_a_kept_connection_is_announced_with_its_time(front):
+    connection = http.client.HTTPConnection(*front)
+    connection.request("GET", "/")
+    assert connection.getresponse().getheader("Keep-Alive") == f"timeout={Limits().idle:g}"
+    connection.close()
+
+
+@contextlib.contextmanager
+def asking_whether_the_client_is_gone() -> Iterator[tuple[tuple[str, int], threading.Event, list[bool]]]:
+    """A server whose application asks, from the event on, twenty times whether its client is gone, and then answers."""
+    may_ask, gone = threading.Event(), []
+
+    def ask(request: Request) -> Response:
+        assert may_ask.wait(10)
+        for _ in range(20):
+            gone.append(request.client_gone())
+            time.sleep(0.02)
+        return Response(200, b"answer", "text/plain")
+
+    server = Server(ask, ("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        yield server.server_address, may_ask, gone
+    finally:
+        server.stop()
+        thread.join()
+        assert server.drain(10)
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+def test_a_client_that_closed_only_its_sending_side_gets_its_answer_whole(version):
+    with asking_whether_the_client_is_gone() as (address, may_ask, gone):
+        may_ask.set()
+        received = exchange(address, b"GET / HTTP/" + version + b"\r\nHost: a\r\n\r\n")
+    assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert received.endswith(b"\r\n\r\nanswer")
+    assert gone == [False] * 20
+
+
+def test_a_client_that_closed_both_sides_is_gone():
+    with asking_whether_the_client_is_gone() as (address, may_ask, gone):
+        with socket.create_connection(address, timeout=10) as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        may_ask.set()
+    assert gone[-1]
 
 
 def test_an_idle_connection_is_closed_without_a_word():

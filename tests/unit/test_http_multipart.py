@@ -7,20 +7,28 @@ import io
 import pytest
 
 from running_service import encode_form
+from whisper_xeon.web.api_table import ENDPOINTS
 from whisper_xeon.web.errors import HttpError
-from whisper_xeon.web.multipart import read_form
+from whisper_xeon.web.multipart import FilePart, Form, read_form
 
 TYPE = "multipart/form-data; boundary=b"
 FILE = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\nRIFF\r\n'
 END = b"--b--\r\n"
+ENDPOINT = {endpoint.name: endpoint for endpoint in ENDPOINTS}
+
+
+def read(body: bytes, content_type: str = TYPE, piece: int = 65536, endpoint: str = "inference") -> tuple[Form, bytes]:
+    """Read a body that arrives in pieces; returns the form and the file."""
+    stream, file = io.BytesIO(body), bytearray()
+    form = read_form(lambda size: stream.read(min(size, piece)), content_type, ENDPOINT[endpoint], file.extend)
+    assert not stream.read(), "something of the body was left unread"
+    return form, bytes(file)
 
 
 def parse(body: bytes, content_type: str = TYPE, piece: int = 65536) -> tuple[dict[str, list[str]], bytes]:
-    """Parse a body that arrives in pieces; returns the fields and the file."""
-    stream, file = io.BytesIO(body), bytearray()
-    fields = read_form(lambda size: stream.read(min(size, piece)), content_type, "file", file.extend)
-    assert not stream.read(), "something of the body was left unread"
-    return fields, bytes(file)
+    """Read a body that arrives in pieces; returns the fields and the file."""
+    form, file = read(body, content_type, piece)
+    return form.fields, file
 
 
 def refusal(body: bytes, content_type: str = TYPE) -> HttpError:
@@ -63,6 +71,9 @@ def test_an_empty_file_is_a_file():
         ('form-data; name="pro%22mpt"', 'pro"mpt'),
         ('FORM-DATA ; NAME = "prompt"', "prompt"),
         ('form-data; name="prompt";', "prompt"),
+        ('form-data; name="prompt\\\\"', "prompt\\"),
+        ('form-data; name="C:\\"', "C:\\"),
+        ('form-data; name="a\x01b"', "a\x01b"),
     ],
 )
 def test_names_may_be_quoted_or_escaped(disposition, name):
@@ -105,12 +116,12 @@ def test_spaces_may_follow_a_boundary():
             FILE + text_part('form-data; name="prompt"', b"eA==", "Content-Transfer-Encoding: base64\r\n") + END,
             "prompt",
         ),
-        (FILE + text_part('form-data; name="prompt"', b"x" * 65537) + END, "prompt"),
+        (FILE + text_part('form-data; name="model"', b"x" * 65537) + END, "model"),
         (FILE + text_part('form-data; name="model"; filename="m"') + END, "model"),
         (FILE + FILE + END, "file"),
         (text_part('form-data; name="file"', b"call.wav") + END, "file"),
-        (text_part('form-data; name="prompt"') + END, "file"),
-        (END, "file"),
+        (text_part('form-data; name="audio"', b"call.wav") + END, "audio"),
+        (text_part('form-data; name="file"', b"call.wav", "Content-Type: text/plain; charset=utf-8\r\n") + END, "file"),
     ],
 )
 def test_a_field_at_fault_is_named(body, param):
@@ -126,8 +137,8 @@ def test_a_field_at_fault_is_named(body, param):
         b"--b",
         FILE,
         FILE + b"--b-",
-        FILE + END + b"more",
-        b"preamble\r\n" + FILE + END,
+        FILE + END + b"more" * 300,
+        b"preamble" * 200 + b"\r\n" + FILE + END,
         b"--bb\r\n\r\n",
         b"--b\n" + FILE,
         b"--b\r\n\r\nx\r\n" + END,
@@ -141,7 +152,7 @@ def test_a_field_at_fault_is_named(body, param):
         text_part('form-data; name="a"', b"x", 'Content-Disposition: form-data; name="b"\r\n') + END,
         text_part('form-data; name="a"', b"x", "X: " + "y" * 5000 + "\r\n") + END,
         text_part('form-data; name="a"', b"x", "".join(f"X-{n}: y\r\n" for n in range(20))) + END,
-        FILE + text_part('form-data; name="a"') * 70 + END,
+        FILE + text_part('form-data; name="a"') * 130 + END,
         FILE + b"".join(text_part(f'form-data; name="f{n}"', b"x" * 60000) for n in range(5)) + END,
     ],
 )
@@ -164,3 +175,75 @@ def test_megabytes_of_almost_boundaries_are_content():
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename=a\r\n\r\n'.encode()
     body = head + content + f"\r\n--{boundary}--".encode()
     assert parse(body, f'multipart/form-data; boundary="{boundary}"')[1] == content
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\r\n" + FILE + END,
+        b"\r\n\r\n" + FILE + END,
+        b"This is a multi-part message in MIME format.\r\n" + FILE + END,
+        FILE + END + b"\r\n",
+        FILE + END + b"This is the end of it.\r\n",
+        FILE + b"--b--",
+    ],
+)
+def test_what_surrounds_the_parts_is_passed_over(body):
+    assert parse(body) == ({}, b"RIFF")
+
+
+@pytest.mark.parametrize(
+    ("disposition", "extra"),
+    [
+        ("form-data; name=file", "Content-Type: audio/wav\r\n"),
+        ("form-data; name=file", ""),
+        ('form-data; name="FILE"', ""),
+        ('form-data; name="file[]"; filename="a.wav"', ""),
+        ('form-data; name="audio"', "Content-Type: video/webm;codecs=vp8,opus\r\n"),
+        ('form-data; name="audio_file"', ""),
+        ('form-data; name="recording"; filename="blob"', "Content-Type: text/plain\r\n"),
+    ],
+)
+def test_the_file_is_found_without_file_name_and_under_other_names(disposition, extra):
+    assert parse(text_part(disposition, b"RIFF\x00\x01", extra) + END) == ({}, b"RIFF\x00\x01")
+
+
+@pytest.mark.parametrize(
+    ("disposition", "file_name"),
+    [
+        ('form-data; name="file"; filename="a b.g722"', "a b.g722"),
+        ('form-data; name="file"; filename="../etc/a.wav"', "a.wav"),
+        ('form-data; name="file"; filename="C:\\dir\\a.wav"', "a.wav"),
+        ("form-data; name=file; filename*=UTF-8''ghi%20%C3%A2m.wav", "ghi âm.wav"),
+        ("form-data; name=file; filename=\"a.wav\"; filename*=utf-8''b.wav", "b.wav"),
+        ("form-data; name=file", ""),
+    ],
+)
+def test_a_form_says_what_its_file_is_called_and_of_which_type(disposition, file_name):
+    form, _ = read(text_part(disposition, b"\x00", "Content-Type: audio/G722; rate=8000\r\n") + END)
+    assert form.file == FilePart("file", file_name, "audio/G722; rate=8000")
+
+
+def test_a_form_without_a_file_has_none():
+    assert read(text_part('form-data; name="audio_url"') + END)[0] == Form({"audio_url": ["x"]}, None)
+    assert read(END)[0] == Form({}, None)
+
+
+def test_text_may_follow_the_file():
+    assert parse(FILE + text_part("form-data; name=prompt") + END)[0] == {"prompt": ["x"]}
+
+
+def test_a_prompt_that_is_too_long_keeps_its_end():
+    fields, _ = parse(FILE + text_part("form-data; name=initial_prompt", "é".encode() * 50000 + b"end") + END)
+    (prompt,) = fields["initial_prompt"]
+    assert prompt.endswith("éend")
+    assert 65530 <= len(prompt.encode()) <= 65536
+
+
+def test_a_type_that_is_no_valid_parameter_does_not_matter():
+    part = text_part('form-data; name="prompt"', b"x", "Content-Type: text/plain;codecs=vp8,opus\r\n")
+    assert parse(FILE + part + END)[0] == {"prompt": ["x"]}
+
+
+def test_a_form_with_lines_of_lf_alone_is_told_so():
+    assert "must end with CR and LF" in refusal((FILE + END).replace(b"\r\n", b"\n")).message

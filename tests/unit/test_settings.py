@@ -31,7 +31,20 @@ def test_the_table_and_the_fields_name_the_same_settings():
 def test_without_variables_the_defaults_hold():
     settings = load()
     assert (settings.model_size, settings.host, settings.port, settings.language) == ("small", "127.0.0.1", 8000, None)
-    assert settings.max_upload_bytes == 25 * 1024 * 1024
+    assert settings.max_upload_bytes == 512 * 1024 * 1024
+    assert 6 * 3600 < settings.max_audio_seconds < 7 * 3600
+
+
+def test_upload_and_audio_fit_into_the_memory_for_them():
+    settings = load(WHISPER_SPOOL_MB="300")
+    assert (settings.max_upload_mb, settings.max_audio_seconds) == (75, 225 * 1024 * 1024 // 64000)
+    assert load(WHISPER_SPOOL_MB="300", WHISPER_MAX_UPLOAD_MB="200").max_audio_seconds == 100 * 1024 * 1024 // 64000
+    assert load(WHISPER_SPOOL_MB="1048576").max_audio_seconds == 86400
+
+
+def test_memory_without_room_for_the_largest_upload_and_audio_is_refused():
+    with pytest.raises(SettingsError, match="WHISPER_SPOOL_MB='100' is not allowed: it must be at least 245"):
+        load(WHISPER_SPOOL_MB="100", WHISPER_MAX_UPLOAD_MB="25", WHISPER_MAX_AUDIO_SECONDS="3600")
 
 
 def test_settings_for_another_host_are_checked_but_for_its_files():
@@ -41,6 +54,11 @@ def test_settings_for_another_host_are_checked_but_for_its_files():
         "WHISPER_QUEUE='-1' is not allowed: must be a whole number from 0 to 10000",
         "WHISPER_LANGAUGE is not a setting and has no effect: did you mean WHISPER_LANGUAGE?",
     ]
+
+
+@pytest.mark.parametrize("language", ["de", "German", "de-DE"])
+def test_the_language_goes_by_code_name_or_locale(language):
+    assert load(WHISPER_LANGUAGE=language).language == "de"
 
 
 def test_an_empty_variable_counts_as_not_set():
@@ -165,7 +183,7 @@ def test_hosts_may_be_addresses_of_both_families_and_names(host):
         ("API_PORT", "0", "1 to 65535"),
         ("WHISPER_ENGINES", "0", "auto or a whole number"),
         ("WHISPER_THREADS", "two", "auto or a whole number"),
-        ("WHISPER_LANGUAGE", "klingon", "auto or a language code"),
+        ("WHISPER_LANGUAGE", "klingon", "auto or a language by code"),
         ("WHISPER_ADAPTER", "ctypes", "library or cli"),
         ("WHISPER_AUDIO_CTX", "half", "one of full, auto"),
         ("WHISPER_BEAM_SIZE", "9", "1 to 8"),
@@ -184,7 +202,11 @@ def test_hosts_may_be_addresses_of_both_families_and_names(host):
         ("WHISPER_MAX_UPLOAD_MB", "0", "1 to 4096"),
         ("WHISPER_MAX_AUDIO_SECONDS", "1e3", "1 to 86400"),
         ("WHISPER_REQUEST_TIMEOUT", "10 s", "1 to 86400"),
-        ("WHISPER_SPOOL_MB", "100", "at least 245"),
+        ("WHISPER_SPOOL_MB", "0", "1 to 1048576"),
+        ("WHISPER_KEEP_ALIVE", "0", "1 to 3600"),
+        ("WHISPER_STRICT_FIELDS", "maybe", "true or false"),
+        ("WHISPER_MODEL_ALIASES", "two words", "names separated by commas"),
+        ("WHISPER_CORS_ORIGINS", "app.example.com", "* or origins separated by commas"),
         ("WHISPER_API_KEY_FILE", "/no/such/file", "a readable file"),
         (
             "WHISPER_AUDIO_URL_ALLOW",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from whisper_xeon.engine.words import Token, add_words
-from whisper_xeon.transcript import DecodeOptions, Segment, Transcript
+from whisper_xeon.transcript import DecodeOptions, Segment, TokenLogprob, Transcript
 
 _WORST_LOGPROB = -100.0  # stands for minus infinity, which JSON cannot hold
 
@@ -49,6 +49,7 @@ def build_transcript(
                 avg_logprob=max(_WORST_LOGPROB, sum(token.plog for token in tokens) / len(tokens)),
                 no_speech_probability=segment.no_speech_probability,
                 temperature=segment.temperature,
+                token_logprobs=tuple(map(_token_logprob, tokens)) if options.token_logprobs else (),
             )
         )
         spelled.append(tokens)
@@ -56,3 +57,7 @@ def build_transcript(
         segments = add_words(segments, spelled, language, duration)
     text = "".join(segment.text for segment in segments).strip()
     return Transcript(text, language, language_probability, duration, options.task, tuple(segments))
+
+
+def _token_logprob(token: Token) -> TokenLogprob:
+    return TokenLogprob(tuple(token.piece), max(_WORST_LOGPROB, token.plog))

@@ -1,153 +1,157 @@
-"""The fields of one request: read from a form, a query or a JSON object, and checked one by one.
+"""The fields of one request: read from a form, a query or a JSON object, and checked against the table of the API.
 
-A request is told which field is wrong and what is allowed. A field that would be ignored is rejected instead.
+A request is told which field is wrong and what is allowed. What no field of the table is called is passed over and
+named in the answer, or rejected where the operator wants that.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import json
-import math
-from collections.abc import Collection
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl
 
-from whisper_xeon.formats import GRANULARITIES
-from whisper_xeon.languages import LANGUAGES
+from whisper_xeon.transcript import DecodeOptions
+from whisper_xeon.web.api_table import OPTIONS, Endpoint, Field, split_name
 from whisper_xeon.web.errors import HttpError, invalid_value, shown
+from whisper_xeon.web.values import EMPTY, LEFT_OUT, Anything, Members, Several, Unavailable, as_text, number_or_text
 
-FILE = "file"
-AUDIO_URL = "audio_url"
-OPTION_FIELDS = ("model", "language", "prompt", "temperature")
-OPENAI_FIELDS = (
-    *OPTION_FIELDS,
-    "response_format",
-    "timestamp_granularities[]",
-    "timestamp_granularities",
-    "stream",
-    "chunking_strategy",
-)
-
-_MAX_PROMPT_CHARACTERS = 4096  # of which the model sees the last 224 tokens
-_MAX_QUERY_FIELDS = 64
+MAX_FIELDS = 128
 
 Values = dict[str, list[str]]  # of each field, in the order in which they came
 
 
-class Fields:
-    """The fields of one request beside the file."""
+@dataclass(frozen=True)
+class Asked:
+    """What one request asks for."""
 
-    def __init__(self, values: Values, allowed: tuple[str, ...], file_field: str):
-        """Raises `HttpError` for a field that is not in `allowed`; `file_field` is the one that brings the file."""
-        for name in values:
-            if name not in allowed:
-                near = difflib.get_close_matches(name, allowed, n=1)
-                every = ", ".join(dict.fromkeys((file_field, *allowed)))
-                hint = f"did you mean {near[0]}?" if near else f"allowed are {every}"
-                raise HttpError(400, f"unknown field {shown(name)}: {hint}", param=name, code="unknown_field")
-        self._values = values
+    options: Mapping[str, Any]  # of `DecodeOptions`, those that it sets
+    model: str = ""
+    response_format: str = ""
+    granularities: tuple[str, ...] = ()  # of `GRANULARITIES`
+    include: tuple[str, ...] = ()
+    audio_url: str = ""
+    detect_language: str = ""  # or "auto"
+    no_timestamps: bool = False
+    ignored: tuple[str, ...] = ()  # names of fields that had no effect and might be missed
 
-    def all(self, name: str) -> list[str]:
-        """Return every value of a field."""
-        return self._values.get(name, [])
-
-    def text(self, name: str) -> str:
-        """Return the value of a field that may occur once; empty when it is left out."""
-        values = self.all(name)
-        if len(values) > 1:
-            raise invalid_value(name, f"duplicate field {name}: send it once")
-        return values[0] if values else ""
-
-    def choice(self, name: str, choices: Collection[str], default: str) -> str:
-        """Return one of `choices`."""
-        value = self.text(name) or default
-        if value not in choices:
-            raise invalid_value(name, f"unknown {name} {shown(value)}: use one of {', '.join(choices)}")
-        return value
-
-    def reject_unless(self, name: str, allowed: tuple[str, ...], message: str) -> None:
-        """Raise `HttpError` with `message` when a field asks for something that is not available here."""
-        if self.text(name).strip().lower() not in ("", *allowed):
-            raise HttpError(400, message, param=name, code="unsupported_value")
-
-    def prompt(self) -> str:
-        """Return the words to expect."""
-        text = self.text("prompt")
-        if len(text) > _MAX_PROMPT_CHARACTERS or "\0" in text:
-            raise invalid_value("prompt", f"prompt must be text of at most {_MAX_PROMPT_CHARACTERS} characters")
-        return text
-
-    def temperature(self) -> float:
-        """Return a number from 0 to 1."""
-        text = self.text("temperature")
-        try:
-            value = float(text or 0)
-        except ValueError:
-            value = math.nan
-        if not 0 <= value <= 1:
-            raise invalid_value("temperature", f"temperature {shown(text)} is not a number from 0 to 1")
-        return value
-
-    def language(self, default: str | None) -> str | None:
-        """Return a code of `LANGUAGES`, or None to detect the language; `default` when the request names none."""
-        text = self.text("language")
-        code = text.strip().lower()
-        if not code:
-            return default
-        if code == "auto":
-            return None
-        if code not in LANGUAGES:
-            raise invalid_value(
-                "language",
-                f"unknown language {shown(text)}: leave it out to have it detected, or use one of the codes "
-                f"{' '.join(sorted(LANGUAGES))}",
-            )
-        return code
-
-    def granularities(self, response_format: str) -> tuple[str, ...]:
-        """Return which times verbose_json is to have, of `GRANULARITIES`."""
-        name = "timestamp_granularities[]"
-        values = tuple(self.all(name) + self.all("timestamp_granularities"))
-        for value in values:
-            if value not in GRANULARITIES:
-                raise invalid_value(name, f"unknown {name} {shown(value)}: use {' or '.join(GRANULARITIES)}")
-        if values and response_format != "verbose_json":
-            raise invalid_value(name, f"{name} needs response_format=verbose_json")
-        return values or ("segment",)
+    def decode_options(self, base: DecodeOptions, always: Mapping[str, Any]) -> DecodeOptions:
+        """Return the options of a request that starts from `base`; those in `always` are the endpoint's."""
+        options = dict(self.options)
+        if self.detect_language:
+            options.setdefault("language", None)
+        return dataclasses.replace(base, **{**options, **always})
 
 
-def query_fields(query: str) -> Values:
-    """Return the fields of a URL's query. Raises `HttpError`."""
+def read_fields(values: Values, endpoint: Endpoint, *, strict: bool) -> Asked:
+    """Return what the fields of a request ask for. Raises `HttpError`; `strict`: also for a field that is not known."""
+    texts: dict[str, list[str]] = {}
+    members: dict[str, dict[str, Any]] = {}
+    sent: dict[str, str] = {}  # name in the table → as the client wrote it, for messages
+    ignored: list[str] = []
+    for name, given in values.items():
+        one, member = endpoint.field(name), split_name(name)[1]
+        if one is None:
+            if strict:
+                raise _unknown(name, endpoint)
+            ignored.append(name)
+            continue
+        kept = [text for text in map(str.strip, given) if text.lower() not in EMPTY]
+        if not kept:
+            continue
+        if isinstance(one.value, Anything):
+            ignored.extend([name] if one.value.missed else [])
+            continue
+        sent.setdefault(one.name, name)
+        if member and isinstance(one.value, Members):
+            members.setdefault(one.name, {})[member] = number_or_text(kept[-1])
+        else:
+            texts.setdefault(one.name, []).extend(kept)
+    for name, content in members.items():
+        texts.setdefault(name, []).append(json.dumps(content))
+
+    options: dict[str, Any] = {}
+    rest: dict[str, Any] = {}
+    # In the table's order: where two fields contradict each other, the later one counts.
+    for one in endpoint.fields:
+        if one.name not in texts:
+            continue
+        value = _read(one, sent[one.name], texts[one.name])
+        if isinstance(one.value, Members):
+            options.update(value)
+        elif value is not LEFT_OUT:
+            (options if one.sets in OPTIONS else rest)[one.sets] = value
+    return Asked(options, ignored=tuple(ignored), **rest)
+
+
+def _read(one: Field, sent: str, texts: list[str]) -> Any:
+    if isinstance(one.value, Several):
+        texts = [_joined(texts)]
+    elif len(set(texts)) > 1:
+        raise invalid_value(sent, f"duplicate field {shown(sent)}: send it once")
+    try:
+        return one.value.read(texts[0])
+    except Unavailable as error:
+        raise HttpError(400, str(error), param=sent, code="unsupported_value") from None
+    except ValueError:
+        raise invalid_value(sent, f"{sent} {shown(texts[0])} is not allowed: it must be {one.value.allowed}") from None
+
+
+def _joined(texts: list[str]) -> str:
+    """Return the values of a repeated field as one list; a JSON list is taken apart by its value."""
+    return texts[0] if len(texts) == 1 else ",".join(texts)
+
+
+def _unknown(name: str, endpoint: Endpoint) -> HttpError:
+    near = difflib.get_close_matches(name, [known for one in endpoint.fields for known in one.names], n=1)
+    documented = (endpoint.file_field, *(one.name for one in endpoint.fields if not isinstance(one.value, Anything)))
+    hint = f"did you mean {near[0]}?" if near else f"allowed are {', '.join(documented)}"
+    return HttpError(400, f"unknown field {shown(name)}: {hint}", param=name, code="unknown_field")
+
+
+def merge(*sources: Values) -> Values:
+    """Return the fields of all sources together."""
+    merged: Values = {}
+    for source in sources:
+        for name, texts in source.items():
+            merged.setdefault(name, []).extend(texts)
+    return merged
+
+
+def query_fields(query: str, what: str = "the query of the URL") -> Values:
+    """Return the fields of a query or of a form of that type. Raises `HttpError` naming `what`."""
     fields: Values = {}
     try:
-        pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=_MAX_QUERY_FIELDS)
+        pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
     except ValueError:
-        raise HttpError(400, "the query of the URL is malformed", code="invalid_query") from None
+        raise HttpError(
+            400, f"{what} is malformed: it must be UTF-8 with at most {MAX_FIELDS} fields", code="invalid_query"
+        ) from None
     for name, value in pairs:
         fields.setdefault(name, []).append(value)
     return fields
 
 
-def json_fields(body: bytes) -> Values:
-    """Return the members of a JSON object of strings and numbers; null counts as left out. Raises `HttpError`."""
-    malformed = HttpError(
-        400,
-        'the body is not a JSON object such as {"audio_url": "https://host/file"}; send the audio itself as '
-        "multipart/form-data in the field file, or as the body with an audio type as Content-Type",
-        code="invalid_json",
-    )
+def json_fields(body: bytes, instead: str) -> Values:
+    """Return the members of a JSON object; null counts as left out. Raises `HttpError` that ends with `instead`."""
+    malformed = HttpError(400, f"the body is not a JSON object: {instead}", code="invalid_json")
+    fields: Values = {}
     try:
-        pairs = json.loads(body.decode("utf-8"), object_pairs_hook=_Pairs, parse_constant=_reject_constant)
+        pairs = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_Pairs, parse_constant=_reject_constant)
+        if not isinstance(pairs, _Pairs):
+            raise malformed
+        for name, value in pairs:
+            text = as_text(_plain_json(value))
+            (name + text).encode("utf-8")  # JSON can write half of a surrogate pair
+            if value is not None:
+                fields.setdefault(name, []).append(text)
     except (ValueError, RecursionError):
         raise malformed from None
-    if not isinstance(pairs, _Pairs):
-        raise malformed
-    fields: Values = {}
-    for name, value in pairs:
-        if isinstance(value, bool) or not isinstance(value, (str, int, float, type(None))):
-            raise invalid_value(_encodable(name), f"{shown(name)} must be a string or a number")
-        if value is not None:
-            fields.setdefault(_encodable(name), []).append(_encodable(str(value)))
+    if len(fields) > MAX_FIELDS:
+        raise HttpError(400, f"the JSON object has more than {MAX_FIELDS} members", code="invalid_json")
     return fields
 
 
@@ -155,15 +159,13 @@ class _Pairs(list[tuple[str, Any]]):
     """The members of a JSON object, so that a duplicate one is seen."""
 
 
+def _plain_json(value: Any) -> Any:
+    """Return a value with its objects as dictionaries."""
+    if isinstance(value, _Pairs):
+        return {name: _plain_json(content) for name, content in value}
+    return [_plain_json(item) for item in value] if isinstance(value, list) else value
+
+
 def _reject_constant(name: str) -> NoReturn:
     """Reject NaN and the infinities, which Python reads and JSON does not have."""
     raise ValueError(name)
-
-
-def _encodable(text: str) -> str:
-    """Reject what JSON can write and UTF-8 cannot: half of a surrogate pair."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise HttpError(400, "the JSON contains half of a surrogate pair", code="invalid_json") from None
-    return text

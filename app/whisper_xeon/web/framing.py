@@ -14,11 +14,14 @@ import socket
 import time
 from dataclasses import dataclass
 from typing import Any, Callable
+from urllib.parse import quote
 
 from whisper_xeon.web.errors import ClientGone, HttpError
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
+# RFC 3986 has a target in ASCII; clients that do not escape what a person typed send it in UTF-8.
+_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e\x80-\xff]+) HTTP/([0-9])\.([0-9])")
+_ASCII_TARGET = "".join(map(chr, range(0x21, 0x7F)))  # stays as it is
 _HEADER_LINE = re.compile(rb"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*)")
 _ABSOLUTE_FORM = re.compile(r"https?://([^/?#]*)(/?[^#]*)", re.IGNORECASE)
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::[0-9]{0,5})?")
@@ -27,6 +30,7 @@ _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _ONLY_ONCE = frozenset(
     ("host", "content-length", "transfer-encoding", "content-type", "authorization", "expect", "x-request-id")
 )
+_BEGINNING = b"HTTP/1.1 "  # of every answer
 _RECEIVE_BYTES = 1 << 16
 _CHUNK_LINE_BYTES = 256
 
@@ -118,6 +122,7 @@ class Writer(io.BufferedIOBase):
         self._sock = sock
         self._limits = limits
         self._buffer = bytearray()
+        self._begun = False  # whether the beginning of the next answer is sent already
 
     def writable(self) -> bool:
         return True
@@ -129,6 +134,8 @@ class Writer(io.BufferedIOBase):
     def flush(self) -> None:
         """Send everything. Raises `ClientGone`."""
         data, self._buffer = self._buffer, bytearray()
+        if self._begun and data:
+            data, self._begun = data[len(_BEGINNING) :], False
         start = time.monotonic()
         sent = 0
         with memoryview(data) as view:
@@ -139,15 +146,26 @@ class Writer(io.BufferedIOBase):
                 except OSError:
                     raise ClientGone from None
 
+    def client_gone(self) -> bool:
+        """Whether the client will not read an answer.
 
-def client_gone(sock: socket.socket) -> bool:
-    """Whether the client closed its side: it will not read an answer.
-
-    A client that only half-closes counts as gone, as with nginx; the two look the same from here.
-    """
-    poll = select.poll()
-    poll.register(sock, select.POLLRDHUP)
-    return bool(poll.poll(0))
+        One that only closed its sending side still reads, and looks the same from here as one that closed all of it,
+        until it is sent something: then the kernel of the latter resets the connection. So such a client gets the
+        first bytes of its answer, which are the same for all, ahead of the rest.
+        """
+        poll = select.poll()
+        poll.register(self._sock, select.POLLRDHUP)
+        events = sum(event for _, event in poll.poll(0))
+        if events & (select.POLLHUP | select.POLLERR):
+            return True
+        if events and not self._begun:
+            self._begun = True
+            try:
+                self._sock.settimeout(self._limits.grace)
+                self._sock.sendall(_BEGINNING)
+            except OSError:
+                return True
+        return False
 
 
 def linger(sock: socket.socket, seconds: float) -> None:
@@ -218,7 +236,11 @@ def read_head(reader: Reader, limits: Limits) -> Head:
     match = _REQUEST_LINE.fullmatch(line)
     if not match:
         raise bad_request("the request line is malformed")
-    method, target, major, minor = (group.decode("ascii") for group in match.groups())
+    try:
+        method, target, major, minor = (group.decode("utf-8") for group in match.groups())
+    except UnicodeDecodeError:
+        raise bad_request("the request target is not UTF-8") from None
+    target = quote(target, safe=_ASCII_TARGET)
     if major != "1":
         raise HttpError(505, "this server speaks HTTP/1.1 only", code="http_version_not_supported", close=True)
     headers: dict[str, str] = {}

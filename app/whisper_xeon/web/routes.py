@@ -1,42 +1,52 @@
-"""The HTTP API: which path does what, who may use it, and what a success looks like.
+"""The HTTP API: what each endpoint of the table does, who may use it, and what a success looks like.
 
-OpenAI's shapes where OpenAI has one. What a request may say is in `fields`, how its audio gets here in `receive`, and
-how failures are answered in `failures`.
+What a request may say is in `api_table` and `fields`, how its audio gets here in `receive`, and how failures are
+answered in `failures`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hmac
 import os
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Callable
+from urllib.parse import quote
 
 import whisper_xeon
-from whisper_package.models import ALIASES
 from whisper_package.package import Package
 from whisper_xeon import metrics
-from whisper_xeon.audio.decode import decode
+from whisper_xeon.audio.decode import SAMPLE_RATE, decode
 from whisper_xeon.audio.errors import DecodingTooSlow
+from whisper_xeon.audio.file_types import FileHint
 from whisper_xeon.engine.cores import available_cores
 from whisper_xeon.engine.outcome import EngineResult, EngineTimeout
 from whisper_xeon.engine.pool import EnginePool
-from whisper_xeon.formats import FORMATS, encode_json, render
+from whisper_xeon.formats import JSON_TYPE, Shape, encode_json, json_parts, openai_whisper_json, render
+from whisper_xeon.languages import LANGUAGES
 from whisper_xeon.settings import Settings
-from whisper_xeon.transcript import DecodeOptions
-from whisper_xeon.web.errors import ClientGone, HttpError, shown
+from whisper_xeon.transcript import DecodeOptions, Transcript
+from whisper_xeon.web import docs_page, openapi
+from whisper_xeon.web.access import Keys
+from whisper_xeon.web.api_table import ENDPOINTS, Endpoint
+from whisper_xeon.web.errors import ClientGone, HttpError, invalid_value
 from whisper_xeon.web.failures import answered
-from whisper_xeon.web.fields import OPENAI_FIELDS, OPTION_FIELDS, Fields
-from whisper_xeon.web.receive import Received, Receiver, has_audio
+from whisper_xeon.web.fields import Asked
+from whisper_xeon.web.model_names import ModelNames
+from whisper_xeon.web.paths import Found, Paths
+from whisper_xeon.web.receive import Received, Receiver
 from whisper_xeon.web.server import Request, Response
 from whisper_xeon.web.spool import Reservation, Spool
 
-_DECODE_SECONDS = 60.0
+_DECODE_SECONDS = 60.0  # for any file, and for each MiB of it:
+_DECODE_SECONDS_PER_MIB = 4.0
 _POLL_SECONDS = 0.5
+_DETECTED_SECONDS = 120  # of a recording are listened to for its language
+_MAX_IGNORED_NAMES = 20  # that an answer and the log tell of, each of at most so many characters:
+_MAX_NAME = 64
 
 # Why no request can be taken in a state of the pool. The reason of a failure names files of this host: only the log has
 # it.
@@ -46,7 +56,7 @@ _NOT_READY = {
     "stopped": "the service is stopping",
 }
 
-Handler = Callable[[Request], Response]
+Handler = Callable[[Request, Endpoint, Found], Response]
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,12 @@ class _Timed:
     """What an engine made of a request, with the seconds that each step took."""
 
     result: EngineResult
+    asked: Asked
     decode_s: float
+
+    @property
+    def transcript(self) -> Transcript:
+        return self.result.transcript
 
     @property
     def processing_seconds(self) -> float:
@@ -72,70 +87,65 @@ class Application:
         self._settings = settings
         self._package = package
         self._pool = pool
-        self._api_keys = api_keys
+        self._keys = Keys(api_keys)
         self._started_at = started_at
         self._spool = Spool(settings.spool_bytes)
         self._receiver = Receiver(settings, self._spool)
         self._decoders = threading.BoundedSemaphore(available_cores())
-        self._model_names = {
-            "whisper-1",  # what OpenAI's clients send when they have no choice
-            package.model,
-            f"whisper-{package.model}",
-            package.name,
-            *(alias for alias, model in ALIASES.items() if model == package.model),
+        self._models = ModelNames(package, settings.model_aliases or (), created=started_at)
+        self._paths = Paths(ENDPOINTS)
+        self._handlers: dict[str, Handler] = {
+            "transcriptions": self._transcribe,
+            "translations": self._transcribe,
+            "transcribe": self._transcribe,
+            "inference": self._transcribe,
+            "asr": self._transcribe,
+            "detect_language": self._detect_language,
+            "models": self._list_models,
+            "model": self._describe_model,
+            "openapi": _fixed(
+                encode_json(
+                    openapi.document(whisper_xeon.__version__, keys=bool(api_keys), urls=bool(settings.audio_url_allow))
+                ),
+                JSON_TYPE,
+            ),
+            "docs": _fixed(docs_page.page(whisper_xeon.__version__), "text/html; charset=utf-8", docs_page.HEADERS),
+            "health": self._live,
+            "ready": self._ready,
+            "version": self._version,
+            "metrics": self._metrics,
         }
-        transcribing: dict[str, Handler] = {
-            "/transcribe": self._transcribe,
-            "/v1/audio/transcriptions": self._transcriptions,
-        }
+        transcribing = [endpoint.path for endpoint in ENDPOINTS if endpoint.transcribes]
         self.metrics = metrics.Metrics(transcribing, info=self._info(), started_at=started_at)
         self._memory = metrics.Memory(lambda: (os.getpid(), *pool.pids()))
-        self._routes: dict[str, dict[str, Handler]] = {
-            "/health": {"GET": self._live},
-            "/healthz": {"GET": self._live},
-            "/readyz": {"GET": self._ready},
-            "/version": {"GET": self._version},
-            "/metrics": {"GET": self._metrics},
-            **{path: {"POST": self._guarded(handler)} for path, handler in transcribing.items()},
-        }
 
     def __call__(self, request: Request) -> Response:
-        methods = self._routes.get(request.path)
-        if methods is None:
+        found = self._paths.find(request.path)
+        if found is None:
             raise HttpError(
-                404, f"there is nothing at this path: try one of {', '.join(sorted(self._routes))}", code="not_found"
+                404, f"there is nothing at this path: try one of {', '.join(self._paths.all())}", code="not_found"
             )
-        request.log["route"] = request.path
-        handler = methods.get("GET" if request.method == "HEAD" else request.method)
-        if handler is None:
-            allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else [])])
-            raise HttpError(405, f"this path accepts {allowed}", code="method_not_allowed", headers={"Allow": allowed})
-        return handler(request)
+        request.log["route"] = found.path
+        if found.elsewhere:
+            return _json(308, {"location": found.path}, {"Location": found.path})
+        endpoint = found.methods.get("GET" if request.method == "HEAD" else request.method)
+        if endpoint is None:
+            allowed = ", ".join([*found.methods, *(["HEAD"] if "GET" in found.methods else [])])
+            raise HttpError(
+                405,
+                f"this path accepts {allowed}, not {request.method}",
+                code="method_not_allowed",
+                headers={"Allow": allowed},
+            )
+        if endpoint.transcribes:
+            self._keys.check(request.headers)
+            self._reject_unless_serving(request)
+        return self._handlers[endpoint.name](request, endpoint, found)
 
-    def _guarded(self, handler: Handler) -> Handler:
-        def check(request: Request) -> Response:
-            if self._api_keys and not self._authorized(request):
-                raise HttpError(
-                    401,
-                    "this server needs an API key: send the header Authorization: Bearer <key>",
-                    code="invalid_api_key",
-                    headers={"WWW-Authenticate": "Bearer"},
-                )
-            return handler(request)
-
-        return check
-
-    def _authorized(self, request: Request) -> bool:
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        given_bytes = given.strip().encode("latin-1")
-        # Every key is compared, so that the time taken tells nothing about which one was close.
-        matches = [hmac.compare_digest(given_bytes, key) for key in self._api_keys]
-        return scheme.lower() == "bearer" and any(matches)
-
-    def _live(self, request: Request) -> Response:
+    def _live(self, request: Request, endpoint: Endpoint, found: Found) -> Response:
         return _json(200, {"status": "ok"})
 
-    def _ready(self, request: Request) -> Response:
+    def _ready(self, request: Request, endpoint: Endpoint, found: Found) -> Response:
         state = self._pool.state
         if state == "ready":
             return _json(200, {"status": "ready", "model": self._package.model, "release_id": self._package.release_id})
@@ -151,11 +161,11 @@ class Application:
             "adapter": self._settings.adapter,
         }
 
-    def _metrics(self, request: Request) -> Response:
+    def _metrics(self, request: Request, endpoint: Endpoint, found: Found) -> Response:
         page = self.metrics.render(self._pool.stats(), ready_at=self._pool.loaded_at, memory=self._memory.read())
         return Response(200, page, metrics.CONTENT_TYPE)
 
-    def _version(self, request: Request) -> Response:
+    def _version(self, request: Request, endpoint: Endpoint, found: Found) -> Response:
         stats = self._pool.stats()
         return _json(
             200,
@@ -174,36 +184,61 @@ class Application:
             },
         )
 
-    def _transcriptions(self, request: Request) -> Response:
-        self._reject_unless_serving(request)
-        with self._receiver.upload(request, OPENAI_FIELDS) as received:
-            fields = received.fields
-            response_format = fields.choice("response_format", FORMATS, "json")
-            granularities = fields.granularities(response_format)
-            fields.reject_unless("stream", ("false", "0"), "streaming is not available here: leave stream out")
-            fields.reject_unless("chunking_strategy", ("auto",), "chunking_strategy must be auto here")
-            options = self._options(fields, words="word" in granularities)
+    def _list_models(self, request: Request, endpoint: Endpoint, found: Found) -> Response:
+        return _json(200, {"object": "list", "data": self._models.listed()})
+
+    def _describe_model(self, request: Request, endpoint: Endpoint, found: Found) -> Response:
+        self._models.check(found.identity)
+        return _json(200, self._models.described(found.identity))
+
+    def _transcribe(self, request: Request, endpoint: Endpoint, found: Found) -> Response:
+        with self._receiver.audio(request, endpoint) as received:
+            asked = received.asked
+            self._models.check(asked.model or found.model)
+            response_format = asked.response_format or endpoint.format
+            options = asked.decode_options(self._defaults(), endpoint.always)
+            if response_format == "diarized_json" and not options.diarize:
+                raise invalid_value("response_format", "diarized_json needs diarize=channel and a stereo recording")
+            shape = _shape(asked, options, response_format, endpoint)
+            options = dataclasses.replace(options, word_timestamps=shape.words, token_logprobs=shape.logprobs)
             timed = self._run(request, received, options)
-        body, content_type = render(
-            timed.result.transcript, response_format, temperature=options.temperature, granularities=granularities
-        )
+        if response_format == "json" and endpoint.name == "transcribe":
+            body, content_type = encode_json(self._own_json(request, timed, shape)), JSON_TYPE
+        elif response_format == "json" and endpoint.name == "asr":
+            body, content_type = openai_whisper_json(timed.transcript, shape), JSON_TYPE
+        else:
+            body, content_type = render(timed.transcript, response_format, shape)
         return Response(200, body, content_type, self._result_headers(timed))
 
-    def _transcribe(self, request: Request) -> Response:
-        """Answer `duration` (of the audio) and `processing_seconds` in seconds, the other values as text."""
-        self._reject_unless_serving(request)
-        receive = self._receiver.upload if has_audio(request) else self._receiver.url
-        with receive(request, OPTION_FIELDS) as received:
-            timed = self._run(request, received, self._options(received.fields, words=False))
-        transcript = timed.result.transcript
-        body = {
+    def _defaults(self) -> DecodeOptions:
+        """Return what a request starts from."""
+        return self._settings.decode_options()
+
+    def _own_json(self, request: Request, timed: _Timed, shape: Shape) -> dict[str, Any]:
+        """Return the answer of /transcribe: `duration` (of the audio) and `processing_seconds` are in seconds."""
+        transcript = timed.transcript
+        return {
             "text": transcript.text,
             "language": transcript.language,
+            "language_probability": transcript.language_probability and round(transcript.language_probability, 4),
             "duration": round(transcript.duration, 3),
+            **json_parts(transcript, shape),
             "model": self._package.model,
             "release_id": self._package.release_id,
             "request_id": request.id,
             "processing_seconds": timed.processing_seconds,
+        }
+
+    def _detect_language(self, request: Request, endpoint: Endpoint, found: Found) -> Response:
+        with self._receiver.audio(request, endpoint) as received:
+            self._models.check(received.asked.model)
+            options = received.asked.decode_options(self._defaults(), endpoint.always)
+            timed = self._run(request, received, options, seconds=_DETECTED_SECONDS)
+        transcript = timed.transcript
+        body = {
+            "detected_language": LANGUAGES[transcript.language],
+            "language_code": transcript.language,
+            "confidence": 1.0 if transcript.language_probability is None else round(transcript.language_probability, 4),
         }
         return Response(200, encode_json(body), headers=self._result_headers(timed))
 
@@ -212,28 +247,14 @@ class Application:
         with answered(None, request.log):
             self._pool.check_open()
 
-    def _options(self, fields: Fields, *, words: bool) -> DecodeOptions:
-        model = fields.text("model")
-        if model and model.lower() not in self._model_names:
-            raise HttpError(
-                404,
-                f"the model {shown(model)} is not served here: this server serves {self._package.model} "
-                f"(also by the names {', '.join(sorted(self._model_names - {self._package.model}))})",
-                param="model",
-                code="model_not_found",
-            )
-        defaults = self._settings.decode_options()
-        return dataclasses.replace(
-            defaults,
-            prompt=fields.prompt() or defaults.prompt,
-            language=fields.language(self._settings.language),
-            temperature=fields.temperature(),
-            word_timestamps=words,
-        )
-
-    def _run(self, request: Request, received: Received, options: DecodeOptions) -> _Timed:
+    def _run(
+        self, request: Request, received: Received, options: DecodeOptions, *, seconds: int | None = None
+    ) -> _Timed:
+        """Decode and transcribe the audio, or its first `seconds`."""
         begun = time.monotonic()
-        with answered(received.file_field, request.log), contextlib.ExitStack() as stack:
+        if received.asked.ignored:
+            request.log["ignored"] = _names(received.asked.ignored)
+        with answered(received.file.field, request.log), contextlib.ExitStack() as stack:
             with self._decoder(request, received.deadline):
                 start = time.monotonic()
                 held = stack.enter_context(Reservation(self._spool))
@@ -241,8 +262,9 @@ class Application:
                     audio = decode(
                         received.upload.fd,
                         max_seconds=self._settings.max_audio_seconds,
-                        timeout=min(_DECODE_SECONDS, max(1.0, received.deadline - start)),
+                        timeout=min(_decode_seconds(received.upload.size), max(1.0, received.deadline - start)),
                         grown=held.grow,
+                        hint=FileHint(received.file.content_type, received.file.file_name),
                         sides=options.diarize == "channel",
                     )
                 except DecodingTooSlow as error:
@@ -251,9 +273,13 @@ class Application:
                     raise
                 stack.enter_context(audio)
                 decode_s = time.monotonic() - start
+                if seconds is not None:
+                    audio.samples = min(audio.samples, seconds * SAMPLE_RATE)
             received.upload.close()
             request.log.update(audio_seconds=round(audio.duration, 2), decode_ms=_ms(decode_s))
-            result = self._pool.transcribe(audio, options, deadline=received.deadline, cancelled=request.client_gone)
+            # An engine takes a fraction of the audio's length: what takes all of it and the timeout does not progress.
+            deadline = received.deadline + audio.duration
+            result = self._pool.transcribe(audio, options, deadline=deadline, cancelled=request.client_gone)
         request.log.update(wait_ms=_ms(result.wait_s), compute_ms=_ms(result.compute_s), attempts=result.attempts)
         speech_s = result.transcript.speech_seconds
         if speech_s is not None:
@@ -261,7 +287,7 @@ class Application:
         self.metrics.transcribed(
             audio_s=audio.duration, speech_s=speech_s, wait_s=result.wait_s, total_s=time.monotonic() - begun
         )
-        return _Timed(result, decode_s)
+        return _Timed(result, received.asked, decode_s)
 
     @contextlib.contextmanager
     def _decoder(self, request: Request, deadline: float) -> Iterator[None]:
@@ -279,11 +305,47 @@ class Application:
     def _result_headers(self, timed: _Timed) -> dict[str, str]:
         result = timed.result
         steps = (("decode", timed.decode_s), ("wait", result.wait_s), ("compute", result.compute_s))
+        ignored = _names(timed.asked.ignored)
         return {
             "X-Whisper-Model": self._package.model,
             "X-Whisper-Release": self._package.release_id,
+            "X-Whisper-Language": timed.transcript.language,
+            **({"X-Whisper-Ignored": ", ".join(ignored)} if ignored else {}),
             "Server-Timing": ", ".join(f"{name};dur={_ms(seconds)}" for name, seconds in steps),
         }
+
+
+def _shape(asked: Asked, options: DecodeOptions, response_format: str, endpoint: Endpoint) -> Shape:
+    """Return what a JSON answer is to have beside the text."""
+    if response_format not in ("json", "verbose_json"):
+        return Shape()
+    nested = endpoint.name in ("inference", "asr")  # words are in their segments
+    verbose = response_format == "verbose_json" or endpoint.name == "asr"
+    words = "word" in asked.granularities or options.word_timestamps
+    if endpoint.name == "inference" and verbose:
+        words = not asked.no_timestamps
+    return Shape(
+        segments="segment" in asked.granularities or (verbose and (nested or "word" not in asked.granularities)),
+        words=words,
+        logprobs="logprobs" in asked.include,
+        words_in_segments=nested,
+    )
+
+
+def _decode_seconds(size: int) -> float:
+    """Return how long ffmpeg may take for a file of `size` bytes: hours of speech are a few MiB an hour."""
+    return _DECODE_SECONDS + size / (1 << 20) * _DECODE_SECONDS_PER_MIB
+
+
+def _names(ignored: tuple[str, ...]) -> list[str]:
+    """Return names of fields as a header and the log may have them: some, short, escaped as in a URL."""
+    names = [quote(name[:_MAX_NAME], safe="[]") or '""' for name in ignored[:_MAX_IGNORED_NAMES]]
+    return [*names, *(["..."] if len(ignored) > _MAX_IGNORED_NAMES else [])]
+
+
+def _fixed(body: bytes, content_type: str, headers: dict[str, str] | None = None) -> Handler:
+    """Return the handler of what never changes."""
+    return lambda request, endpoint, found: Response(200, body, content_type, dict(headers or {}))
 
 
 def _json(status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> Response:

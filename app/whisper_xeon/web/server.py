@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import logging
 import os
 import re
@@ -24,7 +23,8 @@ from whisper_xeon.formats import JSON_TYPE, encode_json
 from whisper_xeon.logs import log, logger
 from whisper_xeon.web.connection_slots import ConnectionSlots
 from whisper_xeon.web.errors import ClientGone, HttpError
-from whisper_xeon.web.framing import Body, Limits, Reader, Writer, client_gone, linger, read_head
+from whisper_xeon.web.forwarded import TrustedProxies, read_proxy_header
+from whisper_xeon.web.framing import Body, Limits, Reader, Writer, linger, read_head
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _REFUSED_AT_ONCE = 64  # surplus connections that are answered at the same time; more are just closed
@@ -76,16 +76,18 @@ class Server(ThreadingHTTPServer):
         address: tuple[str, int] | socket.socket,
         *,
         limits: Limits | None = None,
+        proxies: TrustedProxies | None = None,
         answered: Callable[[str | None, int], None] = lambda route, status: None,
     ):
         """Listen on a host and port, or use a socket that is already listening and outlives this process.
 
-        `answered` is called after each request with its route (None: unknown) and status (499: the client left).
-        Raises `OSError`.
+        `proxies` are believed whose request it is; none by default. `answered` is called after each request with its
+        route (None: unknown) and status (499: the client left). Raises `OSError`.
         """
         self.application = application
         self.answered = answered
         self.limits = limits or Limits()
+        self.proxies = proxies or TrustedProxies(())
         self.slots = ConnectionSlots(self.limits.connections)
         self.stopping = False
         self._starved = False  # of files or memory: the last iteration could not accept a connection
@@ -204,6 +206,9 @@ class Handler(BaseHTTPRequestHandler):
         self.connection = self.request
         self.rfile, self.wfile = Reader(self.connection), Writer(self.connection, self.server.limits)
         self._kept = False  # whether a request was answered on this connection
+        self._peer = self.address_string() if self.client_address else "unix"
+        self._behind = self.server.proxies.trust(self._peer)
+        self._introduced = not self._behind  # whether what a proxy may send before all else was read
 
     def handle_one_request(self) -> None:
         """Answer one request. The base answers in HTML, by method only, and prints errors to standard error."""
@@ -250,12 +255,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Write the request's structured line. The base's line is text, with the path in it."""
-        client = self.address_string() if self.client_address else "unix"
-        log(logging.INFO, "request", id=self._request_id, status=code, client=client, **self._fields)
+        log(logging.INFO, "request", id=self._request_id, status=code, client=self._client, **self._fields)
 
     def _begin(self) -> None:
         self._start = time.monotonic()
         self._request_id = "req_" + secrets.token_hex(12)
+        self._client = self._peer
         self._fields: dict[str, Any] = {"route": None}
         self.command = ""
         self.request_version = self.protocol_version
@@ -271,7 +276,11 @@ class Handler(BaseHTTPRequestHandler):
         return self.server.slots.resume(self.connection) and arrived
 
     def _read_request(self) -> Request:
+        if not self._introduced:
+            self._peer = read_proxy_header(self.rfile, self._peer, time.monotonic() + self.server.limits.head_time)
+            self._introduced = True
         head = read_head(self.rfile, self.server.limits)
+        self._client = self.server.proxies.client(self._peer, head.headers) if self._behind else self._peer
         self.command = head.method
         self.close_connection = not head.keep_alive
         # The client's own id if it is harmless, so that its log and ours can be joined.
@@ -279,8 +288,16 @@ class Handler(BaseHTTPRequestHandler):
         if _REQUEST_ID.fullmatch(given):
             self._request_id = given
         body = Body(self.rfile, head, self.server.limits, self.handle_expect_100)
-        gone = functools.partial(client_gone, self.connection)
-        return Request(self._request_id, head.method, head.path, head.query, head.headers, body, gone, self._fields)
+        return Request(
+            self._request_id,
+            head.method,
+            head.path,
+            head.query,
+            head.headers,
+            body,
+            self.wfile.client_gone,
+            self._fields,
+        )
 
     def _answer(self, response: Response) -> None:
         self.send_response_only(response.status)
@@ -295,6 +312,8 @@ class Handler(BaseHTTPRequestHandler):
         }
         if self.close_connection:
             headers["Connection"] = "close"
+        else:
+            headers["Keep-Alive"] = f"timeout={self.server.limits.idle:g}"
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
