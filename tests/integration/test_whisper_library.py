@@ -213,7 +213,7 @@ DIFFERENT_REQUESTS = [
     ("de-00.wav", {"language": "en", "beam_size": 8, "patience": 2.0}),
     ("vi-00.wav", {"language": "en", "temperature": 1.0, "best_of": 5}),
     ("en-01.wav", {"hotwords": "hello", "prompt": "open", "suppress_tokens": (3180,)}),
-    ("long.wav", {"language": "en", "condition_on_previous_text": True, "beam_size": 2}),
+    ("en-02.wav", {"language": "en", "condition_on_previous_text": True, "beam_size": 2}),
     ("vi-00.wav", {"language": "fr", "compression_ratio_threshold": 0.8, "logprob_threshold": -0.2}),
 ]
 
