@@ -17,3 +17,5 @@ pin() { # pin DIRECTORY VENV
 
 pin . .venv
 pin bench .build/bench/venv
+pin tests/clients .build/clients/tools
+pin tests/clients/litellm .build/clients/litellm
