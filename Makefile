@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # A Docker client before 23 builds with BuildKit only when told so.
 export DOCKER_BUILDKIT := 1
 
-.PHONY: help setup demo test test-unit bench bench-words bench-models tune compare memory lint docs clean requirements
+.PHONY: help setup demo test test-unit test-clients bench bench-words bench-models tune compare memory lint docs clean requirements
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -25,6 +25,10 @@ test: setup ## run all tests: lint, units, Docker build, MinIO, molecule, end to
 test-unit: ## run the tests that need no Docker (a minute)
 	@scripts/setup.sh --without-docker
 	@pytest -n 2 tests/unit $(PYTEST_ARGS)
+
+test-clients: ## run the clients that people have against the service: SDKs, Chromium, curl (10 minutes)
+	@scripts/setup.sh --clients
+	@pytest tests/clients $(PYTEST_ARGS)
 
 bench bench-words tune compare memory bench-models: export PYTHONPATH := $(CURDIR)/app:$(CURDIR)/bench
 

@@ -18,3 +18,5 @@ pin() { # pin NAME VENV: NAME.in into NAME.txt
 pin requirements .venv
 pin bench/requirements .build/bench/venv
 pin bench/words-requirements .build/bench/words-venv
+pin tests/clients/requirements .build/clients/tools
+pin tests/clients/litellm/requirements .build/clients/litellm

