@@ -165,7 +165,7 @@ def _tokens(text: str) -> tuple[int, ...]:
     if text.lower() == "none":
         return ()
     numbers = [number.strip() for number in text.split(",")]
-    if len(numbers) > 1000 or not all(re.fullmatch(r"-1|[0-9]{1,6}", number) for number in numbers):
+    if len(numbers) > 512 or not all(re.fullmatch(r"-1|[0-9]{1,6}", number) for number in numbers):
         raise ValueError
     return tuple(dict.fromkeys(map(int, numbers)))
 
@@ -300,9 +300,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "WHISPER_PATIENCE",
         "1",
-        "a number from 0.1 to 8",
+        "a number from 0.1 to 10",
         "Beams are searched until beam size times patience sequences are complete.",
-        _number(0.1, 8),
+        _number(0.1, 10),
     ),
     Setting(
         "WHISPER_BEST_OF",
@@ -322,16 +322,16 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "WHISPER_COMPRESSION_RATIO_THRESHOLD",
         "2.4",
-        "a number from 0 to 1000",
+        "a number from 0 to 100",
         "A window whose text zlib makes more times shorter than this repeats itself: it decoded badly.",
-        _number(0, 1000),
+        _number(0, 100),
     ),
     Setting(
         "WHISPER_LOGPROB_THRESHOLD",
         "-1",
-        "a number from -1000 to 0",
+        "a number from -100 to 0",
         "A window whose tokens have a lower mean log probability decoded badly.",
-        _number(-1000, 0),
+        _number(-100, 0),
     ),
     Setting(
         "WHISPER_NO_SPEECH_THRESHOLD",
@@ -365,7 +365,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "WHISPER_SUPPRESS_TOKENS",
         "-1",
-        "none or token ids separated by commas, of which -1 means those that are not speech",
+        "none or at most 512 token ids separated by commas, of which -1 means those that are not speech",
         "The tokens that are never chosen. Not speech: brackets, musical notes and other signs, as in openai-whisper.",
         _tokens,
     ),

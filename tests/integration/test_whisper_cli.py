@@ -82,7 +82,7 @@ def estimating(artifacts_dir, tmp_path_factory):
     package = Package.find(artifacts_dir, "small")
     copy = shutil.copytree(package.directory, tmp_path_factory.mktemp("estimating") / package.name)
     rewrite(copy, lambda manifest: manifest["model"].pop("alignment_heads", None))
-    with WhisperLibraryAdapter("small", copy.parent) as adapter:
+    with WhisperLibraryAdapter("small", copy.parent, threads=1) as adapter:
         yield adapter
 
 
