@@ -296,7 +296,7 @@ class Members(Value):
             for name, member in self.members.items()
         }
         if self.kinds:
-            properties["type"] = {"type": "string", "enum": [*self.kinds, *self.words]}
+            properties["type"] = {"enum": [*self.kinds, *self.words, None]}
         objects = {"type": "object", "properties": properties}
         return {"anyOf": [{"type": "string", "enum": list(self.words)}, objects]} if self.words else objects
 
