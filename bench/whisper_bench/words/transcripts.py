@@ -155,7 +155,7 @@ def _run_cli(package: Package, scratch: Path, options: tuple[str, ...], clip: Cl
     subprocess.run(convert, check=True)
     command = [package.path("whisper-cli"), "--model", package.model_file, "--file", audio, "--no-prints"]
     command += ["--language", language or "auto", "--threads", THREADS, "--output-json", "--output-file", output]
-    subprocess.run([*map(str, command), *options], check=True, stdout=subprocess.DEVNULL, timeout=CLIP_SECONDS)
+    subprocess.run([*map(str, command), *options], check=True, capture_output=True, timeout=CLIP_SECONDS)
     heard = json.loads(output.with_suffix(".json").read_bytes().decode("utf-8", "replace"))
     segments = [
         [part["text"], part["offsets"]["from"] / 1000, part["offsets"]["to"] / 1000] for part in heard["transcription"]
