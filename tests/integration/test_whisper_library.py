@@ -257,9 +257,10 @@ def test_any_format_is_transcribed(small, tmp_path):
 # How a transcript is made up.
 
 
-def test_the_text_is_the_segments_joined_by_a_space(adapter):
+def test_the_text_is_the_segments_joined(adapter):
     transcript = heard(adapter, "long.wav", language="en")
-    assert transcript.text == " ".join(segment.text for segment in transcript.segments)
+    assert len(transcript.segments) > 1
+    assert transcript.text == "".join(segment.text for segment in transcript.segments).strip()
 
 
 def test_segments_start_and_end_where_whisper_cli_says(adapter, model, exact_recordings):
