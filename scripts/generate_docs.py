@@ -110,7 +110,7 @@ def api_page() -> str:
     fields = [
         (
             _names(field),
-            _text(f"{field.effect}.{_where(takers, transcribing)}"),
+            f"{field.effect}.{_where(takers, transcribing)}",
             _text(field.value.allowed),
             field.default,
         )

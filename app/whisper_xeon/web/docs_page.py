@@ -112,6 +112,6 @@ def _codes(texts: Iterable[str]) -> str:
 
 def _markup(text: str) -> str:
     """Turn the table's Markdown into HTML; its links lead into the repository, where this page is not."""
-    text = re.sub(r" ?\(?\[[^\]]*\]\([^)]*\)\)?", "", text)
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
     parts = text.split("`")
     return "".join(f"<code>{escape(part)}</code>" if odd % 2 else escape(part) for odd, part in enumerate(parts))
