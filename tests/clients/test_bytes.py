@@ -37,11 +37,10 @@ def test_the_lines_of_whisper_cpps_readme(service, clip):
         ["--header", "Content-Type:", "--data-binary", "@{clip}"],
         ["--header", "Content-Type: application/octet-stream", "--data-binary", "@{clip}"],
         ["--header", "Transfer-Encoding: chunked", "--header", "Expect: 100-continue", "--data-binary", "@{clip}"],
-        ["--upload-file", "{clip}", "--request", "POST"],
         ["--form", 'file=@{clip};type=video/webm;filename="Gespräch – 1.webm"', "--form", "language=English"],
         ["--form", "language=de-DE", "--form", "file=@{clip}", "--form", "user=someone", "--form", "stream=false"],
     ],
-    ids=["no header", "no content type", "octets", "chunked", "upload", "odd name", "fields around"],
+    ids=["no header", "no content type", "octets", "chunked", "odd name", "fields around"],
 )
 @pytest.mark.parametrize("path", ["/v1/audio/transcriptions", "/transcribe", "/audio/transcriptions/"])
 def test_curl(service, clip, arguments, path):

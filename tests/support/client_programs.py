@@ -26,7 +26,7 @@ WORDS = words(
 )
 
 
-def run(*command: str | Path, cwd: Path | None = None, **environment: str) -> str:
+def run(*command: str | Path, cwd: Path | None = None, timeout: float = 120, **environment: str) -> str:
     """Run a client to its end and return what it printed; what it complained about is in the failure."""
     finished = subprocess.run(
         [str(part) for part in command],
@@ -34,7 +34,7 @@ def run(*command: str | Path, cwd: Path | None = None, **environment: str) -> st
         env={**os.environ, "NO_PROXY": "127.0.0.1", **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=timeout,
         check=False,
     )
     said = finished.stdout + finished.stderr
