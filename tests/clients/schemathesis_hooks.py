@@ -1,4 +1,4 @@
-"""What Schemathesis sends where the API's document says `binary`: a recording with two sides, so that diarize works too."""
+"""What Schemathesis sends where the API's document says `binary`: a recording with two sides, as diarize needs it."""
 
 import io
 import random
