@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from audio_files import decode_file, ffmpeg, sounding, values
 from paths import RECORDINGS
+from whisper_xeon.audio import ogg
 from whisper_xeon.audio.decode import SAMPLE_RATE
 from whisper_xeon.audio.errors import AudioTooLong, UnreadableAudio
 
@@ -173,6 +175,21 @@ def test_chained_ogg_is_one_recording(parts, tmp_path):
 def test_chained_ogg_of_two_codecs_is_refused_rather_than_cut(parts, tmp_path):
     with pytest.raises(UnreadableAudio, match=r"different codecs one after the other \(\w+ and \w+\)"):
         decode_file(chained(tmp_path, *parts))
+
+
+def test_what_looks_like_many_beginnings_costs_nothing(tmp_path):
+    path = chained(tmp_path, ["-c:a", "libopus"], ["-c:a", "libopus"])
+    with path.open("ab") as stream:
+        stream.write(b"OggS\x00\x02" * (4 << 20))
+    with path.open("rb") as stream:
+        tracemalloc.start()
+        try:
+            begun, later = ogg.codecs(stream.fileno(), path.stat().st_size)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert begun == later != set()
+    assert peak < 1 << 20
 
 
 def test_a_film_in_ogg_is_no_chain(beginning, tmp_path):

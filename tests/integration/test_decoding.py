@@ -104,6 +104,24 @@ def test_without_an_increment_there_is_no_further_try(small):
     assert listen(small, "de-00.wav", **options) == listen(small, "de-00.wav", language="fr")
 
 
+def test_an_increment_that_is_too_small_is_a_tenth(small):
+    """whisper.cpp lists the tries first, and with a step that does not add up until there is no memory left."""
+    options = {"language": "en", "compression_ratio_threshold": 0}
+    least = listen(small, "en-00.wav", temperature_increment=1e-8, **options)
+    assert least == listen(small, "en-00.wav", temperature_increment=0.1, **options)
+
+
+def test_text_with_a_time_in_front_and_none_after_it_is_kept(small):
+    """A long window can end like that, and models that were trained with few times write nothing else."""
+    times = range(50364, 51865)
+    for at in (0, 10):
+        kept = times[at]
+        suppressed = (-1, *(token for token in times if token != kept))
+        (segment,) = listen(small, "en-00.wav", language="en", vad=False, suppress_tokens=suppressed).segments
+        assert segment.text.startswith(listen(small, "en-00.wav", language="en", vad=False).segments[0].text)
+        assert segment.start == pytest.approx(0.02 * at)
+
+
 def test_a_segment_has_the_temperature_that_was_asked_for(small):
     assert listen(small, "en-00.wav", temperature=0.5).segments[0].temperature == 0.5
 

@@ -10,12 +10,14 @@ import time
 from dataclasses import dataclass, field, replace
 
 import jiwer
+import numpy as np
 import pytest
 
 from paths import ROOT
 from whisper_package.package import Package
 from whisper_package.variants import cpu_flags
-from whisper_xeon.audio.decode import decode
+from whisper_xeon import WhisperLibraryAdapter
+from whisper_xeon.audio.decode import SAMPLE_RATE, decode, map_samples
 from whisper_xeon.engine.cores import available_cores
 from whisper_xeon.engine.pool import EnginePool
 from whisper_xeon.transcript import DecodeOptions, Transcript
@@ -119,3 +121,17 @@ def test_words_begin_when_they_are_spoken(heard):
             if abs(words[number].start - start) > LATE:
                 wrong[name, words[number].text] = (words[number].start, start)
     assert not wrong
+
+
+def test_the_language_is_that_of_the_speech_and_not_of_the_hiss_before_it(real_artifacts_dir):
+    """The hiss is louder than the voice, so that the voice detection alone cannot tell."""
+    with open(CLIPS / "de_leopard.wav", "rb") as stream, decode(stream.fileno(), max_seconds=60) as audio:
+        voice = np.frombuffer(map_samples(audio.fd, audio.samples), np.float32)
+    silence = 32 * SAMPLE_RATE  # more than one window of Whisper's
+    hiss = np.random.default_rng(0).standard_normal(silence + len(voice)) * np.sqrt(2 * np.mean(voice**2))
+    hiss[silence:] += voice
+    samples = (hiss / (2 * np.abs(hiss).max())).astype(np.float32)
+    with WhisperLibraryAdapter("base", real_artifacts_dir) as whisper:
+        transcript = whisper.transcribe_pcm(samples.tobytes())
+    assert transcript.language == "de"
+    assert transcript.segments[0].start >= 32

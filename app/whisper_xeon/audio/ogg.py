@@ -11,9 +11,11 @@ import re
 
 _PAGE = b"OggS\x00"
 _BEGINS = 0x02  # flag of the page that begins a stream
-_BEGINNING = re.compile(rb"OggS\x00[\x02\x03\x06\x07]")
 _HEADER_BYTES = 27  # before the list of the page's segments
 _CODECS = {b"\x01vorbis": "Vorbis", b"OpusHead": "Opus", b"\x7fFLAC": "FLAC", b"Speex  ": "Speex"}
+# What looks like the first page of a stream, whose one segment begins with the name of a codec: it must cost nothing to
+# pass over a file that is full of what looks like pages.
+_BEGINNING = re.compile(rb"OggS\x00[\x02\x03\x06\x07].{20}\x01.(?:%s)" % b"|".join(map(re.escape, _CODECS)), re.DOTALL)
 
 
 def codecs(fd: int, size: int) -> tuple[set[str], set[str]]:
@@ -25,9 +27,10 @@ def codecs(fd: int, size: int) -> tuple[set[str], set[str]]:
             first |= _codec(data, at)
             segments = data[at + _HEADER_BYTES : _content(data, at)]
             at = _content(data, at) + sum(segments)
-        # What looks like the beginning of a stream is one only if a codec is named there.
-        later = (_codec(data, page.start()) for page in _BEGINNING.finditer(data, at))
-        return first, set().union(*later)
+        later: set[str] = set()
+        for page in _BEGINNING.finditer(data, at):
+            later |= _codec(data, page.start())
+        return first, later
 
 
 def _content(data: mmap.mmap, page: int) -> int:

@@ -177,7 +177,9 @@ class WhisperAdapter:
         transcript = restored(
             transcript, Timeline([Stretch(*part.seconds) for part in parts]), Speech(spoken), count / SAMPLE_RATE
         )
-        return replace(transcript, speech_seconds=sum(stretch.end - stretch.start for stretch in spoken))
+        # The last frame may reach over the end.
+        seconds = min(sum(stretch.end - stretch.start for stretch in spoken), transcript.duration)
+        return replace(transcript, speech_seconds=seconds)
 
     def _transcribe_doubtful(
         self, window: voice.Span | None, samples: memoryview, count: int, options: DecodeOptions
@@ -190,16 +192,20 @@ class WhisperAdapter:
         """
         if window is None:
             return self._nothing(count, options)
-        certainty = self._language_certainty(samples[4 * window.start : 4 * window.end])
-        if certainty is not None and certainty < voice.LEAST_LANGUAGE:
+        recognized = self._recognized_language(samples[4 * window.start : 4 * window.end])
+        if recognized and recognized[1] < voice.LEAST_LANGUAGE:
             return self._nothing(count, options)
-        transcript = voice.without_sounds(self._transcribe(samples, count, options))
-        if not transcript.segments or (certainty is None and not voice.is_credible(transcript, options)):
+        # Not detected again in the first 30 s of the recording, where there may be no speech.
+        known = replace(options, language=options.language or recognized[0]) if recognized else options
+        transcript = voice.without_sounds(self._transcribe(samples, count, known))
+        if not transcript.segments or (not recognized and not voice.is_credible(transcript, options)):
             return self._nothing(count, options)
+        if recognized and not options.language:
+            transcript = replace(transcript, language_probability=recognized[1])
         return replace(transcript, speech_seconds=transcript.duration)
 
-    def _language_certainty(self, samples: memoryview) -> float | None:
-        """Return the probability of the language that is spoken in the samples; None where that cannot be told."""
+    def _recognized_language(self, samples: memoryview) -> tuple[str, float] | None:
+        """Return the language that is spoken in the samples and its probability; None where that cannot be told."""
         return None
 
     def _transcribe(self, samples: memoryview, count: int, options: DecodeOptions) -> Transcript:

@@ -34,7 +34,7 @@ from typing import Any, BinaryIO
 from whisper_xeon.audio.decode import SAMPLE_RATE
 from whisper_xeon.engine import process
 from whisper_xeon.engine.adapter import WhisperAdapter
-from whisper_xeon.engine.decoding import hotwords_bytes, prompt_bytes
+from whisper_xeon.engine.decoding import hotwords_bytes, prompt_bytes, temperature_step
 from whisper_xeon.engine.errors import LibraryLoadError, UnsupportedOptionError, WhisperLibraryError
 from whisper_xeon.engine.segments import RawSegment, build_transcript
 from whisper_xeon.engine.words import Token
@@ -114,7 +114,7 @@ class WhisperCliAdapter(WhisperAdapter):
         lines += ["--translate"] if options.task == "translate" else []
         lines += ["--best-of", str(options.best_of), "--beam-size", str(options.beam_size)]
         lines += ["--temperature", f"{options.temperature:g}"]
-        lines += ["--temperature-inc", f"{options.temperature_increment if options.temperature == 0 else 0:g}"]
+        lines += ["--temperature-inc", f"{temperature_step(options):g}"]
         lines += ["--logprob-thold", f"{options.logprob_threshold:g}"]
         lines += ["--no-speech-thold", f"{options.no_speech_threshold:g}"]
         lines += ["--suppress-nst"] if NON_SPEECH in options.suppress_tokens else []

@@ -31,6 +31,7 @@ _AT_THE_BEGINNING_OF_A_WORD = (" -", " '")
 # A prompt is split by a recursive regular expression: 2,000 bytes are several times what the decoder can see (half its
 # text context) and far from overflowing the stack.
 MAX_PROMPT_BYTES = 2000
+LEAST_TEMPERATURE_STEP = 0.1
 
 
 def prompt_bytes(prompt: str) -> bytes:
@@ -48,6 +49,17 @@ def hotwords_bytes(hotwords: str) -> bytes:
 
 def _utf8(text: str) -> bytes:
     return text.replace("\0", " ").strip().encode("utf-8", "replace")
+
+
+def temperature_step(options: DecodeOptions) -> float:
+    """Return how much the temperature rises with each further try; 0 for no further try.
+
+    As in OpenAI's API, temperature 0 means "raise it when needed", and any other is used as it is. whisper.cpp makes a
+    list of all tries first, and one without end of a step that is too small to add up.
+    """
+    if options.temperature or not options.temperature_increment:
+        return 0.0
+    return max(options.temperature_increment, LEAST_TEMPERATURE_STEP)
 
 
 def compression_ratio(text: bytes) -> float:
@@ -80,8 +92,7 @@ class Decoding:
         setattr(params, "beam_search.patience", options.patience)
         setattr(params, "greedy.best_of", options.best_of)
         params.temperature = options.temperature
-        # As in OpenAI's API: zero means "raise it when needed", anything else is used as it is.
-        params.temperature_inc = options.temperature_increment if options.temperature == 0 else 0.0
+        params.temperature_inc = temperature_step(options)
         params.logprob_thold = options.logprob_threshold
         params.no_speech_thold = options.no_speech_threshold
         params.no_context = True  # of an earlier call

@@ -30,6 +30,8 @@ from whisper_xeon.transcript import DecodeOptions, Transcript
 
 # With these of kernels/kernels.txt a state that was used is as good as a new one.
 _REUSE_KERNELS = frozenset({"encode-once", "no-speech", "reuse"})
+# What whisper_full says when it found no memory for several sequences, and has freed the state.
+_STATE_IS_GONE = -7
 # A spectrogram takes 32 to 51 kB per second, and what estimated word timestamps need 64 kB more.
 _REUSE_SECONDS = 120
 
@@ -98,13 +100,15 @@ class WhisperLibraryAdapter(WhisperAdapter):
             reuse = False
             try:
                 transcript = self._compute(pointer, count, options)
-                reuse = self._reusable and transcript.duration <= _REUSE_SECONDS
+                # A state keeps the memory of the most sequences that it ever followed.
+                one = max(options.beam_size, options.best_of) == 1
+                reuse = self._reusable and one and transcript.duration <= _REUSE_SECONDS
                 return transcript
             finally:
                 if not reuse:
                     self._free_state()
 
-    def _language_certainty(self, samples: memoryview) -> float | None:
+    def _recognized_language(self, samples: memoryview) -> tuple[str, float] | None:
         if not self.multilingual:
             return None
         count = len(samples) // 4
@@ -115,7 +119,7 @@ class WhisperLibraryAdapter(WhisperAdapter):
                 params = self._library.default_params()
                 params.n_threads = self.threads
                 params.audio_ctx = self._audio_ctx(count)
-                return self._detect_language(params, pointer, count)[1]
+                return self._detect_language(params, pointer, count)
             finally:
                 self._free_state()
 
@@ -138,6 +142,8 @@ class WhisperLibraryAdapter(WhisperAdapter):
         if self.package.alignment_heads:
             self._align(options.word_timestamps)
         code = self._library.whisper_full_with_state(self._context, self._state, params, samples, count)
+        if code == _STATE_IS_GONE:
+            self._state = None
         if code != 0:
             raise self._failure("whisper_full_with_state", code)
         del kept  # what the parameters pointed to

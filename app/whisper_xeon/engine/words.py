@@ -45,13 +45,13 @@ class Token(NamedTuple):
 @dataclass
 class _Spoken:
     text: str
-    start: int
-    end: int
+    start: float
+    end: float
     probability: float
     ends_sentence: bool
 
     @property
-    def duration(self) -> int:
+    def duration(self) -> float:
         return self.end - self.start
 
 
@@ -147,7 +147,7 @@ def _shorten(spoken: Sequence[Sequence[_Spoken]], segments: Sequence[Segment]) -
     for before, word in zip(words, words[1:]):
         if before.ends_sentence and word.duration > longest:
             word.start = word.end - longest
-    silent_since = 0
+    silent_since = 0.0
     for segment, own in zip(segments, spoken):
         if not own:
             continue
@@ -169,12 +169,11 @@ def _separate(words: Sequence[_Spoken], duration: int) -> None:
     """Let each word last and none overlap the next, with as little change as that takes."""
     if not words:
         return
-    shortest = max(1, min(_SHORTEST, duration // len(words)))
-    earliest = 0
+    shortest = min(_SHORTEST, duration / len(words))
+    earliest, latest = 0.0, float(duration)
     for word in words:
         word.start = max(word.start, earliest)
         word.end = earliest = max(word.end, word.start + shortest)
-    latest = duration
     for word in reversed(words):
         word.end = min(word.end, latest)
         word.start = latest = min(word.start, word.end - shortest)

@@ -169,8 +169,8 @@ TEMPERATURE = Field(
 TEMPERATURE_INC = Field(
     "temperature_inc",
     Number(0, 1),
-    "what is added to temperature 0 for each further try of a part that scores badly; 0: no further try, as with a "
-    "temperature above 0",
+    "what is added to temperature 0 for each further try of a part that scores badly, 0.1 at least; 0: no further try, "
+    "as with a temperature above 0",
     "temperature_increment",
     "0.4",
     ("temperature_increment", "temperature_increment_on_fallback"),
