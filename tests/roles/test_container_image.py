@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import tarfile
-
 from pathlib import Path
 
 import pytest
