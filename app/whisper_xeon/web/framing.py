@@ -47,7 +47,6 @@ class Limits:
     head_time: float = 10.0
     grace: float = 10.0  # for a body or an answer before its rate counts
     rate: int = 1024  # bytes per second that a body or an answer must move after the grace
-    body_time: float = 900.0
     linger: float = 10.0  # for the rest of a rejected upload, so that the client reads why
 
 
@@ -363,8 +362,7 @@ class Body:
         return data
 
     def _deadline(self) -> float:
-        earned = self._limits.grace + self.received / self._limits.rate
-        return self._start + min(earned, self._limits.body_time)
+        return self._start + self._limits.grace + self.received / self._limits.rate
 
     def _next_chunk(self) -> bool:
         line = self._reader.read_line(
