@@ -25,7 +25,6 @@ from whisper_xeon.web.values import (
     Member,
     Members,
     Number,
-    Only,
     Several,
     Sides,
     Switch,
@@ -142,6 +141,7 @@ LANGUAGE = Field(
     "`WHISPER_LANGUAGE`, or detected",
     ("lang", "source_language"),
 )
+TRANSLATE = Field("translate", Switch("translate", "transcribe"), "the same as `task=translate`", "task", "false")
 TASK = Field(
     "task",
     Choice(("transcribe", "translate"), (("transcription", "transcribe"), ("translation", "translate"))),
@@ -320,9 +320,11 @@ AUDIO_URL = Field(
 )
 STREAM = Field(
     "stream",
-    Only(("false", "0", "no", "off"), "streaming is not available here: leave stream out"),
-    "the answer comes as a whole: `true` is rejected",
-    default="false",
+    Switch(),
+    "the answer comes as a whole: `true` is ignored, as OpenAI does for `whisper-1`, and rejected with the name of a "
+    "model that streams there (`gpt-4o-transcribe`)",
+    "stream",
+    "false",
 )
 # What clients send by themselves, and what says how OpenAI is to bill or keep it.
 _SILENT = (
@@ -360,9 +362,8 @@ _CPP_MISSED_FIELDS = tuple(
     )
 )
 
-# whisper.cpp's switches come first: where they contradict another field, the other one counts.
+# Switches come first, as in `_DECODING`: where they contradict another field, the other one counts.
 _CPP_SWITCHES = (
-    Field("translate", Switch("translate", "transcribe"), "the same as `task=translate`", "task", "false"),
     Field("detect_language", Switch("auto", ""), "the same as `language=auto`", "detect_language", "false"),
     Field(
         "no_context",
@@ -380,8 +381,8 @@ _CPP_SWITCHES = (
     Field("no_timestamps", Switch(), "leaves the words out of `verbose_json`", "no_timestamps", "false"),
 )
 _DECODING = (
-    *(MODEL, LANGUAGE, TASK, PROMPT, HOTWORDS, TEMPERATURE, TEMPERATURE_INC, BEAM_SIZE, BEST_OF, PATIENCE, CONDITION),
-    *(SUPPRESS_TOKENS, COMPRESSION, LOGPROB, NO_SPEECH, WORD_TIMESTAMPS, CHUNKING, VAD_PARAMETERS, VAD, VAD_THRESHOLD),
+    *(MODEL, LANGUAGE, TRANSLATE, TASK, PROMPT, HOTWORDS, TEMPERATURE, TEMPERATURE_INC, BEAM_SIZE, BEST_OF, PATIENCE),
+    *(CONDITION, SUPPRESS_TOKENS, COMPRESSION, LOGPROB, NO_SPEECH, WORD_TIMESTAMPS, CHUNKING, VAD_PARAMETERS, VAD, VAD_THRESHOLD),
     *(VAD_MIN_SPEECH, VAD_MIN_SILENCE, VAD_SPEECH_PAD, DIARIZE),
 )
 _ANSWER = (RESPONSE_FORMAT, TIMESTAMPS, INCLUDE)
@@ -590,7 +591,7 @@ ERRORS = (
 
 # What clients may expect to work and does not, in Markdown; the errors say the same when it is tried.
 REJECTED = (
-    "`stream=true`: the answer comes as a whole",
+    "`stream=true` with the name of a model that streams at OpenAI: the answer comes as a whole",
     "`diarize` with anything but `channel`, and `diarized_json` without it: speakers are told apart by the sides of a "
     "stereo recording only",
     "another Whisper than the one that is served, by its bare name (`large-v3`); `owner/name` means what is served",

@@ -17,6 +17,11 @@ _OF_AN_OWNER = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _OPENAI_NAME = "whisper-1"
 
 
+def streams(name: str) -> bool:
+    """Whether OpenAI's model of this name can stream its answer; it ignores `stream` for `whisper-1`."""
+    return name.lower().startswith("gpt-4o") and bool(_OPENAI.fullmatch(name.lower()))
+
+
 class ModelNames:
     """The names of the model that a server serves."""
 

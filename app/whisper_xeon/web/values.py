@@ -67,7 +67,8 @@ class Number(Value):
         return {"type": "number", "minimum": self.low, "maximum": self.high}
 
     def read(self, text: str) -> float:
-        """Return the number."""
+        """Return the number. A comma is a decimal point, as some clients' locale writes it."""
+        text = text.replace(",", ".")
         if not _NUMBER.fullmatch(text) or not self.low <= float(text) <= self.high:
             raise ValueError
         return float(text)
@@ -327,28 +328,6 @@ class Members(Value):
 
 
 @dataclass(frozen=True)
-class Only(Value):
-    """A field that clients send for something that is not available: only what asks for nothing is allowed."""
-
-    nothing: tuple[str, ...]
-    instead: str
-
-    @property
-    def allowed(self) -> str:
-        return f"{self.nothing[0]}, or left out"
-
-    @property
-    def schema(self) -> dict[str, Any]:
-        return {"type": "string", "enum": list(self.nothing)}
-
-    def read(self, text: str) -> Any:
-        """Return nothing."""
-        if text.lower() not in self.nothing:
-            raise Unavailable(self.instead)
-        return LEFT_OUT
-
-
-@dataclass(frozen=True)
 class Anything(Value):
     """A field that has no effect here. `missed`: elsewhere it changes the text or its times."""
 
@@ -380,10 +359,10 @@ def as_text(value: Any) -> str:
 
 
 def _items(text: str) -> list[str]:
-    """Return the items of a list with commas or of a JSON list."""
+    """Return the items of a list with commas or of a JSON list; Python writes one with other quotes."""
     if text.startswith("["):
         try:
-            listed = json.loads(text)
+            listed = json.loads(text.replace("'", '"'))
         except (ValueError, RecursionError):
             raise ValueError from None
         if not all(isinstance(item, (str, int)) and not isinstance(item, bool) for item in listed):
