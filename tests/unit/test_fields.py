@@ -179,6 +179,16 @@ def test_the_web_services_output_is_a_format(output, response_format):
     assert asked(("output", output), endpoint="asr").response_format == response_format
 
 
+@pytest.mark.parametrize(("value", "encode"), [("false", False), ("0", False), ("true", True), ("", True)])
+@pytest.mark.parametrize("endpoint", ["asr", "detect_language"])
+def test_the_web_services_encode_says_whether_the_file_has_a_header(endpoint, value, encode):
+    assert asked(("encode", value), endpoint=endpoint).encode == encode
+
+
+def test_elsewhere_encode_has_no_effect():
+    assert asked(("encode", "false")).encode
+
+
 def test_an_endpoint_that_translates_does_whatever_is_asked():
     assert options(("task", "transcribe"), endpoint="translations").task == "translate"
     assert options(("translate", "false"), endpoint="translations").task == "translate"

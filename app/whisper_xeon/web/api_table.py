@@ -326,6 +326,13 @@ STREAM = Field(
     "stream",
     "false",
 )
+ENCODE = Field(
+    "encode",
+    Switch(),
+    "`false`: a file without a header is bare samples, signed 16-bit little-endian, 16 kHz, mono",
+    "encode",
+    "true",
+)
 # What clients send by themselves, and what says how OpenAI is to bill or keep it.
 _SILENT = (
     "user",
@@ -382,7 +389,18 @@ _CPP_SWITCHES = (
 )
 _DECODING = (
     *(MODEL, LANGUAGE, TRANSLATE, TASK, PROMPT, HOTWORDS, TEMPERATURE, TEMPERATURE_INC, BEAM_SIZE, BEST_OF, PATIENCE),
-    *(CONDITION, SUPPRESS_TOKENS, COMPRESSION, LOGPROB, NO_SPEECH, WORD_TIMESTAMPS, CHUNKING, VAD_PARAMETERS, VAD, VAD_THRESHOLD),
+    *(
+        CONDITION,
+        SUPPRESS_TOKENS,
+        COMPRESSION,
+        LOGPROB,
+        NO_SPEECH,
+        WORD_TIMESTAMPS,
+        CHUNKING,
+        VAD_PARAMETERS,
+        VAD,
+        VAD_THRESHOLD,
+    ),
     *(VAD_MIN_SPEECH, VAD_MIN_SILENCE, VAD_SPEECH_PAD, DIARIZE),
 )
 _ANSWER = (RESPONSE_FORMAT, TIMESTAMPS, INCLUDE)
@@ -405,7 +423,8 @@ _OUTPUT = Field(
     "response_format",
     "`txt`",
 )
-_WEBSERVICE_FIELDS = (*_DECODING, _OUTPUT, *_WITHOUT_EFFECT)
+_WEBSERVICE_WITHOUT_EFFECT = tuple(ENCODE if one.name == ENCODE.name else one for one in _WITHOUT_EFFECT)
+_WEBSERVICE_FIELDS = (*_DECODING, _OUTPUT, *_WEBSERVICE_WITHOUT_EFFECT)
 _TRANSCRIBE_FIELDS = (*_OPENAI_FIELDS, AUDIO_URL)
 
 # The first example of the documentation.
@@ -509,7 +528,7 @@ ENDPOINTS = (
         "says which language is spoken, as the ASR web service does: `detected_language`, `language_code`, "
         "`confidence`",
         (JSON,),
-        (MODEL, *_WITHOUT_EFFECT),
+        (MODEL, *_WEBSERVICE_WITHOUT_EFFECT),
         file_field="audio_file",
         format="json",
         always=MappingProxyType({"language": None, "temperature_increment": 0.0}),

@@ -37,6 +37,7 @@ class Asked:
     audio_url: str = ""
     detect_language: str = ""  # or "auto"
     stream: bool = False
+    encode: bool = True  # whether the file says itself what it is; false: bare samples
     no_timestamps: bool = False
     ignored: tuple[str, ...] = ()  # names of fields that had no effect and might be missed
 

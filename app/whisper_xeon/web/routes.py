@@ -21,7 +21,7 @@ from whisper_package.package import Package
 from whisper_xeon import metrics
 from whisper_xeon.audio.decode import SAMPLE_RATE, decode
 from whisper_xeon.audio.errors import DecodingTooSlow
-from whisper_xeon.audio.file_types import FileHint
+from whisper_xeon.audio.file_types import WEBSERVICE_PCM, FileHint
 from whisper_xeon.engine.cores import available_cores
 from whisper_xeon.engine.outcome import EngineResult, EngineTimeout
 from whisper_xeon.engine.pool import EnginePool
@@ -264,7 +264,11 @@ class Application:
                         max_seconds=self._settings.max_audio_seconds,
                         timeout=min(_decode_seconds(received.upload.size), max(1.0, received.deadline - start)),
                         grown=held.grow,
-                        hint=FileHint(received.file.content_type, received.file.file_name),
+                        hint=FileHint(
+                            received.file.content_type,
+                            received.file.file_name,
+                            None if received.asked.encode else WEBSERVICE_PCM,
+                        ),
                         sides=options.diarize == "channel",
                     )
                 except DecodingTooSlow as error:
