@@ -129,8 +129,9 @@ _PROBABILITY = Number(0, 1)
 MODEL = Field(
     "model",
     Text(200),
-    "a check that this model is served: by its name, `whisper-1`, a name of OpenAI's transcription models, "
-    "`owner/name`, or an alias (`WHISPER_MODEL_ALIASES`). A Whisper size that is not served is 404",
+    "a check that this model is served: by its name, also as a file (`ggml-small.bin`), `whisper-1`, a name of "
+    "OpenAI's transcription models, `owner/name`, `whisper`, `default`, or an alias (`WHISPER_MODEL_ALIASES`). Any "
+    "other name is 404. A deployment in Azure's path may have any name but that of a Whisper size that is not served",
     "model",
 )
 LANGUAGE = Field(
@@ -389,19 +390,8 @@ _CPP_SWITCHES = (
 )
 _DECODING = (
     *(MODEL, LANGUAGE, TRANSLATE, TASK, PROMPT, HOTWORDS, TEMPERATURE, TEMPERATURE_INC, BEAM_SIZE, BEST_OF, PATIENCE),
-    *(
-        CONDITION,
-        SUPPRESS_TOKENS,
-        COMPRESSION,
-        LOGPROB,
-        NO_SPEECH,
-        WORD_TIMESTAMPS,
-        CHUNKING,
-        VAD_PARAMETERS,
-        VAD,
-        VAD_THRESHOLD,
-    ),
-    *(VAD_MIN_SPEECH, VAD_MIN_SILENCE, VAD_SPEECH_PAD, DIARIZE),
+    *(CONDITION, SUPPRESS_TOKENS, COMPRESSION, LOGPROB, NO_SPEECH, WORD_TIMESTAMPS, CHUNKING, VAD_PARAMETERS, VAD),
+    *(VAD_THRESHOLD, VAD_MIN_SPEECH, VAD_MIN_SILENCE, VAD_SPEECH_PAD, DIARIZE),
 )
 _ANSWER = (RESPONSE_FORMAT, TIMESTAMPS, INCLUDE)
 _WITHOUT_EFFECT = (STREAM, *_SILENT_FIELDS, *_MISSED_FIELDS)
