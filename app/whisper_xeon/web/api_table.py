@@ -90,6 +90,10 @@ class Endpoint:
     def _by_spelling(self) -> dict[str, Field]:
         return {spelled(name): one for one in self.fields for name in one.names}
 
+    def is_documented_file(self, name: str) -> bool:
+        """Whether a form's part of this name is the file as the documentation has it."""
+        return spelled(name) == spelled(self.file_field)
+
     def is_file(self, name: str) -> bool:
         """Whether a form's part of this name is the file, even if it says nothing of a file."""
         return spelled(name) in map(spelled, (self.file_field, *_FILE_FIELDS))
@@ -604,7 +608,8 @@ REJECTED = (
     "`diarize` with anything but `channel`, and `diarized_json` without it: speakers are told apart by the sides of a "
     "stereo recording only",
     "another Whisper than the one that is served, by its bare name (`large-v3`); `owner/name` means what is served",
-    "two files, or a file and an `audio_url`; one field with two values; a value that is out of its range",
+    "two files, unless only one of them is in the field that the endpoint documents, or a file and an `audio_url`; one "
+    "field with two values; a value that is out of its range",
     "a type of body that is text, a picture or JSON, where no `audio_url` is taken",
     "a `Content-Encoding` other than gzip, and gzip that grows to more than 200 times its size",
     "a form without its closing boundary, with line ends other than CRLF, or whose `Content-Type` has no boundary; a "
