@@ -75,6 +75,14 @@ class Reader(io.BufferedReader):
         """Whether bytes have been received and not read yet."""
         return self.wait(0)
 
+    def peek_until(self, enough: Callable[[bytes], bool], deadline: float) -> bytes:
+        """Return what has arrived as soon as that is `enough`, without taking it."""
+        data = self.read_some(_RECEIVE_BYTES, deadline)
+        while not enough(data):
+            data += self.read_some(_RECEIVE_BYTES, deadline)
+        self._receiver.returned = data
+        return data
+
     def read_line(self, limit: int, deadline: float, too_long: HttpError) -> bytes:
         """Return the next line without its CRLF. A line end other than CRLF is a bad request."""
         self._receiver.deadline = deadline
@@ -100,11 +108,16 @@ class _Receiver(io.RawIOBase):
     def __init__(self, sock: socket.socket):
         self._sock = sock
         self.deadline = 0.0
+        self.returned = b""  # was received before, and comes again
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
+        if self.returned:
+            size = min(len(buffer), len(self.returned))
+            buffer[:size], self.returned = self.returned[:size], self.returned[size:]
+            return size
         try:
             self._sock.settimeout(_remaining(self.deadline))
             return self._sock.recv_into(buffer)
