@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from whisper_xeon.languages import LANGUAGES, find_language
+from whisper_xeon.transcript import LARGEST_TOKEN, MAX_SUPPRESSED
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _TRUE = ("true", "1", "yes", "on", "y", "t")
 _FALSE = ("false", "0", "no", "off", "n", "f")
-_MAX_TOKENS = 512  # of a list to suppress
-_LARGEST_TOKEN = 60_000  # more than any Whisper's vocabulary has
 
 
 class Unavailable(Exception):
@@ -223,7 +222,8 @@ class Tokens(Value):
     @property
     def allowed(self) -> str:
         return (
-            f"a list of at most {_MAX_TOKENS} numbers of tokens such as -1,50257 (-1: all that are not speech), or []"
+            f"a list of at most {MAX_SUPPRESSED} numbers of tokens such as -1,50257 (-1: all that are not speech), "
+            "or []"
         )
 
     @property
@@ -233,10 +233,10 @@ class Tokens(Value):
     def read(self, text: str) -> tuple[int, ...]:
         """Return the numbers."""
         items = _items(text)
-        if len(items) > _MAX_TOKENS or not all(re.fullmatch(r"-1|[0-9]{1,6}", item) for item in items):
+        if len(items) > MAX_SUPPRESSED or not all(re.fullmatch(r"-1|[0-9]{1,6}", item) for item in items):
             raise ValueError
         tokens = tuple(map(int, items))
-        if any(token > _LARGEST_TOKEN for token in tokens):
+        if any(token > LARGEST_TOKEN for token in tokens):
             raise ValueError
         return tokens
 
