@@ -53,7 +53,7 @@ bench-models: setup ## every model, large ones too, at its true dimensions: size
 lint: setup ## ruff, mypy, shellcheck, hadolint, clang-format, yamllint, ansible-lint
 	@scripts/lint.sh
 
-docs: setup ## write the pages that follow from the code: docs/models.md, docs/settings.md, docs/variables.md
+docs: setup ## write the pages that follow from the code: docs/{api,models,settings,variables}.md
 	@python scripts/generate_docs.py
 
 clean: ## remove what the project made here: containers, images, networks, its Docker daemon, build directories

@@ -103,9 +103,13 @@ def model_of(directory: str) -> str:
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Return a hint at what is closest to a name: one of `names`, or of the released models; empty if none is close."""
-    known = {*names, *MODEL_CONFIGS, *ALIASES}
-    near = [] if name in known else difflib.get_close_matches(name, sorted(known), n=1)
+    """Return a hint at what is closest to a name: one of `names`, or of the released models where there are none.
+
+    It is empty if none is close, or if a released model has that very name.
+    """
+    released = {*MODEL_CONFIGS, *ALIASES}
+    there = set(names) or released
+    near = [] if name in there | released else difflib.get_close_matches(name, sorted(there), n=1)
     return f" (did you mean {near[0]}?)" if near else ""
 
 

@@ -136,8 +136,11 @@ _CODES = {
     **{name: code for code, name in LANGUAGES.items()},
     **{code: code for code in LANGUAGES},
 }
-# The language, an extension of it (RFC 5646: zh-yue), script, region and variants, or POSIX's encoding and modifier.
-_LOCALE = re.compile(r"([a-z]{2,3})(?:[-_]([a-z]{3}))?(?:[-_][a-z0-9]{1,8})*(?:\.[a-z0-9-]+)?(?:@[a-z0-9]+)?")
+# The language, script, region and variants, or POSIX's encoding and modifier. Cantonese may be an extension of Chinese
+# (RFC 5646: zh-yue); three letters elsewhere are a region (ISO 3166: IND, LIT), whatever language they also name.
+_LOCALE = re.compile(
+    r"(?:(?:zh|zho|chi)[-_](?=yue(?![a-z0-9])))?([a-z]{2,3})(?:[-_][a-z0-9]{1,8})*(?:\.[a-z0-9-]+)?(?:@[a-z0-9]+)?"
+)
 
 
 def find_language(text: str) -> str | None:
@@ -149,8 +152,7 @@ def find_language(text: str) -> str | None:
     locale = _LOCALE.fullmatch(text)
     candidates = [text, re.sub(r"[-_ ]+", " ", text), re.sub(r" ?\(.*\)", "", text)]
     if locale:
-        language, extension = locale.groups()
-        candidates += [extension or "", language]
+        candidates.append(locale[1])
     return next((_CODES[candidate] for candidate in candidates if candidate in _CODES), None)
 
 

@@ -22,7 +22,7 @@ from whisper_package.models import ALIASES, MODEL_CONFIGS, model_name
 from whisper_xeon.audio.url_policy import AllowList
 from whisper_xeon.engine.cores import MAX_THREADS, available_cores
 from whisper_xeon.languages import find_language
-from whisper_xeon.transcript import DecodeOptions
+from whisper_xeon.transcript import LARGEST_TOKEN, MAX_SUPPRESSED, DecodeOptions
 
 PREFIX = "WHISPER_"
 TOOLING_PREFIX = "WHISPER_XEON_"  # cache directory, test artifacts: not the service's business
@@ -165,9 +165,12 @@ def _tokens(text: str) -> tuple[int, ...]:
     if text.lower() == "none":
         return ()
     numbers = [number.strip() for number in text.split(",")]
-    if len(numbers) > 512 or not all(re.fullmatch(r"-1|[0-9]{1,6}", number) for number in numbers):
+    if len(numbers) > MAX_SUPPRESSED or not all(re.fullmatch(r"-1|[0-9]{1,6}", number) for number in numbers):
         raise ValueError
-    return tuple(dict.fromkeys(map(int, numbers)))
+    tokens = tuple(dict.fromkeys(map(int, numbers)))
+    if max(tokens) > LARGEST_TOKEN:
+        raise ValueError
+    return tokens
 
 
 def _language(text: str) -> str:
@@ -366,7 +369,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "WHISPER_SUPPRESS_TOKENS",
         "-1",
-        "none or at most 512 token ids separated by commas, of which -1 means those that are not speech",
+        f"none or at most {MAX_SUPPRESSED} token ids up to {LARGEST_TOKEN} separated by commas, of which -1 means "
+        "those that are not speech",
         "The tokens that are never chosen. Not speech: brackets, musical notes and other signs, as in openai-whisper.",
         _tokens,
     ),
@@ -390,17 +394,17 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "WHISPER_VAD",
         "auto",
-        "one of auto, off",
+        "auto or off (also true or false)",
         "Whether what is not speech is skipped, for requests that do not say. auto: where the package can tell, which "
         "those built before voice detection cannot. off: everything is transcribed.",
-        lambda text: _choice("auto", "off")(text) == "auto",
+        lambda text: _choice_or_switch(("auto", "off"), on="auto", off="off")(text) == "auto",
     ),
     Setting(
         "WHISPER_VAD_THRESHOLD",
         "0.5",
-        "a number from 0.01 to 0.99",
+        "a number from 0 to 1",
         "The probability from which sound is speech. Lower finds more of it, and more that is none.",
-        _number(0.01, 0.99),
+        _number(0, 1),
     ),
     Setting(
         "WHISPER_VAD_MIN_SPEECH_MS",
@@ -419,9 +423,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "WHISPER_VAD_SPEECH_PAD_MS",
         "400",
-        "a whole number from 0 to 10000",
+        "a whole number from 0 to 60000",
         "What is kept of skipped silence before and after speech, in ms.",
-        _whole(0, 10000),
+        _whole(0, 60000),
     ),
     Setting(
         "WHISPER_QUEUE",
@@ -584,12 +588,14 @@ def _parse(setting: Setting, variable: str, text: str) -> Any:
 
 
 def _check_spool(settings: Settings) -> None:
-    needed = settings.max_upload_mb + math.ceil(settings.max_audio_seconds * _PCM_BYTES_PER_SECOND / _MEBIBYTE)
+    audio_mb = math.ceil(settings.max_audio_seconds * _PCM_BYTES_PER_SECOND / _MEBIBYTE)
+    needed = settings.max_upload_mb + audio_mb
     if settings.spool_mb < needed:
+        larger = "WHISPER_MAX_UPLOAD_MB" if settings.max_upload_mb > audio_mb else "WHISPER_MAX_AUDIO_SECONDS"
         raise SettingsError(
             f"WHISPER_SPOOL_MB='{settings.spool_mb}' is not allowed: it must be at least {needed}, to hold one "
             f"upload of {settings.max_upload_mb} MiB and {settings.max_audio_seconds} s of decoded audio "
-            "(or lower WHISPER_MAX_AUDIO_SECONDS)"
+            f"(or lower {larger})"
         )
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 NON_SPEECH = -1  # among the tokens to suppress: all that are no speech
+MAX_SUPPRESSED = 512  # tokens of a list to suppress
+LARGEST_TOKEN = 60_000  # more than any Whisper's vocabulary has
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,9 @@ def artifact_build_model_problems(models: list[Any], overrides: Any) -> list[str
     for text, name in _named("artifact_build_models", models, problems):
         built.append(name)
         if name not in declared and name not in MODEL_CONFIGS:
+            there = (*declared, *MODEL_CONFIGS, *ALIASES)
             problems.append(
-                f"artifact_build_models names {text}{did_you_mean(name, declared)}, which is neither a released model "
+                f"artifact_build_models names {text}{did_you_mean(name, there)}, which is neither a released model "
                 f"({', '.join((*MODEL_CONFIGS, *ALIASES))}) nor declared: {_DECLARE}"
             )
     unchanged = [name for name in built if name not in declared]

@@ -52,9 +52,8 @@ def test_every_error_of_the_code_is_in_the_table_and_the_other_way_round():
 @pytest.mark.parametrize("one", FIELDS, ids=lambda one: one.name)
 def test_a_field_sets_an_option_or_what_a_request_may_ask_for(one):
     members = {member.sets for member in one.value.members.values()} if isinstance(one.value, Members) else set()
-    reads_as_nothing = one.name == "stream"
     assert members <= OPTIONS
-    assert bool(members) or reads_as_nothing or one.sets in OPTIONS | ASKED
+    assert bool(members) or one.sets in OPTIONS | ASKED
 
 
 def test_every_option_of_the_decoder_can_be_asked_for():

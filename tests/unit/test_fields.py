@@ -46,6 +46,10 @@ def refusal(*fields: tuple[str, str], endpoint: str = "transcriptions", strict: 
         ("temperature", "0.2", "temperature", 0.2),
         ("temperature", "1", "temperature", 1.0),
         ("temperature", "2e-1", "temperature", 0.2),
+        ("temperature", "0,5", "temperature", 0.5),
+        ("logprob_threshold", "-0,5", "logprob_threshold", -0.5),
+        ("translate", "true", "task", "translate"),
+        ("translate", "false", "task", "transcribe"),
         ("temperature_inc", "0.2", "temperature_increment", 0.2),
         ("temperature_increment_on_fallback", ".2", "temperature_increment", 0.2),
         ("beam_size", "5", "beam_size", 5),
@@ -103,6 +107,9 @@ def test_what_stands_for_nothing_means_left_out(name, nothing):
         [("timestamp_granularities", "segment, word")],
         [("timestamp_granularities[]", '["word", "segment"]')],
         [("timestampGranularities", "words,segments")],
+        [("timestamp_granularities", "['word', 'segment']")],
+        [("timestamp_granularities[]", '["word"]'), ("timestamp_granularities[]", "['segment']")],
+        [("timestamp_granularities", '["word"]'), ("timestamp_granularities", "segment,word")],
         [("timestamp_granularities[]", "word"), ("timestamp_granularities", "Segment")],
     ],
 )
@@ -149,7 +156,6 @@ def test_a_chunking_strategy_without_numbers_switches_the_voice_detection_on(val
 @pytest.mark.parametrize(
     ("fields", "option", "meaning"),
     [
-        ([("translate", "true")], "task", "translate"),
         ([("translate", "true"), ("task", "transcribe")], "task", "transcribe"),
         ([("no_context", "true")], "condition_on_previous_text", False),
         ([("no_context", "false")], "condition_on_previous_text", True),
@@ -173,8 +179,19 @@ def test_the_web_services_output_is_a_format(output, response_format):
     assert asked(("output", output), endpoint="asr").response_format == response_format
 
 
+@pytest.mark.parametrize(("value", "encode"), [("false", False), ("0", False), ("true", True), ("", True)])
+@pytest.mark.parametrize("endpoint", ["asr", "detect_language"])
+def test_the_web_services_encode_says_whether_the_file_has_a_header(endpoint, value, encode):
+    assert asked(("encode", value), endpoint=endpoint).encode == encode
+
+
+def test_elsewhere_encode_has_no_effect():
+    assert asked(("encode", "false")).encode
+
+
 def test_an_endpoint_that_translates_does_whatever_is_asked():
     assert options(("task", "transcribe"), endpoint="translations").task == "translate"
+    assert options(("translate", "false"), endpoint="translations").task == "translate"
 
 
 def test_auto_detects_even_where_the_operator_set_a_language():
@@ -198,6 +215,8 @@ def test_control_characters_of_a_text_become_spaces():
         ("temperature", "1.1", "a number from 0 to 1"),
         ("temperature", "nan", "a number from 0 to 1"),
         ("temperature", "1_0", "a number from 0 to 1"),
+        ("temperature", "0,5,1", "a number from 0 to 1"),
+        ("beam_size", "1,000", "a whole number from 1 to 8"),
         ("temperature", "1e-9999", "a number from 0 to 1"),
         ("beam_size", "9", "a whole number from 1 to 8"),
         ("beam_size", "2.5", "a whole number from 1 to 8"),
@@ -230,8 +249,6 @@ def test_a_value_at_fault_is_named_with_what_is_allowed(name, value, allowed):
 @pytest.mark.parametrize(
     ("name", "value", "endpoint", "instead"),
     [
-        ("stream", "true", "transcriptions", "leave stream out"),
-        ("stream", "1", "inference", "leave stream out"),
         ("diarize", "true", "transcriptions", "use diarize=channel"),
         ("diarize", "speaker", "inference", "use diarize=channel"),
         ("diarize", "true", "asr", "use diarize=channel"),
@@ -249,6 +266,19 @@ def test_what_is_not_available_is_refused_by_name(name, value, endpoint, instead
 )
 def test_what_clients_send_by_themselves_is_accepted_silently(name, value):
     assert asked((name, value), strict=True) == Asked({})
+
+
+@pytest.mark.parametrize("model", ["", "whisper-1", "small", "openai/whisper-large-v3"])
+@pytest.mark.parametrize("endpoint", ["transcriptions", "inference", "asr", "detect_language"])
+def test_a_stream_is_passed_over_and_named_as_openai_does_for_whisper(model, endpoint):
+    assert asked(("stream", "true"), ("model", model), endpoint=endpoint, strict=True).ignored == ("stream",)
+
+
+@pytest.mark.parametrize("model", ["gpt-4o-transcribe", "GPT-4o-mini-transcribe", "gpt-4o-mini-transcribe-2025-12-15"])
+def test_a_stream_of_a_model_that_streams_is_refused(model):
+    error = refusal(("Stream", "1"), ("model", model))
+    assert (error.code, error.param) == ("unsupported_value", "Stream")
+    assert "leave stream out" in error.message
 
 
 def test_what_has_an_effect_elsewhere_only_is_accepted_and_named():

@@ -12,11 +12,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
 from whisper_xeon.web.errors import HttpError
-from whisper_xeon.web.framing import Limits
+from whisper_xeon.web.framing import Body, Head, Limits
 from whisper_xeon.web.server import Request, Response, Server
 
 BODY_LIMIT = 1000
@@ -286,6 +287,22 @@ def test_a_body_above_the_least_rate_may_take_longer_than_the_grace():
     with serving(Limits(grace=0.3, rate=10)) as address:
         drops = [HEAD + b"Content-Length: 300\r\n\r\n", *[b"a" * 50] * 6, NEXT]
         assert statuses(exchange(address, *drops, half_close=False, pause=0.1)) == [200, 200]
+
+
+@pytest.mark.parametrize("mebibytes", [1, 64])
+def test_a_body_may_take_as_long_as_its_size_takes_at_the_least_rate(mebibytes):
+    deadlines = []
+
+    def arrive(size: int, deadline: float) -> bytes:
+        deadlines.append(deadline)
+        return bytes(mebibytes << 20)
+
+    head = Head("POST", "/", "", False, {"content-length": str(mebibytes + 1 << 20)})
+    body = Body(SimpleNamespace(read_some=arrive), head, Limits(rate=1024, grace=10), lambda: None)
+    body.accept(1 << 40, HttpError(413, "too large", code="file_too_large"))
+    body.read()
+    body.read()
+    assert deadlines[1] - deadlines[0] == pytest.approx(mebibytes * 1024)
 
 
 def test_a_kept_connection_is_announced_with_its_time(front):

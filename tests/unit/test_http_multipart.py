@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 
 import pytest
 
@@ -10,6 +11,7 @@ from running_service import encode_form
 from whisper_xeon.web.api_table import ENDPOINTS
 from whisper_xeon.web.errors import HttpError
 from whisper_xeon.web.multipart import FilePart, Form, read_form
+from whisper_xeon.web.spool import Spool, SpooledFile
 
 TYPE = "multipart/form-data; boundary=b"
 FILE = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\nRIFF\r\n'
@@ -19,10 +21,11 @@ ENDPOINT = {endpoint.name: endpoint for endpoint in ENDPOINTS}
 
 def read(body: bytes, content_type: str = TYPE, piece: int = 65536, endpoint: str = "inference") -> tuple[Form, bytes]:
     """Read a body that arrives in pieces; returns the form and the file."""
-    stream, file = io.BytesIO(body), bytearray()
-    form = read_form(lambda size: stream.read(min(size, piece)), content_type, ENDPOINT[endpoint], file.extend)
-    assert not stream.read(), "something of the body was left unread"
-    return form, bytes(file)
+    stream, too_large = io.BytesIO(body), HttpError(413, "too large", code="file_too_large")
+    with SpooledFile(Spool(1 << 26), 1 << 26, too_large) as file:
+        form = read_form(lambda size: stream.read(min(size, piece)), content_type, ENDPOINT[endpoint], file)
+        assert not stream.read(), "something of the body was left unread"
+        return form, os.pread(file.fd, file.size + 1, 0)
 
 
 def parse(body: bytes, content_type: str = TYPE, piece: int = 65536) -> tuple[dict[str, list[str]], bytes]:
@@ -222,6 +225,45 @@ def test_the_file_is_found_without_file_name_and_under_other_names(disposition, 
 def test_a_form_says_what_its_file_is_called_and_of_which_type(disposition, file_name):
     form, _ = read(text_part(disposition, b"\x00", "Content-Type: audio/G722; rate=8000\r\n") + END)
     assert form.file == FilePart("file", file_name, "audio/G722; rate=8000")
+
+
+def file_part(name: str, content: bytes) -> bytes:
+    return text_part(f'form-data; name="{name}"; filename="a.wav"', content)
+
+
+@pytest.mark.parametrize("names", [("file", "audio_file"), ("audio_file", "file"), ("file", "audio_file", "x")])
+@pytest.mark.parametrize(("endpoint", "documented"), [("transcriptions", "file"), ("asr", "audio_file")])
+def test_of_several_files_the_one_in_the_documented_field_counts(names, endpoint, documented):
+    names = [name for name in names if name != "x" or documented == "file"]
+    form, file = read(b"".join(file_part(name, f"RIFF-{name}\0".encode()) for name in names) + END, endpoint=endpoint)
+    assert (form.file.field, file) == (documented, f"RIFF-{documented}\0".encode())
+    assert form.fields == {name: [""] for name in names if name != documented}
+
+
+@pytest.mark.parametrize("names", [("file", "file"), ("FILE", "file[]"), ("audio_file", "audio"), ("a", "b")])
+def test_several_files_of_which_none_or_more_than_one_is_documented_are_refused(names):
+    error = refusal(b"".join(file_part(name, b"RIFF") for name in names) + END)
+    assert error.param == names[1]
+    assert "send one file per request" in error.message
+
+
+@pytest.mark.parametrize(
+    ("content_type", "sent", "value"),
+    [
+        ("application/json", b'"whisper-1"', "whisper-1"),
+        ("application/json; charset=utf-8", '"Gespr\u00e4ch"'.encode(), "Gespräch"),
+        ("Application/JSON", b'"say \\"hi\\" \\u00e9"', 'say "hi" é'),
+        ("application/json", b'["word"]', '["word"]'),
+        ("application/json", b"0.5", "0.5"),
+        ("application/json", b"whisper-1", "whisper-1"),
+        ("application/json", b'"\\ud800"', "?"),
+        ("text/plain", b'"whisper-1"', '"whisper-1"'),
+        ("", b'"whisper-1"', '"whisper-1"'),
+    ],
+)
+def test_a_string_of_json_is_what_it_says(content_type, sent, value):
+    extra = f"Content-Type: {content_type}\r\n" if content_type else ""
+    assert parse(FILE + text_part('form-data; name="prompt"', sent, extra) + END)[0] == {"prompt": [value]}
 
 
 def test_a_form_without_a_file_has_none():

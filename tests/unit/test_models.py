@@ -121,8 +121,9 @@ def test_the_longest_name_leaves_room_for_all_that_is_added_to_it():
 
 
 def test_the_closest_name_is_a_hint_and_a_known_one_needs_none():
-    assert did_you_mean("meduim", ["small"]) == " (did you mean medium?)"
+    assert did_you_mean("meduim", []) == did_you_mean("meduim", ["small", "medium"]) == " (did you mean medium?)"
     assert did_you_mean("suport-calls-de", ["support-calls-de"]) == " (did you mean support-calls-de?)"
+    assert did_you_mean("meduim", ["small"]) == did_you_mean("trubo", ["small"]) == ""
     assert did_you_mean("medium", ["small"]) == did_you_mean("support-calls-de", ["small"]) == ""
 
 

@@ -18,6 +18,8 @@ from whisper_xeon.settings import (
     settings_problems,
 )
 from whisper_xeon.transcript import DecodeOptions
+from whisper_xeon.web.api_table import documented_fields
+from whisper_xeon.web.values import Number, Whole
 
 
 def load(**environ: str) -> Settings:
@@ -42,9 +44,40 @@ def test_upload_and_audio_fit_into_the_memory_for_them():
     assert load(WHISPER_SPOOL_MB="1048576").max_audio_seconds == 86400
 
 
-def test_memory_without_room_for_the_largest_upload_and_audio_is_refused():
-    with pytest.raises(SettingsError, match="WHISPER_SPOOL_MB='100' is not allowed: it must be at least 245"):
-        load(WHISPER_SPOOL_MB="100", WHISPER_MAX_UPLOAD_MB="25", WHISPER_MAX_AUDIO_SECONDS="3600")
+@pytest.mark.parametrize(
+    ("limits", "needed", "larger"),
+    [
+        ({"WHISPER_MAX_UPLOAD_MB": "25", "WHISPER_MAX_AUDIO_SECONDS": "3600"}, 245, "WHISPER_MAX_AUDIO_SECONDS"),
+        ({"WHISPER_MAX_AUDIO_SECONDS": "3600"}, 245, "WHISPER_MAX_AUDIO_SECONDS"),
+        ({"WHISPER_MAX_UPLOAD_MB": "200"}, 201, "WHISPER_MAX_UPLOAD_MB"),
+    ],
+)
+def test_memory_without_room_for_the_largest_upload_and_audio_is_refused_with_the_larger_one(limits, needed, larger):
+    expected = rf"WHISPER_SPOOL_MB='100' is not allowed: it must be at least {needed}, .* \(or lower {larger}\)"
+    with pytest.raises(SettingsError, match=expected):
+        load(WHISPER_SPOOL_MB="100", **limits)
+
+
+@pytest.mark.parametrize(
+    ("text", "on"), [("auto", True), ("true", True), ("1", True), ("OFF", False), ("false", False)]
+)
+def test_voice_detection_has_a_switch(text, on):
+    assert load(WHISPER_VAD=text).vad is on
+
+
+OF_A_REQUEST = {field.sets: field.value for field, _ in documented_fields() if isinstance(field.value, (Number, Whole))}
+
+
+@pytest.mark.parametrize(
+    "setting", [one for one in SETTINGS if one.attribute in OF_A_REQUEST], ids=lambda one: one.attribute
+)
+def test_a_setting_takes_what_a_request_takes(setting):
+    value = OF_A_REQUEST[setting.attribute]
+    assert [setting.parse(f"{bound:g}") for bound in (value.low, value.high)] == [value.low, value.high]
+    step = 1 if isinstance(value, Whole) else 0.01
+    for beyond in (value.low - step, value.high + step):
+        with pytest.raises(SettingsError, match=setting.name):
+            load(**{setting.name: f"{beyond:g}"})
 
 
 def test_settings_for_another_host_are_checked_but_for_its_files():
@@ -171,12 +204,11 @@ def test_hosts_may_be_addresses_of_both_families_and_names(host):
         ("WHISPER_MODEL_SIZE", "latest", "'latest' is reserved"),
         ("WHISPER_ARTIFACTS_DIR", "/no/such/folder", "must be an existing directory"),
         ("WHISPER_HOST", "a b", "IPv4 or IPv6"),
-        ("WHISPER_VAD", "on", "one of auto, off"),
-        ("WHISPER_VAD_THRESHOLD", "0", "0.01 to 0.99"),
-        ("WHISPER_VAD_THRESHOLD", "0.000", "0.01 to 0.99"),
-        ("WHISPER_VAD_THRESHOLD", "1", "0.01 to 0.99"),
-        ("WHISPER_VAD_THRESHOLD", "nan", "0.01 to 0.99"),
-        ("WHISPER_VAD_SPEECH_PAD_MS", "-1", "0 to 10000"),
+        ("WHISPER_VAD", "maybe", "auto or off (also true or false)"),
+        ("WHISPER_VAD_THRESHOLD", "-0.001", "0 to 1"),
+        ("WHISPER_VAD_THRESHOLD", "1.001", "0 to 1"),
+        ("WHISPER_VAD_THRESHOLD", "nan", "0 to 1"),
+        ("WHISPER_VAD_SPEECH_PAD_MS", "-1", "0 to 60000"),
         ("WHISPER_PORT", "http", "1 to 65535"),
         ("WHISPER_PORT", "65536", "1 to 65535"),
         ("WHISPER_PORT", "-1", "1 to 65535"),
@@ -197,6 +229,7 @@ def test_hosts_may_be_addresses_of_both_families_and_names(host):
         ("WHISPER_PROMPT", "a" * 4097, "at most 4096 characters"),
         ("WHISPER_HOTWORDS", "a" * 4097, "at most 4096 characters"),
         ("WHISPER_SUPPRESS_TOKENS", "-2", "none or at most 512 token ids"),
+        ("WHISPER_SUPPRESS_TOKENS", "5,60001", "token ids up to 60000"),
         ("USE_WHISPER_LIBRARY", "maybe", "library or cli"),
         ("WHISPER_QUEUE", "1.5", "0 to 10000"),
         ("WHISPER_MAX_UPLOAD_MB", "0", "1 to 4096"),

@@ -17,6 +17,7 @@ from whisper_xeon.web.cors import allow_origins
 from whisper_xeon.web.errors import HttpError
 from whisper_xeon.web.model_names import ModelNames
 from whisper_xeon.web.paths import Paths
+from whisper_xeon.web.routes import _names
 from whisper_xeon.web.server import Response
 
 PATHS = Paths(ENDPOINTS)
@@ -32,7 +33,10 @@ def name_at(path: str, method: str = "POST") -> str | None:
     "path",
     ["/v1/audio/transcriptions", "/v1/audio/transcriptions/", "//v1//audio/transcriptions", "/audio/transcriptions",
      "/v1/v1/audio/transcriptions", "/openai/v1/audio/transcriptions", "/audio/transcriptions//",
-     "/openai/deployments/whisper/audio/transcriptions"],
+     "/openai/deployments/whisper/audio/transcriptions", "/api/v1/audio/transcriptions", "/api/audio/transcriptions",
+     "/api/openai/deployments/whisper/audio/transcriptions", "/v1/audio/transcriptions:",
+     "/v1/audio/transcriptions/:/", "/v1/audio/transcriptions/audio/transcriptions",
+     "/v1/audio/transcriptions/v1/audio/transcriptions", "/audio/translations/audio/transcriptions/"],
 )  # fmt: skip
 def test_a_path_is_found_in_the_ways_that_clients_write_it(path):
     assert name_at(path) == "transcriptions"
@@ -47,7 +51,11 @@ def test_the_other_endpoints_are_found_too(path, name):
     assert name_at(path, "GET") == name
 
 
-@pytest.mark.parametrize("path", ["/v1/nothing", "/V1/models", "/v1audio", "/x/metrics", "/openaix/health", "/v1/.."])
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/nothing", "/V1/models", "/v1audio", "/x/metrics", "/openaix/health", "/v1/..", "/apiv1/models",
+     "/health/audio/transcriptions", "/audio/transcriptions/audio/models"],
+)  # fmt: skip
 def test_other_paths_lead_nowhere(path):
     assert PATHS.find(path) is None
 
@@ -69,7 +77,7 @@ def test_an_azure_deployment_names_the_model():
     assert PATHS.find("/openai/deployments/my%20model/audio/transcriptions").model == "my model"
 
 
-@pytest.mark.parametrize("path", ["/metrics/", "//metrics", "/v1/metrics"])
+@pytest.mark.parametrize("path", ["/metrics/", "//metrics", "/v1/metrics", "/api/metrics", "/metrics:"])
 def test_what_a_proxy_keeps_away_by_its_path_is_at_no_other(path):
     assert PATHS.find(path).elsewhere
     assert not PATHS.find("/metrics").elsewhere
@@ -82,7 +90,8 @@ MODELS = ModelNames(SimpleNamespace(model="small", name="whisper_small_xeon"), [
     "name",
     ["", "small", "SMALL", "whisper-small", "whisper_small_xeon", "whisper-1", "gpt-4o-transcribe", "Support",
      "gpt-4o-mini-transcribe", "gpt-4o-mini-transcribe-2025-12-15", "gpt-4o-transcribe-diarize", "support",
-     "openai/whisper-large-v3", "Systran/faster-whisper-large-v3"],
+     "openai/whisper-large-v3", "Systran/faster-whisper-large-v3", "whisper", "Default", "ggml-small.bin",
+     "models/ggml-small.bin", "/srv/models/ggml-small-q5_1.bin"],
 )  # fmt: skip
 def test_names_that_mean_what_is_served(name):
     MODELS.check(name)
@@ -94,7 +103,36 @@ def test_the_aliases_of_openais_tool_mean_their_model():
     )
 
 
-@pytest.mark.parametrize("name", ["medium", "large-v3", "turbo", "whisper-medium", "gpt-4o", "whisper-2", "a/b/c", "/"])
+@pytest.mark.parametrize(
+    ("deployment", "name"),
+    [
+        ("my-whisper", ""),
+        ("my-whisper", "my-whisper"),
+        ("my whisper 2", "whisper-1"),
+        ("whisper", "whisper"),
+        ("small", "small"),
+        ("", "small"),
+        ("", ""),
+    ],
+)
+def test_a_deployment_of_azures_kind_may_have_any_name(deployment, name):
+    MODELS.check_request(deployment, name)
+
+
+@pytest.mark.parametrize(
+    ("deployment", "name"),
+    [("medium", ""), ("whisper-large-v3", "whisper-large-v3"), ("my-whisper", "medium"), ("", "medium"), ("", "my-x")],
+)
+def test_a_deployment_named_after_a_model_that_is_not_served_is_not_found(deployment, name):
+    with pytest.raises(HttpError, match="this server serves small"):
+        MODELS.check_request(deployment, name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["medium", "large-v3", "turbo", "whisper-medium", "gpt-4o", "whisper-2", "a/b/c", "/", "ggml-base.bin", "string",
+     "models/ggml-base.bin", "/srv/models/whisper-large-v3-turbo", "ggml-tiny.en-q5_1.bin", "small.en"],
+)  # fmt: skip
 def test_names_of_other_models_are_not_found_and_the_served_one_told(name):
     with pytest.raises(HttpError, match="this server serves small") as caught:
         MODELS.check(name)
@@ -141,6 +179,21 @@ def test_without_a_key_it_stays_closed(headers):
 
 def test_without_keys_everybody_may():
     Keys(()).check({})
+
+
+@pytest.mark.parametrize(
+    ("ignored", "header"),
+    [
+        ((), ""),
+        (("foo", "a[b]", ""), 'foo, a[b], ""'),
+        (("x" * 100,), "x" * 64),
+        (("é" * 64,) * 5, ", ".join(["%C3%A9" * 64] * 2 + ["..."])),
+        (("f",) * 21, ", ".join([*["f"] * 20, "..."])),
+    ],
+)
+def test_the_names_of_what_was_ignored_fit_into_a_header(ignored, header):
+    assert ", ".join(_names(ignored)) == header
+    assert len(header) <= 1024
 
 
 def ask(origins, method="POST", **headers) -> Response | HttpError:
@@ -213,6 +266,20 @@ def test_gzip_of_several_members_is_undone():
     assert undone(gzip.compress(b"a" * 5000) + gzip.compress(b"") + gzip.compress(b"b")) == b"a" * 5000 + b"b"
 
 
+@pytest.mark.parametrize("piece", [1, 7, 65536])
+@pytest.mark.parametrize(
+    ("body", "content"),
+    [
+        (gzip.compress(b"a") + bytes(1000), b"a"),
+        (gzip.compress(b"a") + bytes(1000) + gzip.compress(b"b") + b"\0", b"ab"),
+        (gzip.compress(b""), b""),
+        (gzip.compress(b"") + bytes(9), b""),
+    ],
+)
+def test_zeros_after_a_member_are_passed_over(body, content, piece):
+    assert undone(body, piece=piece) == content
+
+
 @pytest.mark.parametrize("encoding", ["", "identity", " identity , "])
 def test_a_body_without_encoding_stays_as_it_is(encoding):
     assert undone(SOUND, encoding=encoding) == SOUND
@@ -228,6 +295,7 @@ def test_another_encoding_is_415_and_named(encoding):
 @pytest.mark.parametrize(
     "body",
     [b"", b"RIFF", gzip.compress(SOUND)[:-1], gzip.compress(SOUND)[:5000], gzip.compress(SOUND) + b"more",
+     gzip.compress(SOUND) + bytes(9) + b"more", bytes(9), bytes(9) + gzip.compress(SOUND),
      zlib.compress(SOUND)],
 )  # fmt: skip
 def test_what_is_not_gzip_is_400(body):

@@ -26,13 +26,6 @@ CODECS = (
 )
 
 
-class FileHint(NamedTuple):
-    """What a client says about a file beside its bytes; it decides only where the bytes say nothing."""
-
-    content_type: str = ""  # with its parameters
-    name: str = ""
-
-
 class RawFormat(NamedTuple):
     """Samples without a header."""
 
@@ -51,6 +44,17 @@ class RawFormat(NamedTuple):
         form = ("-ar", str(self.sample_rate), "-ac", str(self.channels)) if self.demuxer != "g722" else ()
         return ("-format_whitelist", self.demuxer, "-f", self.demuxer, *form)
 
+
+class FileHint(NamedTuple):
+    """What a client says about a file beside its bytes; it decides only where the bytes say nothing."""
+
+    content_type: str = ""  # with its parameters
+    name: str = ""
+    raw: RawFormat | None = None  # how to read it, whatever its type and name
+
+
+# What the ASR web service reads with encode=false (its load_audio).
+WEBSERVICE_PCM = RawFormat("s16le", 16000)
 
 _MULAW = RawFormat("mulaw", 8000)
 _ALAW = RawFormat("alaw", 8000)
@@ -95,6 +99,9 @@ _REFUSED = tuple(
         (rb"MThd", "MIDI, which has notes and no sound", ""),
         (rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|\xfd7zXZ|Rar!|BZh|\x28\xb5\x2f\xfd", "compressed: unpack it", ""),
         (rb"\s*(<!doctype html|<html)", "a web page: send the recording that it links to", ""),
+        (rb"\s*--[^\r\n]{1,70}\r?\n(?:[a-z-]+:[^\r\n]*\r?\n){0,8}?Content-Disposition:\s*form-data",
+         "a form whose Content-Type was not multipart/form-data with its boundary: let your HTTP client write that "
+         "header", ""),
         (rb"\x89PNG|\xff\xd8\xff|GIF8|%PDF", "a picture or document", ""),
     )
 )  # fmt: skip
@@ -114,6 +121,8 @@ def raw_format(head: bytes, hint: FileHint) -> RawFormat | None:
     """Return how to read a file without a header that begins with `head`; None where it says itself what it is."""
     if _CONTAINER.match(head):
         return None
+    if hint.raw is not None:
+        return hint.raw
     by_type = _RAW_TYPES.get(_subtype(hint))
     if by_type is None:
         return _RAW_SUFFIXES.get(_suffix(hint))

@@ -25,7 +25,6 @@ from whisper_xeon.web.values import (
     Member,
     Members,
     Number,
-    Only,
     Several,
     Sides,
     Switch,
@@ -91,6 +90,10 @@ class Endpoint:
     def _by_spelling(self) -> dict[str, Field]:
         return {spelled(name): one for one in self.fields for name in one.names}
 
+    def is_documented_file(self, name: str) -> bool:
+        """Whether a form's part of this name is the file as the documentation has it."""
+        return spelled(name) == spelled(self.file_field)
+
     def is_file(self, name: str) -> bool:
         """Whether a form's part of this name is the file, even if it says nothing of a file."""
         return spelled(name) in map(spelled, (self.file_field, *_FILE_FIELDS))
@@ -130,8 +133,9 @@ _PROBABILITY = Number(0, 1)
 MODEL = Field(
     "model",
     Text(200),
-    "a check that this model is served: by its name, `whisper-1`, a name of OpenAI's transcription models, "
-    "`owner/name`, or an alias (`WHISPER_MODEL_ALIASES`). A Whisper size that is not served is 404",
+    "a check that this model is served: by its name, also as a file (`ggml-small.bin`), `whisper-1`, a name of "
+    "OpenAI's transcription models, `owner/name`, `whisper`, `default`, or an alias (`WHISPER_MODEL_ALIASES`). Any "
+    "other name is 404. A deployment in Azure's path may have any name but that of a Whisper size that is not served",
     "model",
 )
 LANGUAGE = Field(
@@ -142,6 +146,7 @@ LANGUAGE = Field(
     "`WHISPER_LANGUAGE`, or detected",
     ("lang", "source_language"),
 )
+TRANSLATE = Field("translate", Switch("translate", "transcribe"), "the same as `task=translate`", "task", "false")
 TASK = Field(
     "task",
     Choice(("transcribe", "translate"), (("transcription", "transcribe"), ("translation", "translate"))),
@@ -320,9 +325,18 @@ AUDIO_URL = Field(
 )
 STREAM = Field(
     "stream",
-    Only(("false", "0", "no", "off"), "streaming is not available here: leave stream out"),
-    "the answer comes as a whole: `true` is rejected",
-    default="false",
+    Switch(),
+    "the answer comes as a whole: `true` is ignored, as OpenAI does for `whisper-1`, and rejected with the name of a "
+    "model that streams there (`gpt-4o-transcribe`)",
+    "stream",
+    "false",
+)
+ENCODE = Field(
+    "encode",
+    Switch(),
+    "`false`: a file without a header is bare samples, signed 16-bit little-endian, 16 kHz, mono",
+    "encode",
+    "true",
 )
 # What clients send by themselves, and what says how OpenAI is to bill or keep it.
 _SILENT = (
@@ -360,9 +374,8 @@ _CPP_MISSED_FIELDS = tuple(
     )
 )
 
-# whisper.cpp's switches come first: where they contradict another field, the other one counts.
+# Switches come first, as in `_DECODING`: where they contradict another field, the other one counts.
 _CPP_SWITCHES = (
-    Field("translate", Switch("translate", "transcribe"), "the same as `task=translate`", "task", "false"),
     Field("detect_language", Switch("auto", ""), "the same as `language=auto`", "detect_language", "false"),
     Field(
         "no_context",
@@ -380,9 +393,9 @@ _CPP_SWITCHES = (
     Field("no_timestamps", Switch(), "leaves the words out of `verbose_json`", "no_timestamps", "false"),
 )
 _DECODING = (
-    *(MODEL, LANGUAGE, TASK, PROMPT, HOTWORDS, TEMPERATURE, TEMPERATURE_INC, BEAM_SIZE, BEST_OF, PATIENCE, CONDITION),
-    *(SUPPRESS_TOKENS, COMPRESSION, LOGPROB, NO_SPEECH, WORD_TIMESTAMPS, CHUNKING, VAD_PARAMETERS, VAD, VAD_THRESHOLD),
-    *(VAD_MIN_SPEECH, VAD_MIN_SILENCE, VAD_SPEECH_PAD, DIARIZE),
+    *(MODEL, LANGUAGE, TRANSLATE, TASK, PROMPT, HOTWORDS, TEMPERATURE, TEMPERATURE_INC, BEAM_SIZE, BEST_OF, PATIENCE),
+    *(CONDITION, SUPPRESS_TOKENS, COMPRESSION, LOGPROB, NO_SPEECH, WORD_TIMESTAMPS, CHUNKING, VAD_PARAMETERS, VAD),
+    *(VAD_THRESHOLD, VAD_MIN_SPEECH, VAD_MIN_SILENCE, VAD_SPEECH_PAD, DIARIZE),
 )
 _ANSWER = (RESPONSE_FORMAT, TIMESTAMPS, INCLUDE)
 _WITHOUT_EFFECT = (STREAM, *_SILENT_FIELDS, *_MISSED_FIELDS)
@@ -404,7 +417,8 @@ _OUTPUT = Field(
     "response_format",
     "`txt`",
 )
-_WEBSERVICE_FIELDS = (*_DECODING, _OUTPUT, *_WITHOUT_EFFECT)
+_WEBSERVICE_WITHOUT_EFFECT = tuple(ENCODE if one.name == ENCODE.name else one for one in _WITHOUT_EFFECT)
+_WEBSERVICE_FIELDS = (*_DECODING, _OUTPUT, *_WEBSERVICE_WITHOUT_EFFECT)
 _TRANSCRIBE_FIELDS = (*_OPENAI_FIELDS, AUDIO_URL)
 
 # The first example of the documentation.
@@ -508,7 +522,7 @@ ENDPOINTS = (
         "says which language is spoken, as the ASR web service does: `detected_language`, `language_code`, "
         "`confidence`",
         (JSON,),
-        (MODEL, *_WITHOUT_EFFECT),
+        (MODEL, *_WEBSERVICE_WITHOUT_EFFECT),
         file_field="audio_file",
         format="json",
         always=MappingProxyType({"language": None, "temperature_increment": 0.0}),
@@ -590,11 +604,12 @@ ERRORS = (
 
 # What clients may expect to work and does not, in Markdown; the errors say the same when it is tried.
 REJECTED = (
-    "`stream=true`: the answer comes as a whole",
+    "`stream=true` with the name of a model that streams at OpenAI: the answer comes as a whole",
     "`diarize` with anything but `channel`, and `diarized_json` without it: speakers are told apart by the sides of a "
     "stereo recording only",
     "another Whisper than the one that is served, by its bare name (`large-v3`); `owner/name` means what is served",
-    "two files, or a file and an `audio_url`; one field with two values; a value that is out of its range",
+    "two files, unless only one of them is in the field that the endpoint documents, or a file and an `audio_url`; one "
+    "field with two values; a value that is out of its range",
     "a type of body that is text, a picture or JSON, where no `audio_url` is taken",
     "a `Content-Encoding` other than gzip, and gzip that grows to more than 200 times its size",
     "a form without its closing boundary, with line ends other than CRLF, or whose `Content-Type` has no boundary; a "

@@ -98,6 +98,7 @@ class _Gunzip:
         self._too_large = too_large
         self._member = zlib.decompressobj(wbits=31)
         self._begun = False  # whether the member has had any input
+        self._ended = False  # whether there was a whole member before it
         self._input = b""
         self._taken = self._given = 0
 
@@ -106,13 +107,18 @@ class _Gunzip:
         while True:
             if self._member.eof:  # a file may have several members
                 self._input = self._member.unused_data
-                self._member, self._begun = zlib.decompressobj(wbits=31), False
+                self._member, self._begun, self._ended = zlib.decompressobj(wbits=31), False, True
+            ended = False
             if not self._input:
                 self._input = self._read(_READ_BYTES)
                 self._taken += len(self._input)
-            ended = not self._input
-            if ended and not self._begun and self._given:
-                return b""
+                ended = not self._input
+            if self._ended and not self._begun:
+                if ended:
+                    return b""
+                self._input = self._input.lstrip(b"\0")  # padding, as gzip itself passes it over
+                if not self._input:
+                    continue
             self._begun = True
             try:
                 data = self._member.decompress(self._input, size)

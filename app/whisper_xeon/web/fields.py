@@ -15,8 +15,9 @@ from typing import Any, NoReturn
 from urllib.parse import parse_qsl
 
 from whisper_xeon.transcript import DecodeOptions
-from whisper_xeon.web.api_table import OPTIONS, Endpoint, Field, split_name
+from whisper_xeon.web.api_table import OPTIONS, STREAM, Endpoint, Field, split_name
 from whisper_xeon.web.errors import HttpError, invalid_value, shown
+from whisper_xeon.web.model_names import streams
 from whisper_xeon.web.values import EMPTY, LEFT_OUT, Anything, Members, Several, Unavailable, as_text, number_or_text
 
 MAX_FIELDS = 128
@@ -35,6 +36,8 @@ class Asked:
     include: tuple[str, ...] = ()
     audio_url: str = ""
     detect_language: str = ""  # or "auto"
+    stream: bool = False
+    encode: bool = True  # whether the file says itself what it is; false: bare samples
     no_timestamps: bool = False
     ignored: tuple[str, ...] = ()  # names of fields that had no effect and might be missed
 
@@ -84,25 +87,33 @@ def read_fields(values: Values, endpoint: Endpoint, *, strict: bool) -> Asked:
             options.update(value)
         elif value is not LEFT_OUT:
             (options if one.sets in OPTIONS else rest)[one.sets] = value
+    if rest.get("stream"):
+        if streams(rest.get("model", "")):
+            raise _unavailable(sent[STREAM.name], "streaming is not available here: leave stream out")
+        ignored.append(sent[STREAM.name])
     return Asked(options, ignored=tuple(ignored), **rest)
 
 
 def _read(one: Field, sent: str, texts: list[str]) -> Any:
     if isinstance(one.value, Several):
-        texts = [_joined(texts)]
-    elif len(set(texts)) > 1:
+        found = {choice for text in texts for choice in _read_text(one, sent, text)}
+        return tuple(choice for choice in one.value.choices if choice in found)
+    if len(set(texts)) > 1:
         raise invalid_value(sent, f"duplicate field {shown(sent)}: send it once")
+    return _read_text(one, sent, texts[0])
+
+
+def _read_text(one: Field, sent: str, text: str) -> Any:
     try:
-        return one.value.read(texts[0])
+        return one.value.read(text)
     except Unavailable as error:
-        raise HttpError(400, str(error), param=sent, code="unsupported_value") from None
+        raise _unavailable(sent, str(error)) from None
     except ValueError:
-        raise invalid_value(sent, f"{sent} {shown(texts[0])} is not allowed: it must be {one.value.allowed}") from None
+        raise invalid_value(sent, f"{sent} {shown(text)} is not allowed: it must be {one.value.allowed}") from None
 
 
-def _joined(texts: list[str]) -> str:
-    """Return the values of a repeated field as one list; a JSON list is taken apart by its value."""
-    return texts[0] if len(texts) == 1 else ",".join(texts)
+def _unavailable(sent: str, instead: str) -> HttpError:
+    return HttpError(400, instead, param=sent, code="unsupported_value")
 
 
 def _unknown(name: str, endpoint: Endpoint) -> HttpError:

@@ -19,6 +19,7 @@ Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 _FOR = re.compile(r'(?:^|[;,])\s*for\s*=\s*(?:"([^"]*)"|([^;,\s]*))', re.IGNORECASE)
 # An address as a list has it: 192.0.2.1, 192.0.2.1:80, 2001:db8::1 or [2001:db8::1]:80
 _NODE = re.compile(r"\[([^\]]*)\](?::\d+)?|(\d+\.\d+\.\d+\.\d+)(?::\d+)?|([0-9A-Fa-f:.]+)")
+_LINE_START = b"PROXY "  # of version 1
 _LINE = re.compile(rb"PROXY (?:UNKNOWN.*|TCP[46] ([0-9A-Fa-f:.]+) [0-9A-Fa-f:.]+ \d+ \d+)")
 _LINE_BYTES = 107
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"  # of version 2
@@ -65,16 +66,22 @@ def read_proxy_header(reader: Reader, peer: str, deadline: float) -> str:
 
     That is `peer` when the proxy does not say, or does not speak it. Raises `HttpError` 400 for a malformed header.
     """
-    start = reader.peek(1)
-    if start.startswith(b"PROXY "):
+    start = reader.peek_until(_tells_version, deadline)
+    if start.startswith(_LINE_START):
         malformed = bad_request("the header of the PROXY protocol is malformed")
         match = _LINE.fullmatch(reader.read_line(_LINE_BYTES, deadline, malformed))
-        if not match:
+        client = _parse(match[1].decode("ascii")) if match and match[1] else None
+        if not match or (match[1] and client is None):
             raise malformed
-        return match[1].decode("ascii") if match[1] else peer
-    if start.startswith(_SIGNATURE[: len(start)]) and start[:2] == b"\r\n":
+        return str(client or peer)
+    if start.startswith(_SIGNATURE):
         return _read_block(reader, peer, deadline)
     return peer
+
+
+def _tells_version(start: bytes) -> bool:
+    """Whether the first bytes of a connection are enough to tell which version it speaks, if any."""
+    return not any(len(start) < len(begin) and begin.startswith(start) for begin in (_LINE_START, _SIGNATURE))
 
 
 def _read_block(reader: Reader, peer: str, deadline: float) -> str:

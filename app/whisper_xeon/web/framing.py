@@ -47,7 +47,6 @@ class Limits:
     head_time: float = 10.0
     grace: float = 10.0  # for a body or an answer before its rate counts
     rate: int = 1024  # bytes per second that a body or an answer must move after the grace
-    body_time: float = 900.0
     linger: float = 10.0  # for the rest of a rejected upload, so that the client reads why
 
 
@@ -76,6 +75,14 @@ class Reader(io.BufferedReader):
         """Whether bytes have been received and not read yet."""
         return self.wait(0)
 
+    def peek_until(self, enough: Callable[[bytes], bool], deadline: float) -> bytes:
+        """Return what has arrived as soon as that is `enough`, without taking it."""
+        data = self.read_some(_RECEIVE_BYTES, deadline)
+        while not enough(data):
+            data += self.read_some(_RECEIVE_BYTES, deadline)
+        self._receiver.returned = data
+        return data
+
     def read_line(self, limit: int, deadline: float, too_long: HttpError) -> bytes:
         """Return the next line without its CRLF. A line end other than CRLF is a bad request."""
         self._receiver.deadline = deadline
@@ -101,11 +108,16 @@ class _Receiver(io.RawIOBase):
     def __init__(self, sock: socket.socket):
         self._sock = sock
         self.deadline = 0.0
+        self.returned = b""  # was received before, and comes again
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
+        if self.returned:
+            size = min(len(buffer), len(self.returned))
+            buffer[:size], self.returned = self.returned[:size], self.returned[size:]
+            return size
         try:
             self._sock.settimeout(_remaining(self.deadline))
             return self._sock.recv_into(buffer)
@@ -363,8 +375,7 @@ class Body:
         return data
 
     def _deadline(self) -> float:
-        earned = self._limits.grace + self.received / self._limits.rate
-        return self._start + min(earned, self._limits.body_time)
+        return self._start + self._limits.grace + self.received / self._limits.rate
 
     def _next_chunk(self) -> bool:
         line = self._reader.read_line(

@@ -7,12 +7,14 @@ and never logged. What browsers, curl, SDKs and handmade clients send is accepte
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
-from typing import Callable
+from typing import Callable, Protocol
 from urllib.parse import unquote
 
 from whisper_xeon.web.api_table import Endpoint
+from whisper_xeon.web.content import JSON, content_kind
 from whisper_xeon.web.errors import HttpError, shown
 
 _NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -73,14 +75,23 @@ class Form:
     file: FilePart | None
 
 
-def read_form(
-    read: Callable[[int], bytes], content_type: str, endpoint: Endpoint, write_file: Callable[[bytes], None]
-) -> Form:
-    """Read a whole form: the file goes to `write_file`, the other parts are returned by name.
+class Sink(Protocol):
+    """Where a form's file goes."""
 
-    The file is the part of that name, or any part with a file name that is not a field of the `endpoint`.
-    `read(size)` gives up to `size` bytes, none at the end; `content_type` is the request's. Raises `HttpError` 400 that
-    names the field at fault; what `read` and `write_file` raise passes through.
+    def write(self, data: bytes) -> None:
+        """Append."""
+
+    def empty(self) -> None:
+        """Forget what was written."""
+
+
+def read_form(read: Callable[[int], bytes], content_type: str, endpoint: Endpoint, sink: Sink) -> Form:
+    """Read a whole form: the file goes to `sink`, the other parts are returned by name.
+
+    The file is the part of that name, or any part with a file name that is not a field of the `endpoint`. Of several,
+    which some clients send to suit several servers, it is the one in the field that the endpoint documents; the others
+    are returned as empty fields. `read(size)` gives up to `size` bytes, none at the end; `content_type` is the
+    request's. Raises `HttpError` 400 that names the field at fault; what `read` and `sink` raise passes through.
     """
     boundary = parse_parameters(content_type, "the header Content-Type")[1].get("boundary", "")
     if not _BOUNDARY.fullmatch(boundary):
@@ -97,12 +108,19 @@ def read_form(
         part_type = headers.get("content-type", "")
         known = endpoint.field(name)
         if endpoint.is_file(name) or (file_name is not None and not known):
-            if file:
+            if file and endpoint.is_documented_file(file.field) == endpoint.is_documented_file(name):
                 raise _malformed(f"duplicate field {shown(name)}: send one file per request", name)
+            if file and endpoint.is_documented_file(file.field):
+                fields.setdefault(name, []).append("")
+                scanner.read_content(lambda data: None)
+                continue
+            if file:
+                fields.setdefault(file.field, []).append("")
+                sink.empty()
             file = FilePart(name, file_name or "", part_type)
-            nameless = _NamelessFile(write_file)
+            nameless = _NamelessFile(sink.write)
             plain = file_name is None and (not part_type or part_type.lower().startswith("text/"))
-            scanner.read_content(nameless.write if plain else write_file)
+            scanner.read_content(nameless.write if plain else sink.write)
             nameless.check(name)
             continue
         if file_name is not None:
@@ -182,9 +200,20 @@ class _FieldValue:
             # A character that was cut begins with bytes that only continue one.
             self.data = self.data.lstrip(bytes(range(0x80, 0xC0))) if codec == "utf-8" else self.data
         try:
-            return self.data.decode(codec)
+            text = self.data.decode(codec)
         except UnicodeDecodeError:
             raise _malformed(f"{shown(self._name)} is not valid {codec} text", self._name) from None
+        return _string_of_json(text) if content_kind(content_type) == JSON else text
+
+
+def _string_of_json(text: str) -> str:
+    """Return the string that a JSON text is, or the text of any other."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    # JSON can write half of a surrogate pair, which no other text can.
+    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else text
 
 
 class _Scanner:

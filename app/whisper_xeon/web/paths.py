@@ -1,4 +1,7 @@
-"""Finds the endpoint that a path means: clients double slashes, end with one, leave /v1 out or say it twice."""
+"""Finds the endpoint that a path means: clients double slashes, end with one, leave /v1 out or say it twice.
+
+Some are given a whole endpoint where they expect the base of all, and put their path behind it.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,10 @@ from whisper_xeon.web.api_table import Endpoint
 
 _VERSION = "/v1"
 _ID = "{id}"
-# Azure's clients name the model in the path; Groq's API and others have /openai before their own /v1.
-_PREFIX = re.compile(r"/openai(?:/deployments/(?P<model>[^/]+))?(?=/)")
+# Azure's clients name the model in the path; Groq's API and others have /openai or /api before their own /v1.
+_PREFIX = re.compile(r"(?:/api)?(?:/openai(?:/deployments/(?P<model>[^/]+))?)?(?=/)")
+_VERSIONS = re.compile(r"^(?:/v1)+(?=/|$)")
+_BASE = re.compile(r"^/audio/(?:transcriptions|translations)(?:/v1)?(?=/audio/(?:transcriptions|translations)$)")
 
 
 class Found:
@@ -53,7 +58,7 @@ class Paths:
         prefix = _PREFIX.match(plain)
         model = unquote(prefix["model"] or "") if prefix else ""
         plain = plain[prefix.end() :] if prefix else plain
-        plain = re.sub(r"^(/v1)+(?=/|$)", "", plain).rstrip("/") or "/"
+        plain = _BASE.sub("", _VERSIONS.sub("", plain.rstrip("/:"))) or "/"
         for candidate in (plain, _VERSION + plain):
             methods = self._exact.get(candidate, {})
             if methods:

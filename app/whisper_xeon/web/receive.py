@@ -82,7 +82,7 @@ class Receiver:
         )
         if kind == content.FORM:
             request.body.accept(maximum, upload.too_large)
-            form = read_form(read, content_type, endpoint, upload.write)
+            form = read_form(read, content_type, endpoint, upload)
             return form.fields, form.file
         # What clients send text as without saying what it is.
         texts = kind in ("", "text/plain", content.URLENCODED)

@@ -21,7 +21,7 @@ from whisper_package.package import Package
 from whisper_xeon import metrics
 from whisper_xeon.audio.decode import SAMPLE_RATE, decode
 from whisper_xeon.audio.errors import DecodingTooSlow
-from whisper_xeon.audio.file_types import FileHint
+from whisper_xeon.audio.file_types import WEBSERVICE_PCM, FileHint
 from whisper_xeon.engine.cores import available_cores
 from whisper_xeon.engine.outcome import EngineResult, EngineTimeout
 from whisper_xeon.engine.pool import EnginePool
@@ -45,8 +45,9 @@ _DECODE_SECONDS = 60.0  # for any file, and for each MiB of it:
 _DECODE_SECONDS_PER_MIB = 4.0
 _POLL_SECONDS = 0.5
 _DETECTED_SECONDS = 120  # of a recording are listened to for its language
-_MAX_IGNORED_NAMES = 20  # that an answer and the log tell of, each of at most so many characters:
-_MAX_NAME = 64
+_MAX_IGNORED_NAMES = 20  # that an answer and the log tell of
+_MAX_NAME = 64  # characters of each, and of all together, escaped and with what separates them:
+_MAX_NAMES = 1000
 
 # Why no request can be taken in a state of the pool. The reason of a failure names files of this host: only the log has
 # it.
@@ -194,7 +195,7 @@ class Application:
     def _transcribe(self, request: Request, endpoint: Endpoint, found: Found) -> Response:
         with self._receiver.audio(request, endpoint) as received:
             asked = received.asked
-            self._models.check(asked.model or found.model)
+            self._models.check_request(found.model, asked.model)
             response_format = asked.response_format or endpoint.format
             options = asked.decode_options(self._defaults(), endpoint.always)
             if response_format == "diarized_json" and not options.diarize:
@@ -231,7 +232,7 @@ class Application:
 
     def _detect_language(self, request: Request, endpoint: Endpoint, found: Found) -> Response:
         with self._receiver.audio(request, endpoint) as received:
-            self._models.check(received.asked.model)
+            self._models.check_request(found.model, received.asked.model)
             options = received.asked.decode_options(self._defaults(), endpoint.always)
             timed = self._run(request, received, options, seconds=_DETECTED_SECONDS)
         transcript = timed.transcript
@@ -264,7 +265,11 @@ class Application:
                         max_seconds=self._settings.max_audio_seconds,
                         timeout=min(_decode_seconds(received.upload.size), max(1.0, received.deadline - start)),
                         grown=held.grow,
-                        hint=FileHint(received.file.content_type, received.file.file_name),
+                        hint=FileHint(
+                            received.file.content_type,
+                            received.file.file_name,
+                            None if received.asked.encode else WEBSERVICE_PCM,
+                        ),
                         sides=options.diarize == "channel",
                     )
                 except DecodingTooSlow as error:
@@ -339,8 +344,13 @@ def _decode_seconds(size: int) -> float:
 
 def _names(ignored: tuple[str, ...]) -> list[str]:
     """Return names of fields as a header and the log may have them: some, short, escaped as in a URL."""
-    names = [quote(name[:_MAX_NAME], safe="[]") or '""' for name in ignored[:_MAX_IGNORED_NAMES]]
-    return [*names, *(["..."] if len(ignored) > _MAX_IGNORED_NAMES else [])]
+    names: list[str] = []
+    for name in ignored[:_MAX_IGNORED_NAMES]:
+        names.append(quote(name[:_MAX_NAME], safe="[]") or '""')
+        if len(", ".join(names)) > _MAX_NAMES:
+            names.pop()
+            break
+    return [*names, *(["..."] if len(ignored) > len(names) else [])]
 
 
 def _fixed(body: bytes, content_type: str, headers: dict[str, str] | None = None) -> Handler:

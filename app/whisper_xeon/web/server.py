@@ -209,10 +209,11 @@ class Handler(BaseHTTPRequestHandler):
         self._peer = self.address_string() if self.client_address else "unix"
         self._behind = self.server.proxies.trust(self._peer)
         self._introduced = not self._behind  # whether what a proxy may send before all else was read
+        self._malformed: HttpError | None = None  # what is wrong with that
 
     def handle_one_request(self) -> None:
         """Answer one request. The base answers in HTML, by method only, and prints errors to standard error."""
-        if not self._await_request():
+        if not self._await_request() or not self._introduce():
             self.close_connection = True
             return
         self._begin()
@@ -275,10 +276,23 @@ class Handler(BaseHTTPRequestHandler):
         arrived = self.rfile.wait(self.server.limits.idle if self._kept else self.server.limits.head_time)
         return self.server.slots.resume(self.connection) and arrived
 
-    def _read_request(self) -> Request:
-        if not self._introduced:
+    def _introduce(self) -> bool:
+        """Read what a trusted proxy sends before all else; false when no request follows, as when it only probes."""
+        if self._introduced:
+            return True
+        self._introduced = True
+        try:
             self._peer = read_proxy_header(self.rfile, self._peer, time.monotonic() + self.server.limits.head_time)
-            self._introduced = True
+        except HttpError as error:
+            self._malformed = error
+            return True
+        except ClientGone:
+            return False
+        return self._await_request()
+
+    def _read_request(self) -> Request:
+        if self._malformed:
+            raise self._malformed
         head = read_head(self.rfile, self.server.limits)
         self._client = self.server.proxies.client(self._peer, head.headers) if self._behind else self._peer
         self.command = head.method

@@ -83,6 +83,12 @@ class SpooledFile(Reservation):
         while view:
             view = view[os.write(self.fd, view) :]
 
+    def empty(self) -> None:
+        """Forget what was written."""
+        os.ftruncate(self.fd, 0)
+        os.lseek(self.fd, 0, os.SEEK_SET)
+        super().close()
+
     def close(self) -> None:
         fd, self.fd = self.fd, -1
         if fd >= 0:

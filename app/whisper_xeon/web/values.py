@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from whisper_xeon.languages import LANGUAGES, find_language
+from whisper_xeon.transcript import LARGEST_TOKEN, MAX_SUPPRESSED
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _TRUE = ("true", "1", "yes", "on", "y", "t")
 _FALSE = ("false", "0", "no", "off", "n", "f")
-_MAX_TOKENS = 512  # of a list to suppress
-_LARGEST_TOKEN = 60_000  # more than any Whisper's vocabulary has
 
 
 class Unavailable(Exception):
@@ -67,7 +66,8 @@ class Number(Value):
         return {"type": "number", "minimum": self.low, "maximum": self.high}
 
     def read(self, text: str) -> float:
-        """Return the number."""
+        """Return the number. A comma is a decimal point, as some clients' locale writes it."""
+        text = text.replace(",", ".")
         if not _NUMBER.fullmatch(text) or not self.low <= float(text) <= self.high:
             raise ValueError
         return float(text)
@@ -222,7 +222,8 @@ class Tokens(Value):
     @property
     def allowed(self) -> str:
         return (
-            f"a list of at most {_MAX_TOKENS} numbers of tokens such as -1,50257 (-1: all that are not speech), or []"
+            f"a list of at most {MAX_SUPPRESSED} numbers of tokens such as -1,50257 (-1: all that are not speech), "
+            "or []"
         )
 
     @property
@@ -232,10 +233,10 @@ class Tokens(Value):
     def read(self, text: str) -> tuple[int, ...]:
         """Return the numbers."""
         items = _items(text)
-        if len(items) > _MAX_TOKENS or not all(re.fullmatch(r"-1|[0-9]{1,6}", item) for item in items):
+        if len(items) > MAX_SUPPRESSED or not all(re.fullmatch(r"-1|[0-9]{1,6}", item) for item in items):
             raise ValueError
         tokens = tuple(map(int, items))
-        if any(token > _LARGEST_TOKEN for token in tokens):
+        if any(token > LARGEST_TOKEN for token in tokens):
             raise ValueError
         return tokens
 
@@ -327,28 +328,6 @@ class Members(Value):
 
 
 @dataclass(frozen=True)
-class Only(Value):
-    """A field that clients send for something that is not available: only what asks for nothing is allowed."""
-
-    nothing: tuple[str, ...]
-    instead: str
-
-    @property
-    def allowed(self) -> str:
-        return f"{self.nothing[0]}, or left out"
-
-    @property
-    def schema(self) -> dict[str, Any]:
-        return {"type": "string", "enum": list(self.nothing)}
-
-    def read(self, text: str) -> Any:
-        """Return nothing."""
-        if text.lower() not in self.nothing:
-            raise Unavailable(self.instead)
-        return LEFT_OUT
-
-
-@dataclass(frozen=True)
 class Anything(Value):
     """A field that has no effect here. `missed`: elsewhere it changes the text or its times."""
 
@@ -380,10 +359,10 @@ def as_text(value: Any) -> str:
 
 
 def _items(text: str) -> list[str]:
-    """Return the items of a list with commas or of a JSON list."""
+    """Return the items of a list with commas or of a JSON list; Python writes one with other quotes."""
     if text.startswith("["):
         try:
-            listed = json.loads(text)
+            listed = json.loads(text.replace("'", '"'))
         except (ValueError, RecursionError):
             raise ValueError from None
         if not all(isinstance(item, (str, int)) and not isinstance(item, bool) for item in listed):
