@@ -142,6 +142,7 @@ def test_the_model_goes_by_several_names(service, model):
         ("include[]", "logprobs"),
         ("response_format", ""),
         ("stream", "false"),
+        ("stream", "true"),
         ("chunking_strategy", "auto"),
     ],
 )
@@ -160,7 +161,6 @@ def test_openais_fields_are_accepted(service, name, value):
         ("temperature", "nan", 400, "invalid_value", "a number from 0 to 1"),
         ("timestamp_granularities[]", "letter", 400, "invalid_value", "segment or word"),
         ("response_format", "diarized_json", 400, "invalid_value", "needs diarize=channel"),
-        ("stream", "true", 400, "unsupported_value", "leave stream out"),
         ("chunking_strategy", "loud", 400, "invalid_value", "auto or a JSON object"),
         ("diarize", "speakers", 400, "unsupported_value", "use diarize=channel"),
     ],
@@ -170,6 +170,12 @@ def test_a_field_at_fault_is_named_with_what_is_allowed(service, name, value, st
     assert (answer.status, answer.error["code"], answer.error["param"]) == (status, code, name)
     assert answer.error["type"] == "invalid_request_error"
     assert allowed in answer.error["message"]
+
+
+def test_the_stream_of_a_model_that_streams_is_refused(service):
+    answer = service.post_form(OPENAI, NO_SOUND, ("model", "gpt-4o-transcribe"), ("stream", "true"))
+    assert (answer.status, answer.error["code"], answer.error["param"]) == (400, "unsupported_value", "stream")
+    assert "leave stream out" in answer.error["message"]
 
 
 def test_a_field_that_stands_twice_is_refused(service):

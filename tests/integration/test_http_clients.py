@@ -82,6 +82,8 @@ def test_the_bare_audio_is_understood_under_any_type_that_does_not_say_otherwise
         ("/audio/transcriptions/", TEXT),
         ("/v1/audio/transcriptions?api-version=2024-06-01&language=English", TEXT),
         ("/openai/deployments/whisper-1/audio/transcriptions?api-version=2024-06-01", TEXT),
+        ("/openai/deployments/our-whisper/audio/transcriptions?api-version=2024-06-01&model=our-whisper", TEXT),
+        ("/api/v1/audio/transcriptions/audio/transcriptions:", TEXT),
         ("/v1/audio/transcriptions?user=caf%C3%A9", TEXT),
     ],
 )
@@ -205,6 +207,19 @@ def test_the_asr_web_service_has_words_in_its_segments(service):
     body = service.post_form("/asr?output=json&word_timestamps=true", ("audio_file", CLIP)).json
     assert (body["text"], body["language"]) == (TEXT, "en")
     assert " ".join(word["word"] for word in body["segments"][0]["words"]) == TEXT
+
+
+def test_the_asr_web_service_takes_bare_samples(service):
+    """Bazarr sends them without name and type, and says so by encode=false."""
+    samples = ("audio_file", AUDIO[44:])
+    assert service.post_form("/asr?encode=false&video_file=film.mkv", samples).text.strip() == TEXT
+    assert service.post_form("/detect-language?encode=false", samples).json["language_code"] == "en"
+    assert service.post_form("/asr?encode=false", ("audio_file", CLIP)).text.strip() == TEXT
+
+
+def test_the_recording_may_be_sent_under_the_names_of_two_servers(service):
+    answer = service.post_form(OPENAI, ("audio_file", GERMAN), ("file", CLIP))
+    assert (answer.json["text"], answer.headers["x-whisper-ignored"]) == (TEXT, "audio_file")
 
 
 def test_a_language_is_detected(service):

@@ -103,7 +103,7 @@ def test_a_bad_field_is_a_bad_request_that_names_it(client):
 
 def test_streaming_is_refused_by_name(client):
     with pytest.raises(openai.BadRequestError) as error:
-        transcribe(client, stream=True)
+        transcribe(client, model="gpt-4o-transcribe", stream=True)
     assert error.value.param == "stream"
 
 
