@@ -49,7 +49,8 @@ def test_verbose_json_has_typed_words_and_segments(client):
     )
     assert (transcription.language, transcription.text) == ("english", TEXT)
     assert " ".join(word.word for word in transcription.words) == TEXT
-    assert transcription.segments[0].end == pytest.approx(EXACT[CLIP]["small_ms"][1] / 1000)
+    # Whisper's own time is that of the window; speech ends before it.
+    assert transcription.words[-1].end <= transcription.segments[0].end <= EXACT[CLIP]["small_ms"][1] / 1000
     assert transcription.segments[0].no_speech_prob < 0.5
 
 
