@@ -115,7 +115,7 @@ class Workshop:
                 shutil.copyfile(selftest["audio"], scratch / f"{model}.wav")
             command = [sys.executable, self.context / "organize.py", "--settings", scratch / "build.json"]
             command += ["--built", self.built, "--models", scratch, "--selftest", scratch]
-            command += ["--templates", self.context / "package", "--output", dist]
+            command += ["--vad", self.context / "vad.bin", "--templates", self.context / "package", "--output", dist]
             environment = {**os.environ, "PYTHONPATH": str(self.context / "app")}
             subprocess.run(command, env=environment, stdout=sys.stderr, check=True)
         return dist
