@@ -20,8 +20,8 @@ from whisper_bench.words.figures import PARTS, Figures
 from whisper_bench.words.scoring import NORMALIZERS, Errors
 from whisper_bench.words.transcripts import Heard, System, Transcripts
 
-# A minute of noise takes a baseline long, since it tries each window again at five temperatures.
-BASELINE_SYNTHETIC = 24
+# A minute of noise takes long without detection, since each window is tried again at other temperatures.
+SYNTHETIC_WITHOUT_DETECTION = 24
 # A shorter clip does not say enough to tell its language by.
 LANGUAGE_SECONDS = 3
 # How many of the clips that go worst, beside a baseline, are named.
@@ -72,15 +72,16 @@ class Measurement:
     def silence(self) -> dict[str, Any]:
         """Recordings in which nobody speaks, and how many of them gave words."""
         synthetic = sound.synthetic()
-        ours = [systems.SHIPPED, systems.WITHOUT_DETECTION]
-        theirs = [systems.FASTER_WHISPER, systems.FASTER_WHISPER_VAD]
+        compared = [systems.FASTER_WHISPER, systems.FASTER_WHISPER_VAD, systems.WITHOUT_DETECTION]
         every_baseline = systems.baselines(list(self._systems.values()))
-        found = {
-            "recorded": {name: self._talkative(name, self._silent) for name in [*every_baseline, *ours]},
-            "synthetic": {name: self._talkative(name, synthetic) for name in ours},
+        recorded = [*every_baseline, systems.SHIPPED, systems.WITHOUT_DETECTION]
+        return {
+            "recorded": {name: self._talkative(name, self._silent) for name in recorded},
+            "synthetic": {
+                systems.SHIPPED: self._talkative(systems.SHIPPED, synthetic),
+                **{name: self._talkative(name, synthetic[:SYNTHETIC_WITHOUT_DETECTION]) for name in compared},
+            },
         }
-        found["synthetic"].update({name: self._talkative(name, synthetic[:BASELINE_SYNTHETIC]) for name in theirs})
-        return found
 
     def detection(self) -> dict[str, Any]:
         """What voice detection costs in words: with it less without it, as recorded and in each hard condition."""

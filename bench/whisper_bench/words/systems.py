@@ -61,7 +61,6 @@ def systems(weights: Weights, packages: Packages) -> list[System]:
         ours(SHIPPED, GREEDY, "this project as shipped: q5_1, greedy, VAD on", packages.q5_1),
         ours(EXACT, GREEDY, "the same in f16", packages.f16),
         ours(WITHOUT_DETECTION, GREEDY, "`WHISPER_VAD=off`", packages.q5_1, **no_vad),
-        ours("ours, f16, VAD off", GREEDY, "`WHISPER_VAD=off`, f16", packages.f16, **no_vad),
         ours(SHIPPED_BEAMS, BEAMS, "`WHISPER_BEAM_SIZE=5`", packages.q5_1, **beams),
         ours(EXACT_BEAMS, BEAMS, "`WHISPER_BEAM_SIZE=5`, f16", packages.f16, **beams),
     ]
