@@ -137,8 +137,8 @@ def _details(figures: Figures, which: str, plots_directory: Path) -> Iterator[st
     if cost := figures.of(which, "cost"):
         yield (
             "### What it costs\n\nOn one thread, voice detection takes "
-            f"{cost['detection']:.2%} of the audio's length, measured in requests with a minute of hiss, for which "
-            f"nothing else is computed. Word times make computing {cost['word times']:.2f} times as long.\n"
+            f"{cost['detection']:.2%} of the audio's length, in processor time. Word times make computing "
+            f"{cost['word times']:.2f} times as long.\n"
         )
 
 
@@ -272,7 +272,7 @@ def _detection(found: dict[str, Any]) -> str:
     rows = [
         [
             condition,
-            f"{each['rate off']:.1%}",
+            "{} of {}".format(*each["cut"]),
             _shown(Difference(*each["lost"])),
             _shown(Difference(*each["all"])),
             ", ".join(f"`{file}`" for file in each["sentences"]) or "none",
@@ -283,7 +283,7 @@ def _detection(found: dict[str, Any]) -> str:
     return "### Speech lost to voice detection\n\n" + _table(
         [
             "condition",
-            "error rate without it",
+            "cuts something out of",
             "speech lost, points",
             "all errors, points",
             "clips that lose a sentence",
