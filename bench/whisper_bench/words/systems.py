@@ -47,6 +47,7 @@ def systems(weights: Weights, packages: Packages) -> list[System]:
     defaults, greedy = "its defaults", "its defaults but greedy"
     no_vad = {"WHISPER_VAD": "off"}
     beams = {"WHISPER_BEAM_SIZE": "5", "WHISPER_BEST_OF": "5", "WHISPER_TEMPERATURE_INCREMENT": "0.2"}
+    shown = ", ".join(f"`{name}={value}`" for name, value in beams.items())
     return [
         openai_whisper(OPENAI_WHISPER, BEAMS, "its command's defaults, float32", weights),
         openai_whisper("openai-whisper, greedy", GREEDY, "the same without beams", weights, beam_size=None),
@@ -62,13 +63,7 @@ def systems(weights: Weights, packages: Packages) -> list[System]:
         ours(SHIPPED, GREEDY, "this project as shipped: q5_1, greedy, VAD on", packages.q5_1),
         ours(EXACT, GREEDY, "the same in f16", packages.f16),
         ours(WITHOUT_DETECTION, GREEDY, "`WHISPER_VAD=off`", packages.q5_1, **no_vad),
-        ours(
-            SHIPPED_BEAMS,
-            BEAMS,
-            "search as the baselines: " + ", ".join(f"`{name}={value}`" for name, value in beams.items()),
-            packages.q5_1,
-            **beams,
-        ),
+        ours(SHIPPED_BEAMS, BEAMS, f"search as the baselines: {shown}", packages.q5_1, **beams),
         ours(EXACT_BEAMS, BEAMS, "the same in f16", packages.f16, **beams),
     ]
 
