@@ -50,12 +50,7 @@ class Measurement:
             for how, normalizer in NORMALIZERS.items()
         }
         everyone = list(self._systems.values())
-        pairs = [
-            (one, other)
-            for one in (systems.SHIPPED, systems.EXACT, systems.SHIPPED_BEAMS, systems.EXACT_BEAMS)
-            for other in systems.baselines(everyone, self._systems[one].search)
-        ]
-        pairs += [(systems.SHIPPED, systems.EXACT), (systems.SHIPPED_BEAMS, systems.EXACT_BEAMS)]
+        pairs = systems.compared(everyone)
         return {
             "clips": len(self._spoken),
             "seconds": round(sum(clip.seconds for clip in self._spoken)),
@@ -126,7 +121,7 @@ class Measurement:
         starts = alignment.align(clips)
         clips = [clip for clip in clips if clip.file in starts]
         found = {"clips": len(clips), "own": alignment.own_error(starts), "offsets": {}}
-        for name in systems.WITH_WORD_TIMES:
+        for name in filter(self._systems.get, systems.WITH_WORD_TIMES):
             heard = self._transcripts.of(self._systems[name], clips, languages=True, words=True)
             found["offsets"][name] = alignment.offsets(clips, starts, heard)
         return found

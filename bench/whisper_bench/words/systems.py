@@ -21,6 +21,7 @@ from whisper_package.package import Package
 SHIPPED, EXACT = "ours, q5_1", "ours, f16"
 WITHOUT_DETECTION = "ours, q5_1, VAD off"
 SHIPPED_BEAMS, EXACT_BEAMS = "ours, q5_1, beam 5", "ours, f16, beam 5"
+QUANTIZED = ((SHIPPED, EXACT), (SHIPPED_BEAMS, EXACT_BEAMS))
 FASTER_WHISPER, FASTER_WHISPER_GREEDY = "faster-whisper", "faster-whisper, greedy"
 FASTER_WHISPER_VAD = "faster-whisper, VAD"
 OPENAI_WHISPER = "openai-whisper"
@@ -71,3 +72,11 @@ def systems(weights: Weights, packages: Packages) -> list[System]:
 def baselines(everybody: list[System], search: str = "") -> list[str]:
     """Return the names of those of others, or of those of them that search in this way."""
     return [each.name for each in everybody if search in each.search and not each.name.startswith("ours")]
+
+
+def compared(everybody: list[System]) -> list[tuple[str, str]]:
+    """Return the pairs that goals speak of: ours less the baselines that search alike, and q5_1 less f16."""
+    names = {each.name: each.search for each in everybody}
+    ours = [name for name in (SHIPPED, EXACT, SHIPPED_BEAMS, EXACT_BEAMS) if name in names]
+    pairs = [(one, other) for one in ours for other in baselines(everybody, names[one])]
+    return pairs + [pair for pair in QUANTIZED if names.keys() >= set(pair)]
