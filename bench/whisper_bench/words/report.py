@@ -48,22 +48,22 @@ NOTES = """\
 
 * *Word error rate*: words inserted, deleted and substituted, for each word said; characters in Chinese, Japanese and
   Korean. *Simple* normalization: lower case, no punctuation, apostrophes join. *OpenAI's*: `whisper-normalizer`,
-  which   also makes numbers and spellings of English one form.
+  which also makes numbers and spellings of English one form.
 * Every system gets the file as it is (whisper-cli a 16 kHz WAV of it) and finds the language itself, as its defaults
-  have it. Random   choices are seeded.
+  have it. Random choices are seeded.
 * A difference is paired: clips are drawn with replacement 10,000 times, the same ones for both; shown are the
-  difference and   the 2.5th and 97.5th percentile. A tenth of a point is {tenth} words here: read the upper bound,
-  not the difference.
+  difference and the 2.5th and 97.5th percentile. A tenth of a point is {tenth} words here: read the upper bound, not
+  the difference.
 * *q5_1* is what packages hold by default, *f16* the weights as published. *As shipped* is greedy with voice
   detection.
 * *Speech lost* counts words that are deleted with voice detection less those deleted without it, for each word said.
-  A *sentence* is   lost if {sentence} words in a row (characters: {characters}), or all of a shorter clip, are gone
+  A *sentence* is lost if {sentence} words in a row (characters: {characters}), or all of a shorter clip, are gone
   that were there without.
 * Recordings without speech are right if the text is empty: `[BLANK_AUDIO]` and `you` are words here.
 * Word starts are compared with forced alignment by pocketsphinx, for words that were heard as they were said, in
-  English clips that are read. The   language is given. Alignment itself was compared with word starts set by hand: in
-  a spectrogram (16 ms windows, 2 ms   steps) and the waveform of five clips, whose alignment the person had not seen,
-  at the first sound of a word: the closure of a stop after a   sound, its release after silence.
+  English clips that are read. The language is given. Alignment itself was compared with word starts set by hand: in a
+  spectrogram (16 ms windows, 2 ms steps) and the waveform of six clips, before their alignment was seen, at the first
+  sound of a word: the closure of a stop after a sound, its release after silence.
 * `en_long.opus` of the whole set joins clips that are there by themselves, and is left out.
 """
 
@@ -111,6 +111,16 @@ def _set(figures: Figures, which: str, plots_directory: Path) -> Iterator[str]:
         f"{words['clips']} clips, {words['seconds'] // 60} minutes, {_all(words, systems.SHIPPED).said:,} words. "
         f"Made with `{COMMANDS[which]}`.\n"
     )
+    missing = [part for part in PARTS if not figures.of(which, part)]
+    left_out = [
+        *(f"part `{part}`" for part in missing),
+        *(f"`{name}`" for name in systems.NAMES if name not in words["systems"]),
+    ]
+    if left_out:
+        yield (
+            f"Not in this run: {', '.join(left_out)}. What voice detection costs and loses is also measured in "
+            "[docs/voice-detection.md](../docs/voice-detection.md).\n"
+        )
     yield _table(["figure", "goal", "measured", ""], _goals({part: figures.of(which, part) for part in PARTS}))
     yield f"![Word error rates](plots/words-{which}-rates.png)\n"
     plots.rates(words, plots_directory / f"words-{which}-rates.png")

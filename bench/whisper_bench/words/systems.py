@@ -24,7 +24,21 @@ SHIPPED_BEAMS, EXACT_BEAMS = "ours, q5_1, beam 5", "ours, f16, beam 5"
 QUANTIZED = ((SHIPPED, EXACT), (SHIPPED_BEAMS, EXACT_BEAMS))
 FASTER_WHISPER, FASTER_WHISPER_GREEDY = "faster-whisper", "faster-whisper, greedy"
 FASTER_WHISPER_VAD = "faster-whisper, VAD"
-OPENAI_WHISPER = "openai-whisper"
+OPENAI_WHISPER, OPENAI_WHISPER_GREEDY = "openai-whisper", "openai-whisper, greedy"
+WHISPER_CLI = "whisper-cli"
+NAMES = (
+    OPENAI_WHISPER,
+    OPENAI_WHISPER_GREEDY,
+    FASTER_WHISPER,
+    FASTER_WHISPER_VAD,
+    FASTER_WHISPER_GREEDY,
+    WHISPER_CLI,
+    SHIPPED,
+    EXACT,
+    WITHOUT_DETECTION,
+    SHIPPED_BEAMS,
+    EXACT_BEAMS,
+)
 WITH_WORD_TIMES = (OPENAI_WHISPER, FASTER_WHISPER, SHIPPED, EXACT)
 
 
@@ -51,12 +65,12 @@ def systems(weights: Weights, packages: Packages) -> list[System]:
     shown = ", ".join(f"`{name}={value}`" for name, value in beams.items())
     return [
         openai_whisper(OPENAI_WHISPER, BEAMS, "its command's defaults, float32", weights),
-        openai_whisper("openai-whisper, greedy", GREEDY, "the same without beams", weights, beam_size=None),
+        openai_whisper(OPENAI_WHISPER_GREEDY, GREEDY, "the same without beams", weights, beam_size=None),
         faster_whisper(FASTER_WHISPER, BEAMS, f"{defaults}, int8", weights),
         faster_whisper(FASTER_WHISPER_VAD, BEAMS, "the same with `vad_filter=True`", weights, vad_filter=True),
         faster_whisper(FASTER_WHISPER_GREEDY, GREEDY, f"{greedy}, int8", weights, beam_size=1),
         whisper_cli(
-            "whisper-cli",
+            WHISPER_CLI,
             BEAMS,
             f"whisper.cpp of the same source without our patches, {defaults}, f16",
             packages.upstream,
