@@ -72,6 +72,7 @@ class Measurement:
         compared = [systems.FASTER_WHISPER, systems.FASTER_WHISPER_VAD, systems.WITHOUT_DETECTION]
         every_baseline = systems.baselines(list(self._systems.values()))
         recorded = [*every_baseline, systems.SHIPPED, systems.WITHOUT_DETECTION]
+        recorded, compared = ([name for name in names if name in self._systems] for names in (recorded, compared))
         return {
             "recorded": {name: self._talkative(name, self._silent) for name in recorded},
             "synthetic": {
