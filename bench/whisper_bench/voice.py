@@ -114,11 +114,16 @@ def print_speech(adapter: WhisperLibraryAdapter, directory: Path) -> None:
         print(f"{differ} of {len(found)} recordings have another number of errors", flush=True)
 
 
-def _lost(adapter: WhisperLibraryAdapter, entry: dict[str, str], samples: Samples) -> Lost:
+def leaves_whole(adapter: WhisperLibraryAdapter, samples: Samples) -> bool:
+    """Return whether detection cuts nothing out of a recording, so that its words are the same without detection."""
     options = DecodeOptions()
     speech = voice.find_speech(_probabilities(adapter, samples), options)
+    return voice.kept_parts(speech, len(samples), options) == [(0, len(samples))]
+
+
+def _lost(adapter: WhisperLibraryAdapter, entry: dict[str, str], samples: Samples) -> Lost:
     reference = _words(entry["text"], entry["language"])
-    if voice.kept_parts(speech, len(samples), options) == [(0, len(samples))]:
+    if leaves_whole(adapter, samples):
         return Lost(len(reference), 0, 0)
     errors = [_errors(reference, _words(_text(adapter, samples, vad=vad), entry["language"])) for vad in (False, True)]
     return Lost(len(reference), *errors)

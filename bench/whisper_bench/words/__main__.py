@@ -38,6 +38,9 @@ def main() -> None:
         help="recordings: refs.json and clips/, in the form of bench/speech (default)",
     )
     parser.add_argument("--part", action="append", choices=PARTS, help="only this one; may be given repeatedly")
+    parser.add_argument(
+        "--skip", action="append", default=[], metavar="SYSTEM", help="leave a system out; may be given repeatedly"
+    )
     parser.add_argument("--report", action="store_true", help="measure nothing: write WORDS.md again from words.json")
     arguments = parser.parse_args()
     output = BENCH_DIR if arguments.model == MODEL else WORK_DIR / "words" / arguments.model
@@ -55,6 +58,7 @@ def main() -> None:
             command += [f"--{name}", directory]
         command += ["--speech", arguments.speech.resolve()]
         command += [option for part in arguments.part or () for option in ("--part", part)]
+        command += [option for name in arguments.skip for option in ("--skip", name)]
         command += ["--weights", arguments.weights.resolve()] if arguments.weights else []
     environment = {**builds.ENVIRONMENT, "PYTHONPATH": f"{APP_DIR}:{BENCH_DIR}"}
     sys.exit(subprocess.run(list(map(str, command)), env=environment).returncode)

@@ -13,15 +13,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from whisper_bench import voice
 from whisper_bench.provenance import duration
 from whisper_bench.words import alignment, corpus, cost, report, scoring, sound, systems, weights
 from whisper_bench.words.corpus import Clip
 from whisper_bench.words.figures import PARTS, Figures
 from whisper_bench.words.scoring import NORMALIZERS, Errors
 from whisper_bench.words.transcripts import Heard, System, Transcripts
+from whisper_xeon.engine.library_adapter import WhisperLibraryAdapter
 
-# A minute of noise takes a baseline long, since it tries each window again at five temperatures.
-BASELINE_SYNTHETIC = 24
+# A minute of noise takes long without detection, since each window is tried again at other temperatures.
+SYNTHETIC_WITHOUT_DETECTION = 24
 # A shorter clip does not say enough to tell its language by.
 LANGUAGE_SECONDS = 3
 # How many of the clips that go worst, beside a baseline, are named.
@@ -48,12 +50,7 @@ class Measurement:
             for how, normalizer in NORMALIZERS.items()
         }
         everyone = list(self._systems.values())
-        pairs = [
-            (one, other)
-            for one in (systems.SHIPPED, systems.EXACT, systems.SHIPPED_BEAMS, systems.EXACT_BEAMS)
-            for other in systems.baselines(everyone, self._systems[one].search)
-        ]
-        pairs += [(systems.SHIPPED, systems.EXACT), (systems.SHIPPED_BEAMS, systems.EXACT_BEAMS)]
+        pairs = systems.compared(everyone)
         return {
             "clips": len(self._spoken),
             "seconds": round(sum(clip.seconds for clip in self._spoken)),
@@ -72,31 +69,37 @@ class Measurement:
     def silence(self) -> dict[str, Any]:
         """Recordings in which nobody speaks, and how many of them gave words."""
         synthetic = sound.synthetic()
-        ours = [systems.SHIPPED, systems.WITHOUT_DETECTION]
-        theirs = [systems.FASTER_WHISPER, systems.FASTER_WHISPER_VAD]
+        compared = [systems.FASTER_WHISPER, systems.FASTER_WHISPER_VAD, systems.WITHOUT_DETECTION]
         every_baseline = systems.baselines(list(self._systems.values()))
-        found = {
-            "recorded": {name: self._talkative(name, self._silent) for name in [*every_baseline, *ours]},
-            "synthetic": {name: self._talkative(name, synthetic) for name in ours},
+        recorded = [*every_baseline, systems.SHIPPED, systems.WITHOUT_DETECTION]
+        recorded, compared = ([name for name in names if name in self._systems] for names in (recorded, compared))
+        return {
+            "recorded": {name: self._talkative(name, self._silent) for name in recorded},
+            "synthetic": {
+                systems.SHIPPED: self._talkative(systems.SHIPPED, synthetic),
+                **{name: self._talkative(name, synthetic[:SYNTHETIC_WITHOUT_DETECTION]) for name in compared},
+            },
         }
-        found["synthetic"].update({name: self._talkative(name, synthetic[:BASELINE_SYNTHETIC]) for name in theirs})
-        return found
 
     def detection(self) -> dict[str, Any]:
         """What voice detection costs in words: with it less without it, as recorded and in each hard condition."""
         found = {}
-        for condition in ("as recorded", *sound.CONDITIONS):
-            clips = self._spoken if condition == "as recorded" else sound.under(condition, self._spoken)
-            on, off = (self._heard(name, clips) for name in (systems.SHIPPED, systems.WITHOUT_DETECTION))
-            errors_on, errors_off = (scoring.errors(clips, heard, scoring.simple) for heard in (on, off))
-            found[condition] = {
-                "rate off": scoring.total(errors_off.values()).rate,
-                "lost": scoring.difference(errors_on, errors_off, "deleted"),
-                "all": scoring.difference(errors_on, errors_off),
-                "sentences": [
-                    c.file for c in clips if scoring.lost_sentence(c, off[c.file]["text"], on[c.file]["text"])
-                ],
-            }
+        with WhisperLibraryAdapter(package=self._packages.q5_1, threads=1) as adapter:
+            for condition in ("as recorded", *sound.CONDITIONS):
+                clips = self._spoken if condition == "as recorded" else sound.under(condition, self._spoken)
+                # Where it cuts nothing, Whisper hears the same with it and without.
+                cut = [clip for clip in clips if not voice.leaves_whole(adapter, sound.samples(clip.path).copy())]
+                on, off = (self._heard(name, cut) for name in (systems.SHIPPED, systems.WITHOUT_DETECTION))
+                whole = {clip.file: Errors(scoring.said(clip)) for clip in clips}
+                with_it, without = ({**whole, **scoring.errors(cut, heard, scoring.simple)} for heard in (on, off))
+                found[condition] = {
+                    "cut": [len(cut), len(clips)],
+                    "lost": scoring.difference(with_it, without, "deleted"),
+                    "all": scoring.difference(with_it, without),
+                    "sentences": [
+                        c.file for c in cut if scoring.lost_sentence(c, off[c.file]["text"], on[c.file]["text"])
+                    ],
+                }
         return found
 
     def languages(self) -> dict[str, Any]:
@@ -119,19 +122,17 @@ class Measurement:
         starts = alignment.align(clips)
         clips = [clip for clip in clips if clip.file in starts]
         found = {"clips": len(clips), "own": alignment.own_error(starts), "offsets": {}}
-        for name in systems.WITH_WORD_TIMES:
+        for name in filter(self._systems.get, systems.WITH_WORD_TIMES):
             heard = self._transcripts.of(self._systems[name], clips, languages=True, words=True)
             found["offsets"][name] = alignment.offsets(clips, starts, heard)
         return found
 
     def cost(self) -> dict[str, Any]:
         """What voice detection and word times cost on one thread."""
-        quiet = [clip for clip in sound.synthetic() if clip.kind == "hiss"][: cost.TIMED_CLIPS]
+        english = [clip for clip in self._spoken if clip.language == "en" and clip.kind == "read"]
         return {
-            "detection": cost.detection(self._packages.q5_1, quiet),
-            "word times": cost.word_times(
-                self._packages.q5_1, [clip for clip in self._spoken if clip.language == "en"]
-            ),
+            "detection": cost.detection(self._packages.q5_1),
+            "word times": cost.word_times(self._packages.q5_1, english),
         }
 
     def _heard(self, name: str, clips: list[Clip]) -> dict[str, Heard]:
@@ -173,6 +174,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--speech", type=Path)
     parser.add_argument("--part", action="append")
+    parser.add_argument("--skip", action="append", default=[])
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--report", action="store_true")
     for name in systems.Packages.NAMES:
@@ -183,6 +185,7 @@ def main() -> None:
         directories = {name: getattr(arguments, name) for name in systems.Packages.NAMES}
         packages = systems.Packages.find(directories, arguments.model)
         everybody = systems.systems(weights.prepare(arguments.model, arguments.weights), packages)
+        everybody = [system for system in everybody if system.name not in arguments.skip]
         measurement = Measurement(corpus.load(arguments.speech), everybody, packages)
         which = "carried" if arguments.speech.resolve() == corpus.CARRIED else "all"
         versions = {library: importlib.metadata.version(library) for library in LIBRARIES}

@@ -107,9 +107,14 @@ def _units(text: str, language: str) -> str:
     return " ".join(text.replace(" ", "")) if language in BY_CHARACTERS else text
 
 
+def said(clip: Clip) -> int:
+    """Return how many words (or characters) are said in a clip."""
+    return len(_units(simple(clip.text, clip.language), clip.language).split())
+
+
 def deleted_words(clip: Clip, text: str) -> list[bool]:
     """Return for each word (or character) of what was said whether it is missing in `text`."""
-    missing = [False] * len(_units(simple(clip.text, clip.language), clip.language).split())
+    missing = [False] * said(clip)
     for chunk in _compared(clip, text, simple).alignments[0]:
         if chunk.type == "delete":
             missing[chunk.ref_start_idx : chunk.ref_end_idx] = [True] * (chunk.ref_end_idx - chunk.ref_start_idx)

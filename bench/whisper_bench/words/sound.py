@@ -54,13 +54,13 @@ def under(condition: str, clips: list[Clip]) -> list[Clip]:
 
 def synthetic() -> list[Clip]:
     """Return the synthetic recordings without speech; `kind` is what each holds."""
-    made = []
-    for name, sound in nonspeech.recordings(SYNTHETIC, SYNTHETIC_SECONDS):
-        path = AUDIO / "without-speech" / f"{name}.wav"
-        if not path.exists():
-            _write(path, sound)
-        made.append(Clip(path.name, path, "", "", SYNTHETIC_SECONDS, name.partition("-")[0]))
-    return made
+    directory = AUDIO / "without-speech"
+    # They take minutes to make, so what is there is not made again.
+    if len(list(directory.glob("*.wav"))) < SYNTHETIC:
+        for name, sound in nonspeech.recordings(SYNTHETIC, SYNTHETIC_SECONDS):
+            _write(directory / f"{name}.wav", sound)
+    order = sorted(directory.glob("*.wav"), key=lambda path: path.stem.rpartition("-")[2])
+    return [Clip(path.name, path, "", "", SYNTHETIC_SECONDS, path.stem.partition("-")[0]) for path in order]
 
 
 def _write(path: Path, sound: nonspeech.Samples) -> None:
