@@ -23,3 +23,10 @@ def recording() -> bytes:
 
 
 schemathesis.openapi.format("binary", strategies.just(recording()))
+
+
+@schemathesis.hook
+def filter_body(context, body) -> bool:
+    """Leave out what no schema can forbid: a format that needs another field."""
+    values = [str(value) for value in body.values()] if isinstance(body, dict) else []
+    return "diarized_json" not in values or "channel" in values

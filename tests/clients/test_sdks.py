@@ -44,9 +44,9 @@ def test_openai_for_node(service, clip, node):
 def test_vercel_ai_sdk(service, clip, node, model):
     answers = run_json(node, MADE / "node" / "vercel.mjs", service.url, clip, model)
     assert words(answers["text"]) == WORDS
-    assert words(" ".join(segment["text"] for segment in answers["segments"])) == WORDS
     # It asks for verbose_json of whisper-1 only; OpenAI's other models do not have it.
     if model == "whisper-1":
+        assert words(" ".join(segment["text"] for segment in answers["segments"])) == WORDS
         assert answers["language"] == "en"
         assert answers["seconds"] == pytest.approx(11, abs=0.1)
 
