@@ -86,7 +86,7 @@ def measure(case: Case, artifacts_dir: Path, adapter: str, figures: Figures) -> 
     """Run one round."""
     opened = OpenCounter(next((artifacts_dir / PACKAGE).glob("ggml-*.bin")))
     start = time.monotonic()
-    with Service(artifacts_dir, MODEL, WHISPER_ADAPTER=adapter) as service:
+    with Service(artifacts_dir, MODEL, WHISPER_ADAPTER=adapter, WHISPER_VAD="off") as service:
         service.wait_ready()
         figures.ready.append(time.monotonic() - start)
         figures.idle.append(service.settled_memory())

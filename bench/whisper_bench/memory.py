@@ -106,7 +106,7 @@ def mixed_requests() -> list[Request]:
         upload(encode("en-01.wav", "flac", "-ar", "44100", "-ac", "2"), language="en"),
         Request(b"no sound " * 1000, status=422),
         Request(encode("de-00.wav", "m4a"), content_type="audio/mp4", query="response_format=srt", path=openai),
-        Request(short, status=400, query="language=none"),
+        Request(short, status=400, query="language=klingon"),
         upload(encode("vi-00.wav", "webm", "-c:a", "libopus"), language="vi"),
         Request(silence),
         Request(too_long, status=413, content_type="audio/ogg"),
