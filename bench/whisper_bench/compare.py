@@ -84,9 +84,9 @@ class OpenCounter:
 
 def measure(case: Case, artifacts_dir: Path, adapter: str, figures: Figures) -> None:
     """Run one round."""
-    opened = OpenCounter(next((artifacts_dir / PACKAGE).glob("ggml-*.bin")))
+    opened = OpenCounter(next((artifacts_dir / PACKAGE).glob(f"ggml-{MODEL}-*.bin")))
     start = time.monotonic()
-    with Service(artifacts_dir, MODEL, WHISPER_ADAPTER=adapter, WHISPER_VAD="off") as service:
+    with Service(artifacts_dir, MODEL, WHISPER_ADAPTER=adapter) as service:
         service.wait_ready()
         figures.ready.append(time.monotonic() - start)
         figures.idle.append(service.settled_memory())
