@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import logging
 import re
 import socket
 import struct
-import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
+from bare_server import serving
 from whisper_xeon.web.forwarded import TrustedProxies
-from whisper_xeon.web.server import Response, Server
+from whisper_xeon.web.server import Response
 
 TRUSTED = TrustedProxies([ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("10.0.0.0/8")])
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
@@ -49,24 +47,11 @@ def test_others_are_not_believed():
     assert TrustedProxies(()).client("127.0.0.1", {"x-forwarded-for": "192.0.2.1"}) == "127.0.0.1"
 
 
-@contextlib.contextmanager
-def serving(proxies: TrustedProxies | None) -> Iterator[tuple[str, int]]:
-    server = Server(lambda request: Response(200, b"served"), ("127.0.0.1", 0), proxies=proxies)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        yield server.server_address
-    finally:
-        server.stop()
-        thread.join()
-        assert server.drain(10)
-
-
 def sent_in_pieces(caplog, *pieces: bytes, proxies: TrustedProxies | None = TRUSTED) -> tuple[bytes, list[dict]]:
     """Send pieces one after the other, and no more; return what is answered, and the requests' log lines."""
     with (
         caplog.at_level(logging.INFO, "whisper_xeon"),
-        serving(proxies) as address,
+        serving(lambda request: Response(200, b"served"), proxies=proxies) as address,
         socket.create_connection(address, timeout=10) as sock,
     ):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -82,7 +67,7 @@ def logged_client(caplog, sent: bytes, proxies: TrustedProxies | None = TRUSTED)
     """Send bytes; return the status of the answer and the client in the log line."""
     with (
         caplog.at_level(logging.INFO, "whisper_xeon"),
-        serving(proxies) as address,
+        serving(lambda request: Response(200, b"served"), proxies=proxies) as address,
         socket.create_connection(address, timeout=10) as sock,
     ):
         sock.sendall(sent)

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from bare_server import serving
 from whisper_xeon.web.errors import HttpError
 from whisper_xeon.web.framing import Body, Head, Limits
 from whisper_xeon.web.server import Request, Response, Server
@@ -38,22 +39,9 @@ def echo(request: Request) -> Response:
     return Response(200, f"{request.method} {request.path}?{request.query} ".encode() + body, "text/plain")
 
 
-@contextlib.contextmanager
-def serving(limits: Limits | None = None) -> Iterator[tuple[str, int]]:
-    server = Server(echo, ("127.0.0.1", 0), limits=limits)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        yield server.server_address
-    finally:
-        server.stop()
-        thread.join()
-        assert server.drain(10)
-
-
 @pytest.fixture(scope="module")
 def front() -> Iterator[tuple[str, int]]:
-    with serving() as address:
+    with serving(echo) as address:
         yield address
 
 
@@ -272,19 +260,19 @@ def test_a_request_id_that_could_harm_a_log_is_replaced(front):
 
 
 def test_headers_that_drip_in_are_cut_at_their_deadline():
-    with serving(Limits(head_time=0.5)) as address:
+    with serving(echo, limits=Limits(head_time=0.5)) as address:
         drops = [b"GET / HTTP/1.1\r\n", *[b"X: y\r\n"] * 20]
         assert statuses(exchange(address, *drops, half_close=False, pause=0.1)) == [408]
 
 
 def test_a_body_below_the_least_rate_is_cut():
-    with serving(Limits(grace=0.3, rate=1000)) as address:
+    with serving(echo, limits=Limits(grace=0.3, rate=1000)) as address:
         drops = [HEAD + b"Content-Length: 900\r\n\r\n", *[b"a"] * 20]
         assert statuses(exchange(address, *drops, half_close=False, pause=0.1)) == [408]
 
 
 def test_a_body_above_the_least_rate_may_take_longer_than_the_grace():
-    with serving(Limits(grace=0.3, rate=10)) as address:
+    with serving(echo, limits=Limits(grace=0.3, rate=10)) as address:
         drops = [HEAD + b"Content-Length: 300\r\n\r\n", *[b"a" * 50] * 6, NEXT]
         assert statuses(exchange(address, *drops, half_close=False, pause=0.1)) == [200, 200]
 
@@ -354,18 +342,21 @@ def test_a_client_that_closed_both_sides_is_gone():
 
 
 def test_an_idle_connection_is_closed_without_a_word():
-    with serving(Limits(idle=0.3)) as address:
+    with serving(echo, limits=Limits(idle=0.3)) as address:
         received = exchange(address, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", half_close=False)
         assert statuses(received) == [200]
 
 
 def test_a_connection_that_never_says_anything_is_closed():
-    with serving(Limits(head_time=0.3)) as address:
+    with serving(echo, limits=Limits(head_time=0.3)) as address:
         assert exchange(address, half_close=False) == b""
 
 
 def test_a_client_that_reads_nothing_is_cut():
-    with serving(Limits(grace=0.3, rate=1 << 30)) as address, socket.create_connection(address, timeout=10) as sock:
+    with (
+        serving(echo, limits=Limits(grace=0.3, rate=1 << 30)) as address,
+        socket.create_connection(address, timeout=10) as sock,
+    ):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         request = b"GET /" + b"a" * 4000 + b" HTTP/1.1\r\nHost: a\r\n\r\n"
         with pytest.raises(OSError, match=r"reset|Broken pipe"):
@@ -373,7 +364,7 @@ def test_a_client_that_reads_nothing_is_cut():
 
 
 def test_one_connection_too_many_is_answered_503_at_once_and_the_others_served():
-    with serving(Limits(connections=2)) as address, contextlib.ExitStack() as stack:
+    with serving(echo, limits=Limits(connections=2)) as address, contextlib.ExitStack() as stack:
         held = [stack.enter_context(socket.create_connection(address, timeout=10)) for _ in range(2)]
         received = exchange(address, NEXT)
         assert statuses(received) == [503]
@@ -383,7 +374,7 @@ def test_one_connection_too_many_is_answered_503_at_once_and_the_others_served()
 
 
 def test_one_connection_too_many_takes_the_place_of_the_one_that_was_idle_the_longest():
-    with serving(Limits(connections=2)) as address, contextlib.ExitStack() as stack:
+    with serving(echo, limits=Limits(connections=2)) as address, contextlib.ExitStack() as stack:
         longest, other = (stack.enter_context(socket.create_connection(address, timeout=10)) for _ in range(2))
         for sock in (longest, other):
             sock.sendall(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -396,7 +387,7 @@ def test_one_connection_too_many_takes_the_place_of_the_one_that_was_idle_the_lo
 
 
 def test_a_place_is_free_again_when_its_connection_ends():
-    with serving(Limits(connections=1)) as address:
+    with serving(echo, limits=Limits(connections=1)) as address:
         for _ in range(5):
             received = b""
             while not received.startswith(b"HTTP/1.1 200"):  # the place of the last one is given back within moments
