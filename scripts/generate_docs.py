@@ -104,13 +104,12 @@ def pages() -> dict[str, str]:
 
 def api_page() -> str:
     """Return the reference of the API: its table, in the places that docs/api.md.in has for it."""
-    transcribing = [endpoint for endpoint in ENDPOINTS if endpoint.transcribes]
     form = " ".join(f"-F '{name}={value}'" for name, value in EXAMPLE_REQUEST.items())
     endpoints = [(_code(f"{one.method} {one.path}"), _endpoint(one)) for one in ENDPOINTS]
     fields = [
         (
             _names(field),
-            f"{field.effect}.{_where(takers, transcribing)}",
+            f"{field.effect}.{_where(takers)}",
             _text(field.value.allowed),
             field.default,
         )
@@ -143,10 +142,8 @@ def _names(field: Field) -> str:
     return "<br>".join(map(_code, field.names))
 
 
-def _where(takers: list[Endpoint], transcribing: list[Endpoint]) -> str:
-    # /detect-language takes hardly any field.
-    everywhere = len(takers) >= len(transcribing) - 1
-    return "" if everywhere else " At " + ", ".join(f"`{endpoint.path}`" for endpoint in takers)
+def _where(takers: list[Endpoint]) -> str:
+    return " At " + ", ".join(f"`{endpoint.path}`" for endpoint in takers) if takers else ""
 
 
 def models_page() -> str:

@@ -6,6 +6,7 @@ Times are seconds as floats from the start of the audio. The classes cross proce
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +88,12 @@ class Transcript:
     task: str
     segments: tuple[Segment, ...]
     speech_seconds: float | None = None  # of the audio; None where nothing looked for speech
+
+    def with_segments(self, segments: Iterable[Segment]) -> Transcript:
+        """Return the transcript with other segments: numbered in their order, and with their text."""
+        numbered = tuple(dataclasses.replace(segment, id=number) for number, segment in enumerate(segments))
+        text = "".join(segment.text for segment in numbered).strip()
+        return dataclasses.replace(self, text=text, segments=numbered)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -15,7 +15,7 @@ from whisper_xeon.audio.decode import SAMPLE_RATE, decode, map_samples
 from whisper_xeon.engine import library, voice
 from whisper_xeon.engine.cores import MAX_THREADS, available_cores
 from whisper_xeon.engine.errors import UnsupportedOptionError, adapter_errors
-from whisper_xeon.engine.timeline import Speech, Stretch, Timeline, restored
+from whisper_xeon.engine.timeline import Speech, Timeline, restored
 from whisper_xeon.languages import known_to
 from whisper_xeon.transcript import DecodeOptions, Transcript
 
@@ -173,9 +173,9 @@ class WhisperAdapter:
         else:
             passed = memoryview(bytearray().join(samples[4 * part.start : 4 * part.end] for part in parts))
         transcript = voice.without_sounds(self._transcribe(passed, kept, options))
-        spoken = [Stretch(*part.seconds) for part in speech]
+        spoken = [part.seconds for part in speech]
         transcript = restored(
-            transcript, Timeline([Stretch(*part.seconds) for part in parts]), Speech(spoken), count / SAMPLE_RATE
+            transcript, Timeline([part.seconds for part in parts]), Speech(spoken), count / SAMPLE_RATE
         )
         # The last frame may reach over the end.
         seconds = min(sum(stretch.end - stretch.start for stretch in spoken), transcript.duration)

@@ -116,18 +116,20 @@ class WhisperLibraryAdapter(WhisperAdapter):
         with self._lock:
             self._ensure_state()
             try:
-                params = self._library.default_params()
-                params.n_threads = self.threads
-                params.audio_ctx = self._audio_ctx(count)
-                return self._detect_language(params, pointer, count)
+                return self._detect_language(self._params(count), pointer, count)
             finally:
                 self._free_state()
 
-    def _compute(self, samples: ctypes.Array[Any] | None, count: int, options: DecodeOptions) -> Transcript:
-        duration = count / SAMPLE_RATE
+    def _params(self, count: int) -> ctypes.Structure:
+        """Return parameters for a clip of `count` samples."""
         params = self._library.default_params()
         params.n_threads = self.threads
         params.audio_ctx = self._audio_ctx(count)
+        return params
+
+    def _compute(self, samples: ctypes.Array[Any] | None, count: int, options: DecodeOptions) -> Transcript:
+        duration = count / SAMPLE_RATE
+        params = self._params(count)
         params.token_timestamps = options.word_timestamps and not self.package.alignment_heads  # estimates them
         language, probability = options.language, None
         if language is None and self.multilingual:

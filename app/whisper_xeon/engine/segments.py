@@ -55,8 +55,7 @@ def build_transcript(
         spelled.append(tokens)
     if options.word_timestamps:
         segments = add_words(segments, spelled, language, duration)
-    text = "".join(segment.text for segment in segments).strip()
-    return Transcript(text, language, language_probability, duration, options.task, tuple(segments))
+    return Transcript("", language, language_probability, duration, options.task, ()).with_segments(segments)
 
 
 def _token_logprob(token: Token) -> TokenLogprob:

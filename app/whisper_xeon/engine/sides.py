@@ -20,15 +20,9 @@ def merge(left: Transcript, right: Transcript) -> Transcript:
         for segment in transcript.segments
     ]
     spoken.sort(key=lambda segment: segment.start)
-    segments = tuple(dataclasses.replace(segment, id=number) for number, segment in enumerate(spoken))
-    text = "".join(segment.text for segment in segments).strip()
     speech = [side.speech_seconds for side in (left, right) if side.speech_seconds is not None]
-    return dataclasses.replace(
-        max(left, right, key=_spoken_seconds),
-        text=text,
-        segments=segments,
-        speech_seconds=sum(speech) if len(speech) == len(SIDES) else None,
-    )
+    merged = max(left, right, key=_spoken_seconds).with_segments(spoken)
+    return dataclasses.replace(merged, speech_seconds=sum(speech) if len(speech) == len(SIDES) else None)
 
 
 def _spoken_seconds(transcript: Transcript) -> float:

@@ -12,13 +12,13 @@ import os
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from whisper_xeon.audio.decode import SAMPLE_RATE
 from whisper_xeon.engine.errors import LibraryLoadError, ModelInitError, WhisperLibraryError
 from whisper_xeon.engine.library import Library
+from whisper_xeon.engine.timeline import Stretch
 from whisper_xeon.transcript import DecodeOptions, Transcript
 
 FRAME = 512  # samples of one probability, as the weights have it
@@ -58,9 +58,9 @@ class Span(NamedTuple):
     end: int
 
     @property
-    def seconds(self) -> tuple[float, float]:
-        """Both in seconds."""
-        return self.start / SAMPLE_RATE, self.end / SAMPLE_RATE
+    def seconds(self) -> Stretch:
+        """The same in seconds."""
+        return Stretch(self.start / SAMPLE_RATE, self.end / SAMPLE_RATE)
 
 
 class SpeechDetector:
@@ -166,8 +166,7 @@ def without_sounds(transcript: Transcript) -> Transcript:
     kept = [segment for segment in transcript.segments if any(map(str.isalnum, _SOUND.sub("", segment.text)))]
     if len(kept) == len(transcript.segments):
         return transcript
-    segments = tuple(replace(segment, id=number) for number, segment in enumerate(kept))
-    return replace(transcript, text="".join(segment.text for segment in segments).strip(), segments=segments)
+    return transcript.with_segments(kept)
 
 
 def is_credible(transcript: Transcript, options: DecodeOptions) -> bool:

@@ -46,7 +46,6 @@ HEADERS = {
 def page(version: str) -> bytes:
     """Return the page."""
     request = " \\\n  ".join(f"-F '{name}={value}'" for name, value in EXAMPLE_REQUEST.items())
-    transcribing = [endpoint for endpoint in ENDPOINTS if endpoint.transcribes]
     parts = [
         "<h1>Speech to text</h1>",
         f"<p>whisper-xeon {escape(version)}. The same for programs: <a href='/openapi.json'>/openapi.json</a>.</p>",
@@ -61,7 +60,7 @@ def page(version: str) -> bytes:
         "</dl><h2 id='fields'>Fields</h2>",
         "<p>In a form beside the audio, in the query, or in JSON. Empty, <code>null</code> and <code>undefined</code> "
         "mean left out.</p><dl>",
-        *(_field(one, takers, transcribing) for one, takers in documented_fields()),
+        *(_field(one, takers) for one, takers in documented_fields()),
         "</dl><h3>Accepted without effect</h3><p>",
         ", ".join(f"<code>{escape(one.name)}</code>" for one in fields_without_effect()),
         "</p><h2 id='errors'>Errors</h2>",
@@ -96,10 +95,10 @@ def _endpoint(endpoint: Endpoint) -> str:
     )
 
 
-def _field(one: Field, takers: list[Endpoint], transcribing: list[Endpoint]) -> str:
+def _field(one: Field, takers: list[Endpoint]) -> str:
     also = f" Also {_codes(one.aliases)}." if one.aliases else ""
     default = f" Default: {_markup(one.default)}." if one.default else ""
-    where = "" if len(takers) >= len(transcribing) - 1 else f" At {_codes(endpoint.path for endpoint in takers)}."
+    where = f" At {_codes(endpoint.path for endpoint in takers)}." if takers else ""
     return (
         f"<dt><code>{escape(one.name)}</code></dt>"
         f"<dd>{_markup(one.effect)}. It is {escape(one.value.allowed)}.{default}{also}{where}</dd>"
