@@ -7,10 +7,10 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # A Docker client before 23 builds with BuildKit only when told so.
 export DOCKER_BUILDKIT := 1
 
-.PHONY: help setup demo test test-unit test-clients bench bench-words bench-models tune compare memory lint docs clean requirements
+.PHONY: help setup demo test test-unit test-clients bench bench-words bench-reliability bench-models tune compare memory lint docs clean requirements
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
 
 setup: ## install what the other targets need (they call it themselves)
 	@scripts/setup.sh
@@ -37,6 +37,9 @@ bench: setup ## measure everything beside whisper-server and faster-whisper; wri
 
 bench-words: setup ## measure words, times and silence beside openai-whisper and faster-whisper; writes bench/WORDS.md (1.5 hours)
 	@python -m whisper_bench.words $(BENCH_ARGS)
+
+bench-reliability: setup ## attack and overload the service and its releases; writes bench/RELIABILITY.md (75 minutes)
+	@python -m whisper_bench.reliability $(BENCH_ARGS)
 
 tune: setup ## find this machine's best number of engines and threads, as variables for Ansible
 	@python -m whisper_bench.tune $(TUNE_ARGS)

@@ -13,7 +13,18 @@ from pathlib import Path
 from whisper_bench.locations import ROOT
 
 # Each run writes these, which does not make the commit another one.
-WRITTEN = ("bench/RESULTS.md", "bench/results.json", "bench/plots", "bench/WORDS.md", "bench/words.json")
+WRITTEN = tuple(
+    f"bench/{name}"
+    for name in (
+        "RESULTS.md",
+        "results.json",
+        "plots",
+        "WORDS.md",
+        "words.json",
+        "RELIABILITY.md",
+        "reliability.json",
+    )
+)
 
 
 def origin() -> str:
