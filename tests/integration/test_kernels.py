@@ -1,7 +1,7 @@
 """Our kernels against ggml's reference path and float64: odd shapes, 1 to 16 threads, sanitizers.
 
 Everything is compiled and run in the builder's own image, so the machine needs no compiler; check.cpp says what holds.
-states.cpp looks at the changes to whisper.cpp itself, rounding.cpp at what the quantizer leaves, on the fixtures' model.
+states.cpp looks at the changes to whisper.cpp itself, rounding.cpp at the quantizer, both on the fixtures' model.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from whisper_xeon.formats import JSON_TYPE, Shape, encode_json, json_parts, open
 from whisper_xeon.languages import LANGUAGES
 from whisper_xeon.settings import Settings
 from whisper_xeon.transcript import DecodeOptions, Transcript
-from whisper_xeon.web import docs_page, openapi
+from whisper_xeon.web import docs_page, openapi, start_page
 from whisper_xeon.web.access import Keys
 from whisper_xeon.web.api_table import ENDPOINTS, Endpoint
 from whisper_xeon.web.errors import ClientGone, HttpError, invalid_value
@@ -111,6 +111,11 @@ class Application:
                 JSON_TYPE,
             ),
             "docs": _fixed(docs_page.page(whisper_xeon.__version__), "text/html; charset=utf-8", docs_page.HEADERS),
+            "page": _fixed(
+                start_page.page(whisper_xeon.__version__, keys=bool(api_keys)),
+                "text/html; charset=utf-8",
+                start_page.HEADERS,
+            ),
             "health": self._live,
             "ready": self._ready,
             "version": self._version,
