@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Callable
 from urllib.parse import quote
@@ -19,7 +17,7 @@ from urllib.parse import quote
 import whisper_xeon
 from whisper_package.package import Package
 from whisper_xeon import metrics
-from whisper_xeon.audio.decode import SAMPLE_RATE, decode
+from whisper_xeon.audio.decode import DIRECT_SECONDS, SAMPLE_RATE, decode, plain_seconds
 from whisper_xeon.audio.errors import DecodingTooSlow
 from whisper_xeon.audio.file_types import WEBSERVICE_PCM, FileHint
 from whisper_xeon.engine.cores import available_cores
@@ -28,6 +26,7 @@ from whisper_xeon.engine.pool import EnginePool
 from whisper_xeon.formats import JSON_TYPE, Shape, encode_json, json_parts, openai_whisper_json, render
 from whisper_xeon.languages import LANGUAGES
 from whisper_xeon.settings import Settings
+from whisper_xeon.shares import Hold, Shares
 from whisper_xeon.transcript import DecodeOptions, Transcript
 from whisper_xeon.web import docs_page, openapi
 from whisper_xeon.web.access import Keys
@@ -35,15 +34,18 @@ from whisper_xeon.web.api_table import ENDPOINTS, Endpoint
 from whisper_xeon.web.errors import ClientGone, HttpError, invalid_value
 from whisper_xeon.web.failures import answered
 from whisper_xeon.web.fields import Asked
+from whisper_xeon.web.framing import Limits
+from whisper_xeon.web.key_file import KEY, KeyFile
 from whisper_xeon.web.model_names import ModelNames
+from whisper_xeon.web.overload import overloads_answered
 from whisper_xeon.web.paths import Found, Paths
 from whisper_xeon.web.receive import Received, Receiver
 from whisper_xeon.web.server import Request, Response
-from whisper_xeon.web.spool import Reservation, Spool
 
 _DECODE_SECONDS = 60.0  # for any file, and for each MiB of it:
 _DECODE_SECONDS_PER_MIB = 4.0
-_POLL_SECONDS = 0.5
+_MAX_DECODERS = 4  # each takes up to 400 MB; they are ten times as fast as engines
+_PLAIN_DECODERS = 2
 _DETECTED_SECONDS = 120  # of a recording are listened to for its language
 _MAX_IGNORED_NAMES = 20  # that an answer and the log tell of
 _MAX_NAME = 64  # characters of each, and of all together, escaped and with what separates them:
@@ -82,17 +84,22 @@ class Application:
     """Answers requests; shared by all connections."""
 
     def __init__(
-        self, settings: Settings, package: Package, pool: EnginePool, *, api_keys: tuple[bytes, ...], started_at: float
+        self, settings: Settings, package: Package, pool: EnginePool, *, api_keys: KeyFile | None, started_at: float
     ):
-        """`api_keys`: empty for no check; `started_at`: seconds since 1970."""
+        """`api_keys`: None for no check; `started_at`: seconds since 1970."""
         self._settings = settings
         self._package = package
         self._pool = pool
-        self._keys = Keys(api_keys)
+        self._keys = Keys(api_keys.current if api_keys else None)
         self._started_at = started_at
-        self._spool = Spool(settings.spool_bytes)
-        self._receiver = Receiver(settings, self._spool)
-        self._decoders = threading.BoundedSemaphore(available_cores())
+        has_keys, takes_urls = api_keys is not None, bool(settings.audio_url_allow)
+        self._spool = Shares("spool", settings.spool_bytes)
+        self._receiver = Receiver(settings, uploads=Shares("uploads", Limits.uploads), spool=self._spool)
+        # ffmpeg's processes must not outnumber the cores, nor one caller without a key have them all.
+        decoders = min(available_cores(), _MAX_DECODERS)
+        self._decoders = Shares("decoders", decoders, cap=max(1, decoders - 1))
+        # Long recordings in this form take ffmpeg a second: what takes it longer must not be in their way.
+        self._plain_decoders = Shares("plain decoders", _PLAIN_DECODERS)
         self._models = ModelNames(package, settings.model_aliases or (), created=started_at)
         self._paths = Paths(ENDPOINTS)
         self._handlers: dict[str, Handler] = {
@@ -105,10 +112,7 @@ class Application:
             "models": self._list_models,
             "model": self._describe_model,
             "openapi": _fixed(
-                encode_json(
-                    openapi.document(whisper_xeon.__version__, keys=bool(api_keys), urls=bool(settings.audio_url_allow))
-                ),
-                JSON_TYPE,
+                encode_json(openapi.document(whisper_xeon.__version__, keys=has_keys, urls=takes_urls)), JSON_TYPE
             ),
             "docs": _fixed(docs_page.page(whisper_xeon.__version__), "text/html; charset=utf-8", docs_page.HEADERS),
             "health": self._live,
@@ -121,6 +125,10 @@ class Application:
         self._memory = metrics.Memory(lambda: (os.getpid(), *pool.pids()))
 
     def __call__(self, request: Request) -> Response:
+        with overloads_answered():
+            return self._answer(request)
+
+    def _answer(self, request: Request) -> Response:
         found = self._paths.find(request.path)
         if found is None:
             raise HttpError(
@@ -139,9 +147,16 @@ class Application:
                 headers={"Allow": allowed},
             )
         if endpoint.transcribes:
-            self._keys.check(request.headers)
+            self._identify(request)
             self._reject_unless_serving(request)
         return self._handlers[endpoint.name](request, endpoint, found)
+
+    def _identify(self, request: Request) -> None:
+        """Let the request count as its key's. Raises `HttpError` 401, or `OverLimit`."""
+        caller = self._keys.caller(request.headers, request.connection.caller.id)
+        if caller:
+            request.log["key"] = caller.id.removeprefix(KEY)
+            request.connection.identify(caller)
 
     def _live(self, request: Request, endpoint: Endpoint, found: Found) -> Response:
         return _json(200, {"status": "ok"})
@@ -255,13 +270,14 @@ class Application:
         begun = time.monotonic()
         if received.asked.ignored:
             request.log["ignored"] = _names(received.asked.ignored)
+        fd = received.upload.fd
         with answered(received.file.field, request.log), contextlib.ExitStack() as stack:
-            with self._decoder(request, received.deadline):
+            with self._decoder(request, fd, received.deadline):
                 start = time.monotonic()
-                held = stack.enter_context(Reservation(self._spool))
+                held = stack.enter_context(Hold(self._spool, request.connection))
                 try:
                     audio = decode(
-                        received.upload.fd,
+                        fd,
                         max_seconds=self._settings.max_audio_seconds,
                         timeout=min(_decode_seconds(received.upload.size), max(1.0, received.deadline - start)),
                         grown=held.grow,
@@ -284,7 +300,9 @@ class Application:
             request.log.update(audio_seconds=round(audio.duration, 2), decode_ms=_ms(decode_s))
             # An engine takes a fraction of the audio's length: what takes all of it and the timeout does not progress.
             deadline = received.deadline + audio.duration
-            result = self._pool.transcribe(audio, options, deadline=deadline, cancelled=request.client_gone)
+            result = self._pool.transcribe(
+                audio, options, deadline=deadline, cancelled=request.client_gone, guest=request.connection
+            )
         request.log.update(wait_ms=_ms(result.wait_s), compute_ms=_ms(result.compute_s), attempts=result.attempts)
         speech_s = result.transcript.speech_seconds
         if speech_s is not None:
@@ -294,18 +312,20 @@ class Application:
         )
         return _Timed(result, received.asked, decode_s)
 
-    @contextlib.contextmanager
-    def _decoder(self, request: Request, deadline: float) -> Iterator[None]:
-        """Wait for one of as many decoders as there are cores: ffmpeg's processes must not outnumber them."""
-        while not self._decoders.acquire(timeout=_POLL_SECONDS):
+    def _decoder(self, request: Request, fd: int, deadline: float) -> contextlib.AbstractContextManager[Any]:
+        """Wait for a decoder, where the file needs one."""
+        plain_s = plain_seconds(fd)
+        if plain_s is not None and plain_s <= DIRECT_SECONDS:
+            return contextlib.nullcontext()
+
+        def still_wanted() -> None:
             if request.client_gone():
                 raise ClientGone
             if time.monotonic() > deadline:
                 raise EngineTimeout("no decoder was free before the deadline")
-        try:
-            yield
-        finally:
-            self._decoders.release()
+
+        decoders = self._decoders if plain_s is None else self._plain_decoders
+        return decoders.turn(request.connection, still_wanted)
 
     def _result_headers(self, timed: _Timed) -> dict[str, str]:
         result = timed.result
