@@ -195,6 +195,12 @@ class Shares:
         finally:
             guest.rest()
 
+    def turn_now(self, guest: Guest) -> Hold | None:
+        """Return one unit if it is there and nobody waits for it, else nothing."""
+        with self._changed:
+            free = self._used < self._total and self._may_have_one(guest.caller)
+            return self.take(guest) if free and self._line.next(self._may_have_one) is None else None
+
     def _try_turn(self, ticket: Ticket, guest: Guest) -> Hold | None:
         with self._changed:
             if self._used < self._total and self._line.next(self._may_have_one) is ticket:

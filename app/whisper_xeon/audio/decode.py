@@ -106,7 +106,7 @@ def decode(
     head, hint = os.pread(upload_fd, _HEAD_BYTES, 0), hint or FileHint()
     ffmpeg = Ffmpeg(upload_fd, timeout=timeout)
     raw = raw_format(head, hint)
-    media = probe(ffmpeg, head, hint) if raw is None else Media((Track(0, raw.layout),), raw=raw)
+    media = probe(ffmpeg, head, hint, grown) if raw is None else Media((Track(0, raw.layout),), raw=raw)
     if head.startswith(b"OggS"):
         media = _check_chain(media, upload_fd, size)
     decoder = _TrackDecoder(ffmpeg, media, max_seconds, grown)

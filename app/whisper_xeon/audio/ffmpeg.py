@@ -18,6 +18,7 @@ from whisper_xeon.audio.file_types import CODECS, DEMUXERS
 
 _MEMORY = 400 << 20  # of its own; the address space beyond is its libraries'
 _OOM_SCORE_ADJUSTMENT = "1000"  # decoders go first when memory runs out
+_NICENESS = "10"
 _GROWTH_SECONDS = 0.05  # how often the output is measured: ffmpeg writes some MB in that time
 # What is read to find out about tracks; a track that begins late in a film is found far behind its header.
 _PROBE_BYTES = 32 << 20
@@ -26,7 +27,11 @@ _OF_PROCESS = 2  # the kind of clock that counts the processor time of a process
 # Formats are recognized among these only. A forced format has a list of its own.
 RECOGNIZE = ("-format_whitelist", DEMUXERS)
 # With Debian's packages.
-_TOOLS = {"ffmpeg": "ffmpeg", "prlimit": "util-linux", "choom": "util-linux", "setpriv": "util-linux"}
+_TOOLS = {
+    "ffmpeg": "ffmpeg",
+    "nice": "coreutils",
+    **dict.fromkeys(("prlimit", "choom", "setpriv"), "util-linux"),
+}
 # Processor time that is allowed for any file, for each MiB of it, and for each second of audio that came out so far.
 _CPU_SECONDS = 10.0
 _CPU_SECONDS_PER_MIB = 0.02
@@ -69,6 +74,8 @@ class Ffmpeg:
         command = [
             # It ends with the thread that started it, and so with the service, however that ends.
             *(_find("setpriv"), "--pdeathsig", "KILL", "--"),
+            # Where that is allowed, which it is not in the unit: engines go first.
+            *(_find("nice"), "-n", _NICENESS),
             *(_find("choom"), "-n", _OOM_SCORE_ADJUSTMENT, "--"),
             *(_find("prlimit"), *(f"--{name}={value}" for name, value in limits.items()), "--"),
             *(_find("ffmpeg"), "-nostdin", "-nostats", "-hide_banner"),

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import whisper_xeon
 from whisper_package.package import Package
 from whisper_xeon import metrics
-from whisper_xeon.audio.decode import DIRECT_SECONDS, SAMPLE_RATE, decode, plain_seconds
+from whisper_xeon.audio.decode import DIRECT_SECONDS, SAMPLE_RATE, PcmAudio, decode, plain_seconds
 from whisper_xeon.audio.errors import DecodingTooSlow
 from whisper_xeon.audio.file_types import WEBSERVICE_PCM, FileHint
 from whisper_xeon.engine.cores import available_cores
@@ -31,6 +31,7 @@ from whisper_xeon.transcript import DecodeOptions, Transcript
 from whisper_xeon.web import docs_page, openapi
 from whisper_xeon.web.access import Keys
 from whisper_xeon.web.api_table import ENDPOINTS, Endpoint
+from whisper_xeon.web.decoders import Decoders
 from whisper_xeon.web.errors import ClientGone, HttpError, invalid_value
 from whisper_xeon.web.failures import answered
 from whisper_xeon.web.fields import Asked
@@ -44,8 +45,6 @@ from whisper_xeon.web.server import Request, Response
 
 _DECODE_SECONDS = 60.0  # for any file, and for each MiB of it:
 _DECODE_SECONDS_PER_MIB = 4.0
-_MAX_DECODERS = 4  # each takes up to 400 MB; they are ten times as fast as engines
-_PLAIN_DECODERS = 2
 _DETECTED_SECONDS = 120  # of a recording are listened to for its language
 _MAX_IGNORED_NAMES = 20  # that an answer and the log tell of
 _MAX_NAME = 64  # characters of each, and of all together, escaped and with what separates them:
@@ -95,11 +94,7 @@ class Application:
         has_keys, takes_urls = api_keys is not None, bool(settings.audio_url_allow)
         self._spool = Shares("spool", settings.spool_bytes)
         self._receiver = Receiver(settings, uploads=Shares("uploads", Limits.uploads), spool=self._spool)
-        # ffmpeg's processes must not outnumber the cores, nor one caller without a key have them all.
-        decoders = min(available_cores(), _MAX_DECODERS)
-        self._decoders = Shares("decoders", decoders, cap=max(1, decoders - 1))
-        # Long recordings in this form take ffmpeg a second: what takes it longer must not be in their way.
-        self._plain_decoders = Shares("plain decoders", _PLAIN_DECODERS)
+        self._decoders = Decoders(available_cores())
         self._models = ModelNames(package, settings.model_aliases or (), created=started_at)
         self._paths = Paths(ENDPOINTS)
         self._handlers: dict[str, Handler] = {
@@ -270,32 +265,12 @@ class Application:
         begun = time.monotonic()
         if received.asked.ignored:
             request.log["ignored"] = _names(received.asked.ignored)
-        fd = received.upload.fd
         with answered(received.file.field, request.log), contextlib.ExitStack() as stack:
-            with self._decoder(request, fd, received.deadline):
-                start = time.monotonic()
-                held = stack.enter_context(Hold(self._spool, request.connection))
-                try:
-                    audio = decode(
-                        fd,
-                        max_seconds=self._settings.max_audio_seconds,
-                        timeout=min(_decode_seconds(received.upload.size), max(1.0, received.deadline - start)),
-                        grown=held.grow,
-                        hint=FileHint(
-                            received.file.content_type,
-                            received.file.file_name,
-                            None if received.asked.encode else WEBSERVICE_PCM,
-                        ),
-                        sides=options.diarize == "channel",
-                    )
-                except DecodingTooSlow as error:
-                    if time.monotonic() >= received.deadline:
-                        raise EngineTimeout("the audio was not decoded at the deadline") from error
-                    raise
-                stack.enter_context(audio)
-                decode_s = time.monotonic() - start
-                if seconds is not None:
-                    audio.samples = min(audio.samples, seconds * SAMPLE_RATE)
+            held = stack.enter_context(Hold(self._spool, request.connection))
+            audio, decode_s = self._decode(request, received, held, sides=options.diarize == "channel")
+            stack.enter_context(audio)
+            if seconds is not None:
+                audio.samples = min(audio.samples, seconds * SAMPLE_RATE)
             received.upload.close()
             request.log.update(audio_seconds=round(audio.duration, 2), decode_ms=_ms(decode_s))
             # An engine takes a fraction of the audio's length: what takes all of it and the timeout does not progress.
@@ -312,20 +287,46 @@ class Application:
         )
         return _Timed(result, received.asked, decode_s)
 
-    def _decoder(self, request: Request, fd: int, deadline: float) -> contextlib.AbstractContextManager[Any]:
-        """Wait for a decoder, where the file needs one."""
+    def _decode(self, request: Request, received: Received, held: Hold, *, sides: bool) -> tuple[PcmAudio, float]:
+        """Return the file's audio, and the seconds that it took to decode; `held` grows with it."""
+        fd = received.upload.fd
         plain_s = plain_seconds(fd)
-        if plain_s is not None and plain_s <= DIRECT_SECONDS:
-            return contextlib.nullcontext()
+
+        def work(look: Callable[[], None]) -> tuple[PcmAudio, float]:
+            start = time.monotonic()
+
+            def grown(size: int) -> None:
+                held.grow(size)
+                look()
+
+            audio = decode(
+                fd,
+                max_seconds=self._settings.max_audio_seconds,
+                timeout=min(_decode_seconds(received.upload.size), max(1.0, received.deadline - start)),
+                grown=grown,
+                hint=FileHint(
+                    received.file.content_type,
+                    received.file.file_name,
+                    None if received.asked.encode else WEBSERVICE_PCM,
+                ),
+                sides=sides,
+            )
+            return audio, time.monotonic() - start
 
         def still_wanted() -> None:
             if request.client_gone():
                 raise ClientGone
-            if time.monotonic() > deadline:
+            if time.monotonic() > received.deadline:
                 raise EngineTimeout("no decoder was free before the deadline")
 
-        decoders = self._decoders if plain_s is None else self._plain_decoders
-        return decoders.turn(request.connection, still_wanted)
+        if plain_s is not None and plain_s <= DIRECT_SECONDS and not sides:
+            return work(lambda: None)
+        try:
+            return self._decoders.run(request.connection, work, plain=plain_s is not None, still_wanted=still_wanted)
+        except DecodingTooSlow as error:
+            if time.monotonic() >= received.deadline:
+                raise EngineTimeout("the audio was not decoded at the deadline") from error
+            raise
 
     def _result_headers(self, timed: _Timed) -> dict[str, str]:
         result = timed.result
