@@ -44,6 +44,7 @@ class Lobby:
         self._answered: dict[int, tuple[socket.socket, float]] = {}
         self._refused: collections.Counter[str] = collections.Counter()
         self._logged_at = 0.0
+        self._closed = False
 
     def add(self, sock: socket.socket, address: Any) -> None:
         """Take over a connection and its address. Raises `OSError`, which leaves it to the caller."""
@@ -58,8 +59,12 @@ class Lobby:
             if len(self._asked) + len(self._answered) > _PLACES:
                 self._make_room()
 
+    def close(self) -> None:
+        """Take no more; those inside still get their answer."""
+        self._closed = True
+
     def _serve(self, poll: select.epoll) -> None:
-        while True:
+        while self._asked or self._answered or self._refused or not self._closed:
             ready = [fd for fd, _ in poll.poll(0.1)]
             with self._lock:
                 for fd in ready:
@@ -70,6 +75,7 @@ class Lobby:
                 for fd in [fd for fd, (_, end) in self._answered.items() if end <= now]:
                     self._close(fd)
                 self._tell(now)
+        poll.close()
 
     def _look(self, fd: int) -> None:
         if fd in self._answered:

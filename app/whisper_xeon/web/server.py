@@ -180,8 +180,9 @@ class Server(ThreadingHTTPServer):
         return sock, address
 
     def server_close(self) -> None:
-        """Close the listening socket, and the spare file."""
+        """Close the listening socket, and what is beside it."""
         super().server_close()
+        self._lobby.close()
         self._spare.close()
 
     def _refuse_one(self) -> None:

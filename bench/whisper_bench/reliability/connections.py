@@ -15,8 +15,8 @@ from whisper_bench.reliability.callers import ATTACKERS, ask, attacking, package
 
 CONNECTIONS = 600
 TITLE = (
-    f"{CONNECTIONS} connections of one address that reconnect for 40 s, each of three kinds (without a byte, half a head, "
-    "half an upload that drips): probes of another address, one per second"
+    f"{CONNECTIONS} connections of one address that reconnect for 40 s, each of three kinds (without a byte, half a "
+    "head, half an upload that drips): probes of another address, one per second"
 )
 GOAL = "40 of 40 answered, of each kind"
 TODAY = "1 of 40"

@@ -14,8 +14,8 @@ from whisper_bench.reliability.callers import ATTACKERS, attacking, packages, tr
 UPLOADS = 46
 MEBIBYTES = 22
 TITLE = (
-    f"{UPLOADS} uploads of {MEBIBYTES} MiB of one address that stall (and then that drip), in a spool of 1 GiB: a 3 s WAV "
-    "of others, one per second"
+    f"{UPLOADS} uploads of {MEBIBYTES} MiB of one address that stall (and then that drip), in a spool of 1 GiB: a 3 s "
+    "WAV of others, one per second"
 )
 GOAL = "all served"
 TODAY = "503 for 416 s"
