@@ -292,11 +292,18 @@ class Application:
         fd = received.upload.fd
         plain_s = plain_seconds(fd)
 
+        def still_wanted() -> None:
+            if request.client_gone():
+                raise ClientGone
+            if time.monotonic() > received.deadline:
+                raise EngineTimeout("the audio was not decoded at the deadline")
+
         def work(look: Callable[[], None]) -> tuple[PcmAudio, float]:
             start = time.monotonic()
 
             def grown(size: int) -> None:
                 held.grow(size)
+                still_wanted()
                 look()
 
             audio = decode(
@@ -312,12 +319,6 @@ class Application:
                 sides=sides,
             )
             return audio, time.monotonic() - start
-
-        def still_wanted() -> None:
-            if request.client_gone():
-                raise ClientGone
-            if time.monotonic() > received.deadline:
-                raise EngineTimeout("no decoder was free before the deadline")
 
         if plain_s is not None and plain_s <= DIRECT_SECONDS and not sides:
             return work(lambda: None)
