@@ -57,11 +57,7 @@ class NoneLeft(ShareError):
 
 
 class OverLimit(ShareError):
-    """The caller has `limit` already, which is all that it may have."""
-
-    def __init__(self, share: str, limit: int):
-        super().__init__(share)
-        self.limit = limit
+    """The caller has all that it may have."""
 
 
 class SentAway(ShareError):
@@ -266,7 +262,7 @@ class Shares:
                 self.drop(hold)
                 if self.held(caller) + amount <= limit:
                     return
-        raise OverLimit(self.name, limit)
+        raise OverLimit(self.name)
 
     def _make_room(self, caller: Caller, amount: int) -> bool:
         """Take from others what a caller needs; false when none has so much that it must give way."""

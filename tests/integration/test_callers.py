@@ -215,7 +215,7 @@ def test_keys_have_names_limits_of_their_own_and_are_read_again(artifacts_dir, t
         assert ask(service, OTHER, **first) == (200, TEXT)
         with stalled(service, SOMEBODY, 1, 5000, **first):
             wait_for(lambda: _spooled(service) == 5000)
-            assert ask(service, OTHER, **first) == (429, "too_many_uploads")
+            assert ask(service, OTHER, **first) == (429, "limit_reached")
             file.write_text("second name=batch\n", encoding="ascii")
             wait_for(lambda: ask(service, OTHER, **second) == (200, TEXT))
             assert ask(service, OTHER, **first) == (401, "invalid_api_key")

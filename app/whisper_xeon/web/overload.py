@@ -8,17 +8,17 @@ import logging
 from collections.abc import Iterator
 
 from whisper_xeon.logs import log
-from whisper_xeon.shares import NoneLeft, OverLimit, SentAway, ShareError
+from whisper_xeon.shares import OverLimit, SentAway, ShareError
 from whisper_xeon.web.connection_slots import STOPPING
 from whisper_xeon.web.errors import HttpError
 
 _STARVED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC, errno.EAGAIN)
 # By the name of what is shared: code, what there is too much of, and when to come back, in seconds.
-_CODES = {
+SHARED = {
     "connections": ("too_many_connections", "connections", 1),
     "uploads": ("too_many_uploads", "uploads at the same time", 5),
     "spool": ("spool_full", "uploads at the same time", 5),
-    "decoders": ("too_many_decodings", "files being decoded", 5),
+    "decoders": ("overloaded", "files being decoded", 5),
     "queue": ("queue_full", "requests waiting", 5),
 }
 
@@ -33,13 +33,13 @@ def overload(error: ShareError) -> HttpError:
             headers={"Retry-After": "5"},
             close=True,
         )
-    code, what, seconds = _CODES[error.share]
-    message = f"too many {what}: try again in {seconds} s"
+    code, what, seconds = SHARED[error.share]
+    status, message = 503, f"too many {what}: try again in {seconds} s"
     if isinstance(error, SentAway):
         message = f"too many {what}, and another caller has fewer: try again in {seconds} s"
     elif isinstance(error, OverLimit):
-        message = f"too many {what} of this caller, who may have {error.limit}: try again in {seconds} s"
-    status = 503 if isinstance(error, (NoneLeft, SentAway)) else 429
+        status, code = 429, "limit_reached"
+        message = f"this caller has as many {what} as it may: try again in {seconds} s"
     return HttpError(status, message, code=code, headers={"Retry-After": str(seconds)}, close=True)
 
 
