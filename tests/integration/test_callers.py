@@ -52,13 +52,13 @@ def ask(service: Service, caller: str, audio: bytes = CLIP, kind: str = "audio/w
 
 
 def decoders(service: Service) -> list[int]:
-    """Return the process ids of the service's ffmpegs."""
-    children = Path("/proc").glob("[0-9]*/comm")
+    """Return the process ids of the service's ffmpegs, which may have another name."""
     found = []
-    for comm in children:
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
-            pid = int(comm.parent.name)
-            if comm.read_text() == "ffmpeg\n" and process_stat(pid)[1:2] == [str(service.process.pid)]:
+            pid = int(command.parent.name)
+            is_decoder = b"\0-nostdin\0" in command.read_bytes() and b"\0--pdeathsig\0" not in command.read_bytes()
+            if is_decoder and process_stat(pid)[1:2] == [str(service.process.pid)]:
                 found.append(pid)
     return found
 
