@@ -7,13 +7,16 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # A Docker client before 23 builds with BuildKit only when told so.
 export DOCKER_BUILDKIT := 1
 
-.PHONY: help setup demo test test-unit test-clients bench bench-words bench-reliability bench-models tune compare memory lint docs clean requirements
+.PHONY: help setup command demo test test-unit test-clients bench bench-words bench-reliability bench-models tune compare memory lint docs clean requirements
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
 
 setup: ## install what the other targets need (they call it themselves)
 	@scripts/setup.sh
+
+command: setup ## build the command whisper-xeon as a wheel and as one file that Python runs, in dist/
+	@python scripts/build_command.py
 
 WEIGHTS ?= openai
 demo: setup ## build, publish and deploy base and tiny.en to two systemd containers, then transcribe; WEIGHTS=fixture: toys

@@ -41,6 +41,12 @@ def test_a_file_is_transcribed_from_its_url_under_any_content_type(service, file
     assert SECRET not in service.log_text
 
 
+@pytest.mark.parametrize("path", ["raw", "raw.g722"])
+def test_raw_samples_are_known_by_what_their_host_says_of_them(service, files, path):
+    answer = transcribe(service, {"audio_url": f"{files.url}/{path}?{SECRET}"})
+    assert (answer.status, answer.json["text"]) == (200, EXACT[CLIP]["small"])
+
+
 def test_options_stand_beside_the_url(service, files):
     body = {"audio_url": f"{files.url}/clip", "language": "en", "temperature": 0, "model": "small", "prompt": None}
     assert transcribe(service, body).json["text"] == EXACT[CLIP]["small"]

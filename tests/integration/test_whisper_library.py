@@ -445,6 +445,20 @@ def test_the_default_folder_is_a_setting(artifacts_dir, monkeypatch):
     monkeypatch.setenv("WHISPER_ARTIFACTS_DIR", str(artifacts_dir))
     with WhisperLibraryAdapter() as adapter:
         assert adapter.model_size == "small"
+    monkeypatch.setenv("WHISPER_MODEL_SIZE", "medium")
+    with WhisperLibraryAdapter() as adapter:
+        assert adapter.model_size == "medium"
+
+
+def test_a_file_becomes_text_or_a_whole_transcript_with_options(small, exact_recordings):
+    entry = exact_recordings[0]
+    assert small.transcribe(entry["path"], language="English") == entry["text"]
+    transcript = small.transcript(entry["path"], language="en_GB", word_timestamps=True)
+    assert (transcript.text, transcript.language) == (entry["text"], "en")
+    words = [word.text.strip() for segment in transcript.segments for word in segment.words]
+    assert words == entry["text"].split()
+    with pytest.raises(UnsupportedOptionError, match="Klingon"):
+        small.transcript(entry["path"], language="Klingon")
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import ssl
 import subprocess
 import threading
@@ -18,6 +19,13 @@ CLIP = "en-00.wav"
 CONTENT = (RECORDINGS / CLIP).read_bytes()
 
 
+@functools.cache
+def raw_samples() -> bytes:
+    """Return the recording as G.722 without a header."""
+    command = ["ffmpeg", "-v", "error", "-i", RECORDINGS / CLIP, "-c:a", "adpcm_g722", "-f", "g722", "-"]
+    return subprocess.run(command, check=True, capture_output=True).stdout
+
+
 class Files(BaseHTTPRequestHandler):
     """Serves one recording, and every way not to."""
 
@@ -25,7 +33,7 @@ class Files(BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.server.seen.append((self.path, dict(self.headers)))
-        name = self.path.partition("?")[0].strip("/").replace("-", "_")
+        name = self.path.partition("?")[0].strip("/").replace("-", "_").replace(".", "_")
         if name.isdigit():
             self.answer(int(name), b"the reason why")
         else:
@@ -40,6 +48,13 @@ class Files(BaseHTTPRequestHandler):
 
     def clip(self):
         self.answer(200, CONTENT)
+
+    def raw(self):
+        # Samples of G.722, as telephony keeps them.
+        self.answer(200, raw_samples(), Content_Type="audio/G722")
+
+    def raw_g722(self):
+        self.answer(200, raw_samples(), Content_Type="application/octet-stream")
 
     def chunked(self):
         self.send_response(200)

@@ -44,7 +44,7 @@ def test_a_path_is_found_in_the_ways_that_clients_write_it(path):
 @pytest.mark.parametrize(
     ("path", "name"),
     [("/v1/health", "health"), ("/healthz/", "health"), ("/v1/models/", "models"), ("/models", "models"),
-     ("/", "docs"), ("//docs/", "docs"), ("/v1", "docs"), ("/v1/version", "version"), ("/metrics", "metrics")],
+     ("/", "page"), ("//docs/", "docs"), ("/v1", "page"), ("/v1/version", "version"), ("/metrics", "metrics")],
 )  # fmt: skip
 def test_the_other_endpoints_are_found_too(path, name):
     assert name_at(path, "GET") == name

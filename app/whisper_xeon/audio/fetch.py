@@ -23,9 +23,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Callable, cast
-from urllib.parse import urljoin
+from urllib.parse import unquote, urljoin
 
 import whisper_xeon
+from whisper_xeon.audio.file_types import FileHint
 from whisper_xeon.audio.url_policy import (
     Address,
     AllowList,
@@ -73,8 +74,8 @@ def fetch(
     maximum: int,
     deadline: float,
     cancelled: Callable[[], bool],
-) -> None:
-    """Give the bytes of the file at the URL `text` to `write`, piece by piece.
+) -> FileHint:
+    """Give the bytes of the file at the URL `text` to `write`, piece by piece; return what its host says about it.
 
     `context` is how TLS peers are verified; `maximum` bytes are accepted; `deadline` (a `time.monotonic` value) bounds
     all of it together; `cancelled` is asked every quarter of a second. Raises a subclass of `AudioUrlError`, or
@@ -93,7 +94,8 @@ def fetch(
             location = response.getheader("Location") if response.status in _REDIRECTS else None
             if location is None:
                 _receive(response, url, write, maximum)
-                return
+                path = unquote(url.target.partition("?")[0])
+                return FileHint(response.getheader("Content-Type", ""), path.rpartition("/")[2])
         host = url.host
         try:
             url = Url.parse(urljoin(str(url), location))

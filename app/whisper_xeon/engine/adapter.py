@@ -16,7 +16,7 @@ from whisper_xeon.engine import library, voice
 from whisper_xeon.engine.cores import MAX_THREADS, available_cores
 from whisper_xeon.engine.errors import UnsupportedOptionError, adapter_errors
 from whisper_xeon.engine.timeline import Speech, Timeline, restored
-from whisper_xeon.languages import known_to
+from whisper_xeon.languages import find_language, known_to
 from whisper_xeon.transcript import DecodeOptions, Transcript
 
 # whisper.cpp answers anything shorter than 100 ms with nothing, and reads out of bounds below 201 samples: such a clip
@@ -36,7 +36,7 @@ class WhisperAdapter:
 
     def __init__(
         self,
-        model_size: str = "small",
+        model_size: str | None = None,
         artifacts_dir: os.PathLike[str] | str | None = None,
         threads: int | None = None,
         *,
@@ -45,7 +45,8 @@ class WhisperAdapter:
         cpu_variant: str | None = None,
         vad: bool = True,
     ):
-        """Open the package of model `model_size` below `artifacts_dir` (default: $WHISPER_ARTIFACTS_DIR, else `.`).
+        """Open the package of model `model_size` (default: $WHISPER_MODEL_SIZE, else small) below `artifacts_dir`
+        (default: $WHISPER_ARTIFACTS_DIR, else `.`).
 
         `threads` compute one clip; by default as many as this process may use, up to 8. `package` replaces the
         first two. `audio_ctx` is `full`: the encoder always sees 30 s, as it was trained; or `auto`: it sees a
@@ -57,7 +58,8 @@ class WhisperAdapter:
         """
         with adapter_errors():
             self.package = package or Package.find(
-                artifacts_dir or os.environ.get("WHISPER_ARTIFACTS_DIR") or ".", model_size
+                artifacts_dir or os.environ.get("WHISPER_ARTIFACTS_DIR") or ".",
+                model_size or os.environ.get("WHISPER_MODEL_SIZE") or "small",
             )
             self._parameters = check_model_file(self.package.model_file)
             vad_file = self.package.vad_file if vad else None
@@ -91,11 +93,20 @@ class WhisperAdapter:
     def prepare(self) -> None:
         """Prepare the next transcription ahead of time. Raises `WhisperLibraryError`."""
 
-    def transcribe(self, audio_path: os.PathLike[str] | str) -> str:
-        """Return the text spoken in an audio file of any format that `whisper_xeon.audio` reads.
+    def transcribe(self, audio_path: os.PathLike[str] | str, **options: Any) -> str:
+        """Return the text spoken in an audio file; `options` and errors are those of `transcript`."""
+        return self.transcript(audio_path, **options).text
 
-        Raises `OSError` when the file cannot be opened, `AudioError` when it contains no readable audio.
+    def transcript(self, audio_path: os.PathLike[str] | str, **options: Any) -> Transcript:
+        """Return text, language, segments and words of an audio file of any format that `whisper_xeon.audio` reads.
+
+        `options` are fields of `DecodeOptions`: `language` (also by name), `task`, `word_timestamps` and so on. Raises
+        `OSError` when the file cannot be opened, `AudioError` when it contains no readable audio, and what
+        `transcribe_pcm` raises; `TypeError` for an option that there is not.
         """
+        asked = DecodeOptions(**options)
+        if asked.language is not None:
+            asked = replace(asked, language=find_language(asked.language) or asked.language)
         fd = os.open(audio_path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             audio = decode(fd, max_seconds=_MAX_FILE_SECONDS, timeout=600)
@@ -103,7 +114,7 @@ class WhisperAdapter:
             os.close(fd)
         with audio:
             samples = map_samples(audio.fd, audio.samples) if audio.samples else b""
-            return self.transcribe_pcm(samples).text
+            return self.transcribe_pcm(samples, asked)
 
     def transcribe_pcm(self, samples: Any, options: DecodeOptions | None = None) -> Transcript:
         """Return the transcript of `samples`: a buffer of float32, mono, 16 kHz, within -1 to 1.

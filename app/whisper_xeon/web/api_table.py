@@ -530,7 +530,8 @@ ENDPOINTS = (
     Endpoint("models", "GET", "/v1/models", "the model that is served, in OpenAI's shape", (JSON,)),
     Endpoint("model", "GET", "/v1/models/{id}", "the same for one name", (JSON,)),
     Endpoint("openapi", "GET", "/openapi.json", "this API in OpenAPI 3.1", (JSON,)),
-    Endpoint("docs", "GET", "/docs", "this API as a page", ("text/html; charset=utf-8",), aliases=("/",)),
+    Endpoint("page", "GET", "/", "a page in which people drop or record audio", ("text/html; charset=utf-8",)),
+    Endpoint("docs", "GET", "/docs", "this API as a page", ("text/html; charset=utf-8",)),
     Endpoint(
         "health", "GET", "/health", "200 while the process lives", (JSON,), aliases=("/healthz", "/livez", "/ping")
     ),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import re
 from collections.abc import Iterable
 from html import escape
 
+from whisper_xeon.web import html
 from whisper_xeon.web.api_table import (
     ENDPOINTS,
     ERRORS,
@@ -32,15 +31,7 @@ nav li { display: inline-block; margin-right: 1rem; }
 ul { padding-left: 1.25rem; }
 nav ul { padding: 0; }
 """
-_STYLE_DIGEST = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode("ascii")
-# Nothing but the style above may be loaded or run, and no other page may frame this one.
-HEADERS = {
-    "Content-Security-Policy": (
-        f"default-src 'none'; style-src 'sha256-{_STYLE_DIGEST}'; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'"
-    ),
-    "Referrer-Policy": "no-referrer",
-}
+HEADERS = html.headers(style=_STYLE)
 
 
 def page(version: str) -> bytes:
@@ -48,7 +39,8 @@ def page(version: str) -> bytes:
     request = " \\\n  ".join(f"-F '{name}={value}'" for name, value in EXAMPLE_REQUEST.items())
     parts = [
         "<h1>Speech to text</h1>",
-        f"<p>whisper-xeon {escape(version)}. The same for programs: <a href='/openapi.json'>/openapi.json</a>.</p>",
+        f"<p>whisper-xeon {escape(version)}. The same for programs: <a href='openapi.json'>/openapi.json</a>. "
+        "For people: <a href='.'>drop or record audio</a>.</p>",
         "<nav aria-label='Contents'><ul><li><a href='#example'>Example</a></li><li><a href='#endpoints'>Endpoints</a>"
         "</li><li><a href='#fields'>Fields</a></li><li><a href='#errors'>Errors</a></li></ul></nav>",
         "<main>",

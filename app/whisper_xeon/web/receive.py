@@ -131,7 +131,7 @@ class Receiver:
         start = time.monotonic()
         try:
             with answered(AUDIO_URL.name, request.log):
-                fetch(
+                said = fetch(
                     asked.audio_url,
                     allowed,
                     upload.write,
@@ -144,7 +144,7 @@ class Receiver:
             raise upload.too_large from None
         finally:
             request.log.update(fetched_bytes=upload.size, fetch_ms=round((time.monotonic() - start) * 1000, 1))
-        return FilePart(AUDIO_URL.name, "", "")
+        return FilePart(AUDIO_URL.name, said.name, said.content_type)
 
 
 def _instead(endpoint: Endpoint) -> str:

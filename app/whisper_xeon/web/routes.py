@@ -28,7 +28,7 @@ from whisper_xeon.languages import LANGUAGES
 from whisper_xeon.settings import Settings
 from whisper_xeon.shares import Hold, Shares
 from whisper_xeon.transcript import DecodeOptions, Transcript
-from whisper_xeon.web import docs_page, openapi
+from whisper_xeon.web import docs_page, openapi, start_page
 from whisper_xeon.web.access import Keys
 from whisper_xeon.web.api_table import ENDPOINTS, Endpoint
 from whisper_xeon.web.decoders import Decoders
@@ -110,6 +110,11 @@ class Application:
                 encode_json(openapi.document(whisper_xeon.__version__, keys=has_keys, urls=takes_urls)), JSON_TYPE
             ),
             "docs": _fixed(docs_page.page(whisper_xeon.__version__), "text/html; charset=utf-8", docs_page.HEADERS),
+            "page": _fixed(
+                start_page.page(whisper_xeon.__version__, keys=bool(api_keys)),
+                "text/html; charset=utf-8",
+                start_page.HEADERS,
+            ),
             "health": self._live,
             "ready": self._ready,
             "version": self._version,
