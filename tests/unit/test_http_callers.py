@@ -71,6 +71,18 @@ def test_who_gives_way_in_the_middle_of_a_request_is_told_so():
     assert re.search(rb"\r\nRetry-After: \d", answer)
 
 
+def test_a_request_that_was_worked_for_does_not_keep_the_place_of_the_next_one_on_its_connection():
+    def work(request: Request) -> Response:
+        if request.method == "GET":
+            request.connection.settle()
+            return Response(200, b"", "text/plain")
+        return read_body(request)
+
+    pipelined = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" + KINDS["half a body"]
+    with serving(work, limits=Limits(connections=2)) as address, crowd(address, ("127.0.0.2",), 2, pipelined):
+        assert ask(address, body=b"a") == 200
+
+
 @pytest.mark.parametrize("path", ["/readyz", "/health", "/readyz?verbose"])
 def test_probes_have_places_of_their_own_even_from_where_all_connections_are_taken(path):
     with serving(read_body, limits=FEW) as address, crowd(address, ("127.0.0.2",), 40, b""):

@@ -312,6 +312,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _begin(self) -> None:
         self._start = time.monotonic()
+        self._place.rest()  # whatever was done for the request before it
         self._request_id = "req_" + secrets.token_hex(12)
         self._client = self._peer
         self._fields: dict[str, Any] = {"route": None}
