@@ -141,8 +141,6 @@ def _pool(settings: Settings, package: Package) -> EnginePool:
         adapter=settings.adapter,
         audio_ctx=settings.audio_ctx,
         cpu_variant=settings.cpu_variant or "auto",
-        # Of any request; each has a deadline of its own, by the length of its audio.
-        job_timeout=settings.request_timeout + settings.max_audio_seconds,
         log=logs.log,
     )
 

@@ -462,8 +462,9 @@ SETTINGS: tuple[Setting, ...] = (
         "WHISPER_REQUEST_TIMEOUT",
         "600",
         "a whole number from 1 to 86400",
-        "The longest time in seconds from the end of an upload to its answer, waiting included, beside the length of "
-        "the audio, which is added; then 504. With audio_url, fetching the file counts too.",
+        "The longest time in seconds without progress after the end of an upload; then 504. Progress is a window of 30 "
+        "s that an engine has done, of this request or, while it waits, of one before it. With audio_url, fetching "
+        "the file counts too.",
         _whole(1, 86400),
     ),
     Setting(

@@ -535,7 +535,13 @@ ENDPOINTS = (
     Endpoint(
         "health", "GET", "/health", "200 while the process lives", (JSON,), aliases=("/healthz", "/livez", "/ping")
     ),
-    Endpoint("ready", "GET", "/readyz", "200 when a request would be served, otherwise 503 with the reason", (JSON,)),
+    Endpoint(
+        "ready",
+        "GET",
+        "/readyz",
+        "200 when an engine has just shown that it works, otherwise 503 with the reason",
+        (JSON,),
+    ),
     Endpoint(
         "version",
         "GET",
@@ -589,7 +595,7 @@ ERRORS = (
     ),
     Error(429, "too_many_wrong_keys", "too many wrong API keys from this address"),
     Error(431, "headers_too_large", "the headers are too long, or too many", "every"),
-    Error(500, "engine_crashed", "two engines crashed on this request; other requests are not affected"),
+    Error(500, "engine_crashed", "two engines crashed of this request; other requests are not affected"),
     Error(500, "engine_error", "whisper.cpp could not transcribe this audio; the log says why"),
     Error(500, "internal_error", "a fault of the service; the log has it under the request's id", "every"),
     Error(502, "audio_url_failed", "the host of `audio_url` cannot be reached", "url"),
@@ -601,10 +607,11 @@ ERRORS = (
     Error(
         503,
         "engine_unavailable",
-        "the model failed to load, or the service is stopping. While the model loads, requests wait",
+        "the model failed to load, three engines hung on this request, or the service is stopping. While the model "
+        "loads, requests wait",
     ),
     Error(503, "decoder_missing", "ffmpeg is not installed"),
-    Error(504, "timeout", "not done within `WHISPER_REQUEST_TIMEOUT`"),
+    Error(504, "timeout", "no progress for `WHISPER_REQUEST_TIMEOUT`"),
     Error(504, "audio_url_failed", "the host of `audio_url` was too slow", "url"),
     Error(505, "http_version_not_supported", "a version other than HTTP/1.x", "every"),
 )
