@@ -39,7 +39,7 @@ _CHUNK_LINE_BYTES = 256
 class Limits:
     """What one client may use: sizes in bytes, times in seconds."""
 
-    line: int = 8192  # request line, or one header line
+    line: int = 8188  # request line, or one header line; with its end 8190, as in Apache and what follows it
     headers: int = 100
     head: int = 32768  # request line and all headers
     connections: int = 512
@@ -276,6 +276,8 @@ def read_head(reader: Reader, limits: Limits) -> Head:
         if size > limits.head or count > limits.headers:
             raise too_large
         name, value = _parse_header(line)
+        if "_" in name and name.replace("_", "-") in _ONLY_ONCE:  # which some readers take for the same
+            raise bad_request(f"the header {name.title()} has underscores")
         if name in headers:
             if name in _ONLY_ONCE:
                 raise bad_request(f"duplicate header {name.title()}")
@@ -416,4 +418,6 @@ class Body:
             size += len(line) + 2
             if size > self._limits.head:
                 raise too_large
-            _parse_header(line)
+            name, _ = _parse_header(line)
+            if name in _ONLY_ONCE:  # RFC 9110, 6.5.1: it comes too late, and some readers believe it all the same
+                raise bad_request(f"{name.title()} must not be a trailer")

@@ -131,7 +131,8 @@ class Application:
 
     def _answer(self, request: Request) -> Response:
         found = self._paths.find(request.path)
-        if found is None:
+        # At / there is a page for people; a client that sends something there has lost its path.
+        if found is None or (request.path == "/" and request.method not in ("GET", "HEAD")):
             raise HttpError(
                 404, f"there is nothing at this path: try one of {', '.join(self._paths.all())}", code="not_found"
             )

@@ -23,6 +23,7 @@ ROWS: tuple[str, ...] = (
     "memory_bombs",
     "kills",
     "stopped",
+    "corpora",
 )
 
 

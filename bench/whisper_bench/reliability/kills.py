@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import os
-import random
 import signal
 import threading
 import time
@@ -28,7 +27,9 @@ def measure(seconds: float) -> Row:
     kills = 0
     audio = engines.CLIP.read_bytes()
     ended = threading.Event()
-    with Service(engines.packages(engines.FIXTURE), engines.FIXTURE, WHISPER_ENGINES="2", WHISPER_THREADS="1") as service:
+    with Service(
+        engines.packages(engines.FIXTURE), engines.FIXTURE, WHISPER_ENGINES="2", WHISPER_THREADS="1"
+    ) as service:
         service.wait_ready()
         expected = service.text(audio)
 
@@ -43,7 +44,7 @@ def measure(seconds: float) -> Row:
             while time.monotonic() < end:
                 time.sleep(EVERY_S)
                 with contextlib.suppress(IndexError, ProcessLookupError):  # between two workers
-                    os.kill(random.choice(engines.workers(service)), signal.SIGKILL)
+                    os.kill(engines.workers(service)[kills % 2], signal.SIGKILL)
                     kills += 1
             ended.set()
             for client in asking:
