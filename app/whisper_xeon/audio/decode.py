@@ -260,8 +260,8 @@ class _TrackDecoder:
                 after += ["-f", "f32le", f"pipe:{outputs[-1]}"]
             raw = self._media.raw
             before = [*_BEFORE, *(RECOGNIZE if raw is None else raw.options)]
-            # One second more than allowed distinguishes a file that is too long from one just within the limit. By time,
-            # ffmpeg would end without a word where a hole leads beyond the limit.
+            # One second more than allowed distinguishes a file that is too long from one just within the limit. With a
+            # limit by time ffmpeg would end without a word where a hole leads beyond it.
             max_bytes = int(self._max_seconds + 1) * SAMPLE_RATE * _SAMPLE_BYTES
             succeeded = self._ffmpeg.run(before, after, outputs=outputs, max_bytes=max_bytes, grown=self._grown)
             samples = os.fstat(outputs[0]).st_size // _SAMPLE_BYTES

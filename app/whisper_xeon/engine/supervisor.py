@@ -235,6 +235,7 @@ class Supervisor:
             pass
         if reason is None:
             self._false_starts = 0
+            self._workers.felt(worker)
             self._workers.offer(worker)
         else:
             self._false_starts += 1

@@ -199,7 +199,7 @@ class Workers:
         with self._state.changed:
             self._set_state(worker, "idle")
             self._idle.append(worker)
-            self.felt(worker)
+            self._state.changed.notify_all()
 
     def felt(self, worker: Worker) -> None:
         """Note a sign of life of a worker."""

@@ -577,6 +577,7 @@ ERRORS = (
     Error(400, "unknown_field", "a field is not known, with `WHISPER_STRICT_FIELDS=true`"),
     Error(400, "audio_url_not_available", "`audio_url` is not switched on (`WHISPER_AUDIO_URL_ALLOW`)", "url"),
     Error(400, "audio_url_not_allowed", "`audio_url` names a place that is not allowed", "url"),
+    Error(400, "https_required", "HTTP on a port that speaks HTTPS (`WHISPER_TLS_CERT`)", "every"),
     Error(401, "invalid_api_key", "an API key is required (`WHISPER_API_KEY_FILE`)"),
     Error(404, "not_found", "nothing is at this path", "every"),
     Error(404, "model_not_found", "another model than `model` is served here", "model"),
@@ -588,6 +589,7 @@ ERRORS = (
     Error(414, "uri_too_long", "the request line is too long", "every"),
     Error(415, "unsupported_media_type", "the body is neither a form nor audio, or is compressed other than with gzip"),
     Error(417, "expectation_failed", "an expectation other than `100-continue`", "every"),
+    Error(421, "host_not_allowed", "the header `Host` has a name that is not in `WHISPER_ALLOWED_HOSTS`", "every"),
     Error(422, "audio_unreadable", "the file holds no sound that can be [decoded](audio.md)"),
     Error(422, "audio_url_failed", "the host of `audio_url` refused the file", "url"),
     Error(
