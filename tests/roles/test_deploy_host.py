@@ -61,11 +61,13 @@ def test_a_host_with_a_certificate_speaks_https_only_and_serves_a_new_one_withou
         names = ("whisper_service_tls_certificate", "whisper_service_tls_key")
         texts = [path.read_text(encoding="ascii") for path in authority.issue("speech.example")]
         assert deploy("-e", json.dumps(dict(zip(names, texts)))).output.count("PRIVATE KEY-----") == 0
-        with socket.create_connection(("127.0.0.1", host.port), timeout=60) as sock:
-            with authority.client().wrap_socket(sock, server_hostname="speech.example") as secured:
-                secured.sendall(b"GET /version HTTP/1.1\r\nHost: speech.example\r\nConnection: close\r\n\r\n")
-                assert b'"model": "small"' in b"".join(iter(lambda: secured.recv(65536), b""))
-                return secured.getpeercert()["serialNumber"]
+        with (
+            socket.create_connection(("127.0.0.1", host.port), timeout=60) as sock,
+            authority.client().wrap_socket(sock, server_hostname="speech.example") as secured,
+        ):
+            secured.sendall(b"GET /version HTTP/1.1\r\nHost: speech.example\r\nConnection: close\r\n\r\n")
+            assert b'"model": "small"' in b"".join(iter(lambda: secured.recv(65536), b""))
+            return secured.getpeercert()["serialNumber"]
 
     first, before = deploy_certificate(), host.main_pid()
     with socket.create_connection(("127.0.0.1", host.port), timeout=60) as plain:

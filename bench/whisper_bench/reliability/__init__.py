@@ -24,6 +24,7 @@ ROWS: tuple[str, ...] = (
     "kills",
     "stopped",
     "corpora",
+    "mutations",
 )
 
 
