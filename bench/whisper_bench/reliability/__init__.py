@@ -25,6 +25,7 @@ ROWS: tuple[str, ...] = (
     "stopped",
     "corpora",
     "mutations",
+    "soak",
 )
 
 
