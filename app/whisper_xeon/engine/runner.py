@@ -5,6 +5,7 @@ It runs in the thread of the request, and is the only one that uses the socket o
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -187,6 +188,8 @@ def _is_own_fault(status: int | None, out_of_memory: int) -> bool:
 
 
 def _kills_for_memory() -> int:
-    """Return how many processes the kernel has killed on this host because memory ran out."""
-    found = re.search(rb"^oom_kill (\d+)$", _VMSTAT.read_bytes(), re.MULTILINE)
-    return int(found[1]) if found else 0
+    """Return how many processes the kernel has killed on this host because memory ran out; 0 where it does not tell."""
+    with contextlib.suppress(OSError):
+        found = re.search(rb"^oom_kill (\d+)$", _VMSTAT.read_bytes(), re.MULTILINE)
+        return int(found[1]) if found else 0
+    return 0
