@@ -48,7 +48,7 @@ class EngineStopped(EngineUnavailable):
         super().__init__("the service is stopping")
 
 
-class EnginesHang(EngineUnavailable):
+class EnginesHang(EngineError):
     """Several workers in a row hung on this request, and were killed."""
 
     def __init__(self) -> None:
