@@ -43,7 +43,6 @@ class LocalModel:
             adapter=settings.adapter,
             audio_ctx=settings.audio_ctx,
             cpu_variant=settings.cpu_variant or "auto",
-            job_timeout=settings.request_timeout + _LONGEST_AUDIO,
         )
         self.name = f"{package.model} of {package.directory}"
         # While one file is computed, the next is decoded.

@@ -40,9 +40,11 @@ from whisper_xeon.transcript import NON_SPEECH, DecodeOptions
 from whisper_xeon.web.cors import allow_origins
 from whisper_xeon.web.forwarded import TrustedProxies
 from whisper_xeon.web.framing import Limits
+from whisper_xeon.web.hosts import allow_hosts
 from whisper_xeon.web.key_file import KeyFile
 from whisper_xeon.web.routes import Application
 from whisper_xeon.web.server import Server
+from whisper_xeon.web.tls import Certificate, CertificateError
 
 _FAILED = 1
 _BAD_SETTING = 2
@@ -63,6 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings, warnings = load_settings(os.environ)
         keys = KeyFile(settings.api_key_file) if settings.api_key_file else None
         if options.check_config:
+            _certificate(settings)
             _print_settings(settings, warnings)
             return 0
         if options.self_test:
@@ -141,8 +144,6 @@ def _pool(settings: Settings, package: Package) -> EnginePool:
         adapter=settings.adapter,
         audio_ctx=settings.audio_ctx,
         cpu_variant=settings.cpu_variant or "auto",
-        # Of any request; each has a deadline of its own, by the length of its audio.
-        job_timeout=settings.request_timeout + settings.max_audio_seconds,
         log=logs.log,
     )
 
@@ -260,8 +261,16 @@ def _listen(settings: Settings, application: Application) -> Server:
         address = inherited or (settings.host, settings.port)
         limits = Limits(idle=settings.keep_alive)
         reachable = allow_origins(application, settings.cors_origins or ())
-        proxies = TrustedProxies(settings.trusted_proxies or ())
-        server = Server(reachable, address, limits=limits, proxies=proxies, answered=application.metrics.answered)
+        if settings.allowed_hosts is not None:
+            reachable = allow_hosts(reachable, settings.allowed_hosts)
+        server = Server(
+            reachable,
+            address,
+            limits=limits,
+            proxies=TrustedProxies(settings.trusted_proxies or ()),
+            certificate=_certificate(settings),
+            answered=application.metrics.answered,
+        )
     except SocketActivationError as error:
         raise StartError(f"unusable socket from systemd: {error}") from None
     except OSError as error:
@@ -272,6 +281,15 @@ def _listen(settings: Settings, application: Application) -> Server:
     if not inherited:
         logs.log(logging.INFO, "listening", host=settings.host, port=settings.port)
     return server
+
+
+def _certificate(settings: Settings) -> Certificate | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    try:
+        return Certificate(settings.tls_cert, settings.tls_key)
+    except CertificateError as error:
+        raise SettingsError(f"WHISPER_TLS_CERT, WHISPER_TLS_KEY: {error}") from None
 
 
 def _watch(pool: EnginePool, package: Package, server: Server, notifier: Notifier) -> None:

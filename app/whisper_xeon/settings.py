@@ -98,6 +98,9 @@ class Settings:
     cors_origins: tuple[str, ...] | None  # None: no other origin; "*": all
     trusted_proxies: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] | None
     api_key_file: Path | None
+    tls_cert: Path | None
+    tls_key: Path | None
+    allowed_hosts: tuple[str, ...] | None  # None: any name
     audio_url_allow: AllowList | None  # None: no audio_url at all
     log_level: str
 
@@ -462,8 +465,9 @@ SETTINGS: tuple[Setting, ...] = (
         "WHISPER_REQUEST_TIMEOUT",
         "600",
         "a whole number from 1 to 86400",
-        "The longest time in seconds from the end of an upload to its answer, waiting included, beside the length of "
-        "the audio, which is added; then 504. With audio_url, fetching the file counts too.",
+        "The longest time in seconds without progress after the end of an upload; then 504. Progress is a window of 30 "
+        "s that an engine has done, of this request or, while it waits, of one before it. With audio_url, fetching "
+        "the file counts too.",
         _whole(1, 86400),
     ),
     Setting(
@@ -514,6 +518,31 @@ SETTINGS: tuple[Setting, ...] = (
         _file,
     ),
     Setting(
+        "WHISPER_TLS_CERT",
+        "",
+        "a readable file, together with WHISPER_TLS_KEY",
+        "The certificate chain, in PEM. If set, the port speaks HTTPS (TLS 1.2 or newer) only. It and the key are read "
+        "again when they change.",
+        _file,
+    ),
+    Setting(
+        "WHISPER_TLS_KEY",
+        "",
+        "a readable file, together with WHISPER_TLS_CERT",
+        "The certificate's private key, in PEM, without a password.",
+        _file,
+    ),
+    Setting(
+        "WHISPER_ALLOWED_HOSTS",
+        "",
+        "host names or addresses, also with *. before a domain, separated by commas, such as stt.example.com, "
+        "*.internal.example.com, 192.0.2.7",
+        "The names that requests may call the service by, in the header Host, beside localhost and loopback addresses. "
+        "Others are answered with 421, so that no web page can reach it by a name of its own (DNS rebinding). Not set: "
+        "any. Probes of a load balancer and scrapes of metrics come by a name, too.",
+        _listed(r"(?:\*\.)?[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?"),
+    ),
+    Setting(
         "WHISPER_AUDIO_URL_ALLOW",
         "",
         "entries [http://][*.]host[:port][=network] separated by commas, such as media.example.com, "
@@ -552,6 +581,9 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
         values["max_audio_seconds"] = max(1, min(_LONGEST_AUDIO_S, room // _PCM_BYTES_PER_SECOND))
     settings = Settings(**values)
     _check_spool(settings)
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        given, missing = ("CERT", "KEY") if settings.tls_cert else ("KEY", "CERT")
+        raise SettingsError(f"WHISPER_TLS_{given} is set without WHISPER_TLS_{missing}: HTTPS takes both")
     return settings, _unknown(environ)
 
 

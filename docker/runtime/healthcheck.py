@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import ssl
 import sys
 from pathlib import Path
 
@@ -22,8 +23,17 @@ def main() -> int:
     try:
         settings, _ = load_settings(os.environ)
         host = _ANY_ADDRESS.get(settings.host, settings.host)
-        connection = http.client.HTTPConnection(host, settings.port, timeout=_TIMEOUT_S)
-        connection.request("GET", "/readyz")
+        if settings.tls_cert:
+            # It is the container's own service, asked by its address, and certificates have names.
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+                host, settings.port, timeout=_TIMEOUT_S, context=context
+            )
+        else:
+            connection = http.client.HTTPConnection(host, settings.port, timeout=_TIMEOUT_S)
+        # By a name that every WHISPER_ALLOWED_HOSTS allows.
+        connection.request("GET", "/readyz", headers={"Host": "localhost"})
         answer = connection.getresponse()
         print(answer.read().decode("utf-8", "replace"))
     except (OSError, http.client.HTTPException, SettingsError) as error:

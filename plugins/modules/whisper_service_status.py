@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import re
+import ssl
 import time
-import urllib.error
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whisper.xeon.plugins.module_utils.whisper_service_host import direct_opener, show_unit
+from ansible_collections.whisper.xeon.plugins.module_utils.whisper_service_host import show_unit
 
 DOCUMENTATION = r"""
 module: whisper_service_status
@@ -39,11 +41,21 @@ REQUESTS = re.compile(r'^whisper_requests_total\{[^}]*status="(\d+)"[^}]*\} ([0-
 
 def get(url: str) -> str:
     """Return the body of an answer of the service, whatever its status. Raises OSError."""
-    try:
-        with direct_opener().open(url, timeout=TIMEOUT_S) as answer:
-            return answer.read().decode("utf-8")
-    except urllib.error.HTTPError as error:
-        return error.read().decode("utf-8")
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port
+    if parts.scheme == "https":
+        # It is this host's own service, asked by its address, and certificates have names.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+            host, port, timeout=TIMEOUT_S, context=context
+        )
+    else:
+        connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+    with contextlib.closing(connection):
+        # By a name that every WHISPER_ALLOWED_HOSTS allows.
+        connection.request("GET", parts.path, headers={"Host": "localhost"})
+        return connection.getresponse().read().decode("utf-8")
 
 
 def status_of(root: Path, unit: str) -> dict:

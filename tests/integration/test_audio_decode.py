@@ -240,7 +240,7 @@ def test_ffmpeg_sees_no_environment_no_name_and_has_limits(bomb, monkeypatch):
     assert limits["Max data size"] == str(400 << 20)
     assert limits["Max address space"] == str(800 << 20)
     assert limits["Max cpu time"] == "61"
-    assert limits["Max file size"] == str((7 * 3600 + 2) * SAMPLE_RATE * 4)
+    assert limits["Max file size"] == str((7 * 3600 + 1) * SAMPLE_RATE * 4)
     assert limits["Max open files"] == "32"
     assert limits["Max core file size"] == "0"
 

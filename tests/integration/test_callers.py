@@ -89,12 +89,13 @@ def _spooled(service: Service) -> int:
 
 def test_a_full_queue_of_one_caller_lets_another_in_and_serves_it_next(artifacts_dir):
     with running_service(artifacts_dir, WHISPER_ENGINES="1", WHISPER_QUEUE="3") as service:
-        service.hold_workers()
-        waiting = [send(service, CLIP, SOMEBODY) for _ in range(4)]
-        wait_for(lambda: _queued(service) == 3)
+        waiting = [send(service, _minutes(5), SOMEBODY)]
+        wait_for(lambda: _busy(service))
+        for number in (1, 2, 3):
+            waiting.append(send(service, CLIP, SOMEBODY))
+            wait_for(lambda number=number: _queued(service) == number)
         others = send(service, CLIP, OTHER)
         wait_for(lambda: _queued(service) == 3 and b"503" in waiting[3].recv(65536, socket.MSG_PEEK))
-        service.release_workers()
         assert answer(others)[0] == 200
         assert [answer(sock)[0] for sock in waiting] == [200, 200, 200, 503]
         order = wait_for(lambda: _served(service, "client", 4))
@@ -108,8 +109,21 @@ def _served(service: Service, name: str, number: int) -> list[str] | None:
 
 
 def _queued(service: Service) -> int:
+    return _metric(service, "whisper_queue_waiting")
+
+
+def _busy(service: Service) -> int:
+    return _metric(service, "whisper_engines_busy")
+
+
+def _metric(service: Service, name: str) -> int:
     lines = service.get("/metrics").text.splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("whisper_queue_waiting "))
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+
+
+def _minutes(number: int) -> bytes:
+    """Return speech that an engine is busy with for longer than it takes to line up behind it."""
+    return _as_wav((RECORDINGS / "long.wav").read_bytes(), round(number * 60 / 75))
 
 
 @pytest.fixture(scope="module")
@@ -232,14 +246,13 @@ def test_a_higher_priority_is_served_first(artifacts_dir, tmp_path):
     file.write_text("a name=batch priority=low\nb name=live priority=high\n", encoding="ascii")
     settings = {"WHISPER_API_KEY_FILE": str(file), "WHISPER_ENGINES": "1"}
     with running_service(artifacts_dir, **settings) as service:
-        service.hold_workers()
-        batch = []
-        for number in range(3):
+        batch = [send(service, _minutes(5), SOMEBODY, **{"X-API-Key": "a"})]
+        wait_for(lambda: _busy(service))
+        for number in (1, 2):
             batch.append(send(service, CLIP, SOMEBODY, **{"X-API-Key": "a"}))
             wait_for(lambda number=number: _queued(service) == number)
         live = send(service, CLIP, OTHER, **{"X-API-Key": "b"})
         wait_for(lambda: _queued(service) == 3)
-        service.release_workers()
         for sock in (live, *batch):
             assert answer(sock)[0] == 200
         order = wait_for(lambda: _served(service, "key", 4))

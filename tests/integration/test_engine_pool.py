@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -22,15 +23,18 @@ from paths import APP, RECORDINGS
 from whisper_package.package import Package
 from whisper_package.variants import choose_variant, cpu_flags
 from whisper_xeon.audio.decode import PcmAudio, decode
+from whisper_xeon.engine.job import Job
 from whisper_xeon.engine.outcome import (
     Cancelled,
     EngineCrashed,
+    EnginesHang,
     EngineStopped,
     EngineTimeout,
     EngineUnavailable,
     QueueFull,
     RequestRejected,
 )
+from whisper_xeon.engine.pace import Pace
 from whisper_xeon.engine.pool import EnginePool
 from whisper_xeon.transcript import DecodeOptions
 
@@ -317,6 +321,23 @@ def test_a_pool_serves_on_after_a_request_was_given_up(pools, clips):
     assert pool.transcribe(clips["en-05.wav"], ENGLISH).transcript.text == "kilo tango yankee"
 
 
+def test_kills_in_a_row_lose_no_request(pools, clips):
+    pool = pools(engines=2)
+    stop = threading.Event()
+
+    def kill_workers():
+        while not stop.wait(0.1):
+            with contextlib.suppress(IndexError, ProcessLookupError):
+                os.kill(pool.worker_pids()[0], signal.SIGKILL)
+
+    with in_background(kill_workers), concurrent.futures.ThreadPoolExecutor(8) as threads:
+        names = ["en-00.wav", "en-05.wav", "en-06.wav", "en-08.wav"] * 10
+        results = list(threads.map(lambda name: pool.transcribe(clips[name], ENGLISH), names))
+        stop.set()
+    assert [result.transcript.text for result in results] == [TEXTS[name] for name in names]
+    assert max(result.attempts for result in results) > 2
+
+
 def test_an_idle_worker_that_dies_is_replaced(pools):
     pool = pools()
     [before] = pool.worker_pids()
@@ -370,21 +391,144 @@ def test_sigterm_and_sigint_to_the_group_do_not_end_a_request(pools, clips):
 # Time, cancelling and the queue.
 
 
-def test_a_hung_worker_is_replaced_at_the_deadline(pools, clips):
+def test_a_worker_that_is_not_done_at_the_deadline_is_replaced(pools, clips):
     pool = pools()
     [hung] = pool.worker_pids()
     os.kill(hung, signal.SIGSTOP)
     with pytest.raises(EngineTimeout):
-        pool.transcribe(clips["en-05.wav"], ENGLISH, deadline=time.monotonic() + 0.5)
+        pool.transcribe(clips["en-05.wav"], ENGLISH, deadline=time.monotonic() + 0.2)
     assert pool.transcribe(clips["en-05.wav"], ENGLISH).transcript.text == "kilo tango yankee"
     assert hung not in pool.worker_pids()
     assert wait_for(lambda: not stat(hung))
 
 
-def test_an_attempt_may_not_compute_longer_than_its_limit(pools, clips):
-    pool = pools(job_timeout=0.01)
-    with pytest.raises(EngineTimeout, match=r"longer than 0\.01 s"):
+def test_the_deadline_moves_on_with_every_window(pools, clips):
+    pool = pools()
+    pool.transcribe(clips["en-05.wav"], ENGLISH)
+    result = pool.transcribe(clips["long.wav"], ENGLISH, deadline=time.monotonic(), patience=PATIENCE)
+    assert result.transcript.text.startswith("two blue yes")
+    with pytest.raises(EngineTimeout):
+        pool.transcribe(clips["long.wav"], ENGLISH, deadline=time.monotonic(), patience=0)
+
+
+# Engines that hang.
+
+
+@pytest.mark.parametrize("adapter", ["library", "cli"])
+def test_a_request_is_answered_when_every_worker_is_stopped(pools, clips, adapter):
+    pool = pools(engines=2, adapter=adapter)
+    stopped = wait_for(lambda: len(pool.worker_pids()) == 2 and pool.worker_pids())
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    result = pool.transcribe(clips["en-05.wav"], ENGLISH)
+    # The second worker was stopped, too, but the request did not meet it.
+    assert (result.transcript.text, result.attempts) == ("kilo tango yankee", 2)
+    assert not set(stopped) & set(wait_for(pool.worker_pids))
+    assert (pool.stats()["hangs"], pool.stats()["crashes"]) == (1, 0)
+
+
+def test_a_worker_that_stops_in_the_middle_is_replaced(pools, clips):
+    pool = pools()
+    with in_background(pool.transcribe, clips["long.wav"], ENGLISH) as request:
+        wait_for(lambda: pool.stats()["busy"])
+        os.kill(pool.worker_pids()[0], signal.SIGSTOP)
+        assert request.result(PATIENCE).attempts == 2
+
+
+def test_a_stopped_whisper_cli_is_noticed(pools, clips):
+    pool = pools(adapter="cli")
+    with in_background(pool.transcribe, clips["long.wav"], ENGLISH) as request:
+        [program] = wait_for(lambda: children(pool.worker_pids()[0]))
+        os.kill(program, signal.SIGSTOP)
+        assert request.result(PATIENCE).attempts == 2
+
+
+def test_a_request_on_which_every_worker_hangs_is_given_up(pools, clips):
+    pool = pools()
+    stop = threading.Event()
+
+    def stop_workers():
+        while not stop.wait(0.02):
+            for pid in pool.worker_pids():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+
+    with in_background(stop_workers):
+        try:
+            with pytest.raises(EnginesHang):
+                pool.transcribe(clips["long.wav"], ENGLISH)
+        finally:
+            stop.set()
+    assert pool.transcribe(clips["en-05.wav"], ENGLISH).transcript.text == "kilo tango yankee"
+
+
+def test_a_window_may_not_compute_longer_than_its_limit(pools, clips, monkeypatch):
+    monkeypatch.setattr("whisper_xeon.engine.pace._FIRST_S", -100.0)
+    pool = pools()
+    with pytest.raises(EnginesHang):
         pool.transcribe(clips["long.wav"], ENGLISH)
+    assert pool.stats()["hangs"] == 3
+
+
+def test_the_limit_of_a_window_follows_what_was_measured(clips):
+    pace = Pace(whole=False)
+    thorough = dataclasses.replace(ENGLISH, beam_size=5, temperature_increment=0.1)
+    jobs = [Job(clips["en-05.wav"], options, None, 0, time.monotonic, None) for options in (ENGLISH, thorough)]
+    before = [pace.limit(job) for job in jobs]
+    pace.learn(jobs[0], windows=4, compute_s=8.0)
+    plain, more = (pace.limit(job) for job in jobs)
+    assert before[0] == before[1] > plain
+    assert pace.window_s == 2
+    assert more > 10 * plain > 100 * pace.window_s
+
+
+def test_idle_workers_that_are_stopped_are_found_out_when_somebody_asks(pools):
+    pool = pools(engines=2)
+    wait_for(lambda: len(pool.worker_pids()) == 2)
+    assert pool.readiness() == "ready"
+    for pid in pool.worker_pids():
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(0.2)  # as long as an answer may be remembered
+    assert (pool.state, pool.readiness()) == ("ready", "hanging")
+    wait_for(lambda: pool.readiness() == "ready")
+
+
+def test_a_pool_is_not_ready_while_its_busy_worker_is_stopped(pools, clips):
+    pool = pools()
+    pool.transcribe(clips["en-05.wav"], ENGLISH)
+    time.sleep(0.2)
+    os.kill(pool.worker_pids()[0], signal.SIGSTOP)
+    with in_background(pool.transcribe, clips["long.wav"], ENGLISH) as request:
+        wait_for(lambda: pool.stats()["busy"])
+        assert pool.readiness() == "hanging" or pool.stats()["hangs"]
+        assert request.result(PATIENCE).attempts == 2
+    assert pool.readiness() == "ready"
+
+
+def test_a_busy_pool_is_ready(pools, clips):
+    pool = pools()
+    with in_background(pool.transcribe, clips["long.wav"], ENGLISH) as request:
+        wait_for(lambda: pool.stats()["busy"])
+        assert (pool.readiness(), request.done()) == ("ready", False)
+
+
+@pytest.mark.parametrize("adapter", ["library", "cli"])
+def test_what_a_worker_computes_to_show_that_it_can_changes_nothing(pools, clips, adapter):
+    pool = pools(adapter=adapter)
+    options = DecodeOptions(word_timestamps=True)
+    before = pool.transcribe(clips["en-05.wav"], options).transcript
+    pool._state.doubt()
+    assert pool.readiness() == "ready"
+    assert pool.transcribe(clips["en-05.wav"], options).transcript == before
+    assert pool.stats()["restarts"] == 0
+
+
+def test_a_stopped_zygote_and_its_workers_are_replaced(pools, clips):
+    pool = pools()
+    for pid in (zygote_of(pool), *pool.worker_pids()):
+        os.kill(pid, signal.SIGSTOP)
+    assert pool.transcribe(clips["en-05.wav"], ENGLISH).transcript.text == "kilo tango yankee"
+    assert pool.stats()["loads"] == 2
 
 
 def test_a_deadline_holds_in_the_queue_too(pools, clips):

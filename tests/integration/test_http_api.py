@@ -279,6 +279,11 @@ def test_another_method_is_405_with_the_methods_allowed(service, method, path, a
     assert (answer.status, answer.headers["allow"]) == (405, allowed)
 
 
+def test_a_post_without_a_path_is_404_and_names_the_known_ones(service):
+    answer = service.request("POST", "/", b"hello")
+    assert (service.get("/").status, answer.status, OPENAI in answer.error["message"]) == (200, 404, True)
+
+
 def test_an_unknown_path_is_404_in_json_and_names_the_known_ones(service):
     answer = service.get("/v1/nothing")
     assert (answer.status, answer.error["code"]) == (404, "not_found")

@@ -173,10 +173,33 @@ def _spooled(service: Service) -> int:
 def test_a_transcription_over_its_time_is_504(artifacts_dir, adapter):
     settings = {"WHISPER_ENGINES": "1", "WHISPER_REQUEST_TIMEOUT": "1", "WHISPER_ADAPTER": adapter}
     with running_service(artifacts_dir, **settings) as service:
-        service.hold_workers()
-        with submit(service, RECORDINGS / "en-00.wav") as sock:
+        with service.workers_held(), submit(service, RECORDINGS / "en-00.wav") as sock:
             assert sock.recv(65536).startswith(b"HTTP/1.1 504 ")
         wait_for(lambda: service.get("/readyz").status == 200)
+
+
+def test_stopped_workers_are_replaced_and_the_service_is_not_ready_meanwhile(artifacts_dir, adapter):
+    with running_service(artifacts_dir, WHISPER_ENGINES="2", WHISPER_ADAPTER=adapter) as service:
+        wait_for(lambda: len(service.worker_pids()) == 2)
+        for pid in service.worker_pids():
+            os.kill(pid, signal.SIGSTOP)
+        threading.Event().wait(0.2)  # as long as an answer may be remembered
+        ready = service.get("/readyz")
+        assert (ready.status, ready.json["status"]) == (503, "hanging")
+        wait_for(lambda: service.get("/readyz").status == 200)
+        for pid in service.worker_pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        answer = service.transcribe("fr-01.wav")
+        assert (answer.status, answer.json["text"]) == (200, EXACT["fr-01.wav"]["small"])
+        assert service.get("/readyz").status == 200
+
+
+def test_engines_that_go_on_hanging_are_503_with_retry_after(artifacts_dir):
+    with running_service(artifacts_dir, WHISPER_ENGINES="1") as service, service.workers_held():
+        answer = service.transcribe("fr-01.wav")
+        assert (answer.status, answer.error["code"]) == (503, "engine_unavailable")
+        assert answer.headers["retry-after"]
 
 
 def test_sigterm_finishes_the_running_request(artifacts_dir, adapter):

@@ -142,10 +142,9 @@ def test_start_and_load_are_times_of_the_clock(service):
 
 
 def test_a_timeout_and_waiting_requests_are_counted(artifacts_dir):
-    settings = {"WHISPER_ENGINES": "1", "WHISPER_REQUEST_TIMEOUT": "2"}
+    settings = {"WHISPER_ENGINES": "1", "WHISPER_REQUEST_TIMEOUT": "1"}
     with running_service(artifacts_dir, **settings) as service:
-        service.hold_workers()
-        with submit(service, RECORDINGS / CLIP), submit(service, RECORDINGS / CLIP):
+        with service.workers_held(), submit(service, RECORDINGS / CLIP), submit(service, RECORDINGS / CLIP):
             wait_for(lambda: scrape(service)[("whisper_queue_waiting",)] == 1)
             wait_for(lambda: scrape(service).get(requests(OPENAI, 504)) == 2)
         wait_for(lambda: scrape(service)[("whisper_engine_restarts_total",)] >= 1)

@@ -9,11 +9,14 @@ import http.client
 import json
 import os
 import shutil
+import socket
 import subprocess
+import time
 import uuid
 
 import pytest
 
+from certificates import Authority
 from host_container import table_row
 from paths import ROOT
 from running_service import wait_for
@@ -49,6 +52,33 @@ def test_a_host_transcribes_with_whisper_cli_in_the_same_sandbox(host, deploy, e
     deploy("-e", json.dumps({"whisper_service_settings": {"WHISPER_ADAPTER": "cli"}}))
     assert host.version()["adapter"] == "cli"
     assert host.transcribe(exact_recordings[0]["path"]) == exact_recordings[0]["text"]
+
+
+def test_a_host_with_a_certificate_speaks_https_only_and_serves_a_new_one_without_a_restart(host, deploy, tmp_path):
+    authority = Authority(tmp_path)
+
+    def deploy_certificate() -> str:
+        names = ("whisper_service_tls_certificate", "whisper_service_tls_key")
+        texts = [path.read_text(encoding="ascii") for path in authority.issue("speech.example")]
+        assert deploy("-e", json.dumps(dict(zip(names, texts)))).output.count("PRIVATE KEY-----") == 0
+        with (
+            socket.create_connection(("127.0.0.1", host.port), timeout=60) as sock,
+            authority.client().wrap_socket(sock, server_hostname="speech.example") as secured,
+        ):
+            secured.sendall(b"GET /version HTTP/1.1\r\nHost: speech.example\r\nConnection: close\r\n\r\n")
+            assert b'"model": "small"' in b"".join(iter(lambda: secured.recv(65536), b""))
+            return secured.getpeercert()["serialNumber"]
+
+    first, before = deploy_certificate(), host.main_pid()
+    with socket.create_connection(("127.0.0.1", host.port), timeout=60) as plain:
+        plain.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert plain.recv(65536).startswith(b"HTTP/1.1 400 ")
+    key = "/etc/whisper-xeon-tls/key.pem"
+    assert host.run("stat", "--format=%U %G %a", key).split() == ["root", "whisper-xeon-keys", "640"]
+    assert host.run("getent", "group", "whisper-xeon-keys").strip().endswith(":")
+    time.sleep(1.2)  # as long as the old one may be served
+    assert deploy_certificate() != first
+    assert host.main_pid() == before
 
 
 def test_a_second_run_plans_once_changes_nothing_also_from_a_relative_directory_and_ends_with_the_table(

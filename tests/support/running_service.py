@@ -11,9 +11,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -175,10 +177,26 @@ class Service:
         """Return the workers: the processes below the zygote, which is the service's only long-lived child."""
         return [pid for pid in self.engine_pids() if _parent(pid) != self.process.pid]
 
-    def hold_workers(self) -> None:
-        """Stop the workers where they are: what they are given is not done before its time is over, however fast."""
-        for pid in wait_for(self.worker_pids):
-            os.kill(pid, signal.SIGSTOP)
+    @contextlib.contextmanager
+    def workers_held(self) -> Iterator[None]:
+        """Stop every worker where it is, and those that replace them: what they are given is never done."""
+        released = threading.Event()
+
+        def hold() -> None:
+            while True:
+                for pid in self.worker_pids():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGSTOP)
+                if released.wait(0.02):
+                    return
+
+        with ThreadPoolExecutor(1) as thread:
+            holding = thread.submit(hold)
+            try:
+                yield
+            finally:
+                released.set()
+                holding.result()
 
     def release_workers(self) -> None:
         """Let the workers that were stopped go on."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import re
+import select
 import socket
 import threading
 import time
@@ -102,6 +103,9 @@ REFUSED = {
     "header without a colon": (b"GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n", 400),
     "header without a name": (b"GET / HTTP/1.1\r\nHost: a\r\n: x\r\n\r\n", 400),
     "header name that is no token": (b"GET / HTTP/1.1\r\nHost: a\r\nX{}: x\r\n\r\n", 400),
+    "length with an underscore in its name": (HEAD + b"Content_Length: 3\r\n\r\nabc", 400),
+    "encoding with an underscore in its name": (HEAD + b"Transfer_Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    "header a little over its length": (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 8187 + b"\r\n\r\n", 431),
     "header over its length": (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 9000 + b"\r\n\r\n", 431),
     "too many headers": (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 100 + b"\r\n", 431),
     "headers too large together": (
@@ -161,6 +165,9 @@ BAD_CHUNKS = {
     "last chunk is missing": b"3\r\nabc\r\n",
     "trailer is malformed": b"0\r\nX : y\r\n\r\n",
     "trailer is folded": b"0\r\nX: y\r\n z\r\n\r\n",
+    "trailer is a length": b"0\r\nContent-Length: 9\r\n\r\n",
+    "trailer is an encoding": b"0\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "trailer is a host": b"0\r\nHost: b\r\n\r\n",
 }
 
 
@@ -169,6 +176,21 @@ def test_a_request_that_could_be_read_in_two_ways_is_refused_and_the_connection_
     received = exchange(front, request_bytes + NEXT if request_bytes.endswith(b"\r\n\r\n") else request_bytes)
     assert statuses(received) == [status]
     assert b"\r\nConnection: close\r\n" in received
+
+
+def test_a_request_is_waited_for_until_it_is_complete(front):
+    whole = b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        waiting = []
+        for length in range(1, len(whole)):
+            sock = stack.enter_context(socket.create_connection(front, timeout=10))
+            sock.sendall(whole[:length])
+            waiting.append((sock, whole[length:]))
+        time.sleep(0.3)
+        assert not select.select([sock for sock, _ in waiting], [], [], 0)[0]
+        for sock, rest in waiting:
+            sock.sendall(rest)
+            assert sock.recv(65536).startswith(b"HTTP/1.1 200 OK")
 
 
 @pytest.mark.parametrize("chunks", BAD_CHUNKS.values(), ids=BAD_CHUNKS.keys())

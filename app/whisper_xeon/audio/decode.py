@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from whisper_xeon.audio import graph, ogg
+from whisper_xeon.audio import graph, joined, ogg
 from whisper_xeon.audio.errors import AudioTooLong, NoSides, UnreadableAudio
 from whisper_xeon.audio.ffmpeg import RECOGNIZE, Ffmpeg
 from whisper_xeon.audio.file_types import ACCEPTED, FileHint, raw_format, why_undecodable
@@ -98,6 +98,7 @@ def decode(
     size = os.fstat(upload_fd).st_size
     if size == 0:
         raise UnreadableAudio(f"the file is empty: send audio as {ACCEPTED}")
+    joined.check(upload_fd, size)
     span = None if sides else _find_samples(upload_fd, size)
     if span is not None and span.size <= DIRECT_SECONDS * SAMPLE_RATE * 2:
         _check_length(span.size // 2, max_seconds)
@@ -115,6 +116,11 @@ def decode(
 
 def _check_chain(media: Media, fd: int, size: int) -> Media:
     """Return what is known of an Ogg file, in which streams may follow each other. Raises `UnreadableAudio`."""
+    damage = ogg.damage(fd, size)
+    if damage is not None:
+        raise UnreadableAudio(
+            f"the file is damaged from byte {damage}, and what follows cannot be decoded: send it again"
+        )
     first, later = ogg.codecs(fd, size)
     if not later <= first:
         every = " and ".join(sorted(first | later))
@@ -201,8 +207,6 @@ class _TrackDecoder:
         self._media = media
         self._max_seconds = max_seconds
         self._grown = grown
-        # One second more than allowed distinguishes a file that is too long from one just within the limit.
-        self._limit = max_seconds + 1
 
     def decode_mix(self) -> PcmAudio:
         """Return the first track that has sound."""
@@ -252,11 +256,13 @@ class _TrackDecoder:
             for label in labels:
                 outputs.append(_new_memfd())
                 stack.callback(os.close, outputs[-1])
-                after += ["-map", f"[{label}]", "-t", f"{self._limit:.3f}"]
-                after += ["-c:a", "pcm_f32le", "-threads", "1", "-f", "f32le", f"pipe:{outputs[-1]}"]
+                after += ["-map", f"[{label}]", "-c:a", "pcm_f32le", "-threads", "1"]
+                after += ["-f", "f32le", f"pipe:{outputs[-1]}"]
             raw = self._media.raw
             before = [*_BEFORE, *(RECOGNIZE if raw is None else raw.options)]
-            max_bytes = int(self._limit + 1) * SAMPLE_RATE * _SAMPLE_BYTES
+            # One second more than allowed distinguishes a file that is too long from one just within the limit. With a
+            # limit by time ffmpeg would end without a word where a hole leads beyond it.
+            max_bytes = int(self._max_seconds + 1) * SAMPLE_RATE * _SAMPLE_BYTES
             succeeded = self._ffmpeg.run(before, after, outputs=outputs, max_bytes=max_bytes, grown=self._grown)
             samples = os.fstat(outputs[0]).st_size // _SAMPLE_BYTES
             _check_length(samples, self._max_seconds)

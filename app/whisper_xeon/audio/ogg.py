@@ -12,6 +12,7 @@ import re
 _PAGE = b"OggS\x00"
 _BEGINS = 0x02  # flag of the page that begins a stream
 _HEADER_BYTES = 27  # before the list of the page's segments
+_LARGEST_PAGE = 65_307  # bytes in which ffmpeg looks for the next one
 _CODECS = {b"\x01vorbis": "Vorbis", b"OpusHead": "Opus", b"\x7fFLAC": "FLAC", b"Speex  ": "Speex"}
 # What looks like the first page of a stream, whose one segment begins with the name of a codec: it must cost nothing to
 # pass over a file that is full of what looks like pages.
@@ -31,6 +32,23 @@ def codecs(fd: int, size: int) -> tuple[set[str], set[str]]:
         for page in _BEGINNING.finditer(data, at):
             later |= _codec(data, page.start())
         return first, later
+
+
+def damage(fd: int, size: int) -> int | None:
+    """Return where an Ogg file has something in its middle that ffmpeg does not pass over; None if nowhere."""
+    with mmap.mmap(fd, size, prot=mmap.PROT_READ) as data:
+        at = 0
+        while at + _HEADER_BYTES < size:
+            if data[at : at + len(_PAGE)] == _PAGE:
+                at = _content(data, at) + sum(data[at + _HEADER_BYTES : _content(data, at)])
+                continue
+            following = data.find(_PAGE, at)
+            if following < 0:
+                return None
+            if following - at > _LARGEST_PAGE:
+                return at
+            at = following
+        return None
 
 
 def _content(data: mmap.mmap, page: int) -> int:

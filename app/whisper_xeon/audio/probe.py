@@ -32,6 +32,8 @@ _ENCRYPTED = re.compile(r"^  Stream #0:.{1,50}?: Audio: .{0,300}\((?:drms|enca) 
 
 # A file of these counts its clock from zero; elsewhere zero is wherever the file begins.
 _FROM_ZERO = frozenset({"mov", "matroska"})
+# Frames one after the other, which ffmpeg counts by the rate of the first: another rate later looks like holes.
+_WITHOUT_CLOCK = frozenset({"aac", "ac3", "amr", "dts", "eac3", "mp3"})
 # Sound that begins later than this, or a longer hole in it, is taken for a broken clock.
 LONGEST_HOLE = 1800  # seconds
 # What recorders and codecs have; beyond, a small file keeps a decoder busy for minutes or fills its memory.
@@ -64,7 +66,7 @@ class Media(NamedTuple):
     duration: float | None = None  # seconds from there to the file's end, where the file tells
     raw: RawFormat | None = None  # where the file has no header
     encrypted: bool = False
-    has_clock: bool = True  # not where each of several streams has its own
+    has_clock: bool = True  # not where each of several streams has its own, or ffmpeg counts frames
 
 
 def probe(ffmpeg: Ffmpeg, head: bytes, hint: FileHint, waiting: Callable[[int], None]) -> Media:
@@ -91,7 +93,14 @@ def probe(ffmpeg: Ffmpeg, head: bytes, hint: FileHint, waiting: Callable[[int], 
     if not tracks:
         raise UnreadableAudio(why_unreadable(head, hint))
     origin, duration = _clock(messages)
-    return Media(tracks, origin, duration, encrypted=bool(_ENCRYPTED.search(messages)))
+    container = _FORMAT.search(messages)
+    return Media(
+        tracks,
+        origin,
+        duration,
+        encrypted=bool(_ENCRYPTED.search(messages)),
+        has_clock=container is None or container[1] not in _WITHOUT_CLOCK,
+    )
 
 
 def _tracks(lines: str, messages: str) -> tuple[Track, ...]:

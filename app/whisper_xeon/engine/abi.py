@@ -28,6 +28,7 @@ _USED: dict[str, dict[str, Any]] = {
         "thold_pt": ctypes.c_float,
         "audio_ctx": ctypes.c_int,
         "carry_initial_prompt": ctypes.c_bool,
+        "max_tokens": ctypes.c_int,
         "prompt_tokens": ctypes.c_void_p,
         "prompt_n_tokens": ctypes.c_int,
         "language": ctypes.c_char_p,
@@ -41,6 +42,7 @@ _USED: dict[str, dict[str, Any]] = {
         "greedy.best_of": ctypes.c_int,
         "beam_search.beam_size": ctypes.c_int,
         "beam_search.patience": ctypes.c_float,
+        "encoder_begin_callback": ctypes.c_void_p,
         "grammar_penalty": ctypes.c_float,
     },
     "whisper_context_params": {
@@ -75,6 +77,7 @@ _DEFAULTS = {
     "print_realtime": False,
     "print_timestamps": True,
     "thold_pt": 0.01,
+    "max_tokens": 0,
     "audio_ctx": 0,
     "carry_initial_prompt": False,
     "prompt_n_tokens": 0,
@@ -88,6 +91,7 @@ _DEFAULTS = {
     "no_speech_thold": 0.6,
     "greedy.best_of": 5,
     "beam_search.beam_size": -1,
+    "encoder_begin_callback": None,
     "grammar_penalty": 100.0,
 }
 

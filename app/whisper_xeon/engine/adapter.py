@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import replace
-from typing import Any
+from typing import Any, Callable
 
 from whisper_package.model_file import check_model_file
 from whisper_package.package import Package
@@ -32,6 +32,7 @@ class WhisperAdapter:
     """Transcribes with the model of one package. Use it as a context manager, or call `close`."""
 
     variant: Variant  # the CPU library in use
+    window_begins: Callable[[], None] = staticmethod(lambda: None)  # called before each window, where that is known
     _detector: voice.SpeechDetector | None = None
 
     def __init__(
@@ -92,6 +93,9 @@ class WhisperAdapter:
 
     def prepare(self) -> None:
         """Prepare the next transcription ahead of time. Raises `WhisperLibraryError`."""
+
+    def probe(self) -> None:
+        """Compute a little, to see whether that works. Raises `WhisperLibraryError`."""
 
     def transcribe(self, audio_path: os.PathLike[str] | str, **options: Any) -> str:
         """Return the text spoken in an audio file; `options` and errors are those of `transcript`."""

@@ -36,6 +36,7 @@ from whisper_xeon.engine import process
 from whisper_xeon.engine.adapter import WhisperAdapter
 from whisper_xeon.engine.decoding import hotwords_bytes, prompt_bytes, temperature_step
 from whisper_xeon.engine.errors import LibraryLoadError, UnsupportedOptionError, WhisperLibraryError
+from whisper_xeon.engine.pulse import LOOK_S, STILL, Pulse
 from whisper_xeon.engine.segments import RawSegment, build_transcript
 from whisper_xeon.engine.words import Token
 from whisper_xeon.transcript import NON_SPEECH, DecodeOptions, Transcript
@@ -45,7 +46,7 @@ _LEAST_PROBABILITY = 1e-40  # a float, so that its logarithm exists
 
 
 class CliCrashed(Exception):
-    """whisper-cli was killed by a signal.
+    """whisper-cli was killed by a signal, or hung.
 
     Not a `WhisperLibraryError` on purpose: it ends the worker too, and the pool tries again or blames the audio, as it
     does when the library crashes.
@@ -70,11 +71,9 @@ class WhisperCliAdapter(WhisperAdapter):
             audio.flush()
             arguments.write(self._arguments(options, f"/proc/self/fd/{audio.fileno()}", count))
             arguments.flush()
-            finished = subprocess.run(
+            finished = _run(
                 [self._program, f"@/proc/self/fd/{arguments.fileno()}"],
-                stdin=subprocess.DEVNULL,
                 stdout=answer,
-                stderr=subprocess.PIPE,
                 pass_fds=(audio.fileno(), arguments.fileno()),
                 # LD_LIBRARY_PATH is searched before the libraries beside the program. Within the package it is a path
                 # without colons, wherever the package is. For the others see `library.load` and `zygote`.
@@ -87,7 +86,6 @@ class WhisperCliAdapter(WhisperAdapter):
                 },
                 # Safe in a worker, which has no second thread. The unit's sandbox denies util-linux's setpriv.
                 preexec_fn=functools.partial(process.die_with, os.getpid()),
-                check=False,
             )
             answer.seek(0)
             data = answer.read()
@@ -153,6 +151,21 @@ class WhisperCliAdapter(WhisperAdapter):
         ]
         offsets = segment["offsets"]
         return RawSegment(segment["text"], offsets["from"] // 10, offsets["to"] // 10, 0.0, tokens, temperature)
+
+
+def _run(command: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """Run a program as long as it computes. Raises `CliCrashed` when it hangs."""
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, **options) as running:
+        pulse = Pulse(running.pid)
+        while True:
+            try:
+                _, messages = running.communicate(timeout=LOOK_S)
+                return subprocess.CompletedProcess(command, running.returncode, stderr=messages)
+            except subprocess.TimeoutExpired:
+                pulse.look()
+                if pulse.still >= STILL:
+                    running.kill()
+                    raise CliCrashed(f"{_PROGRAM} hangs") from None
 
 
 @contextlib.contextmanager

@@ -15,21 +15,29 @@ from whisper_xeon.transcript import DecodeOptions
 
 @dataclass(frozen=True)
 class Job:
-    """One request; `deadline` is a time of `time.monotonic`, None for no limit."""
+    """One request; `deadline` is a time of `time.monotonic`, None for no limit.
+
+    It is moved on while the engines progress, with this request or with those before it: to `patience` seconds after
+    their last window, which `progress_at` returns.
+    """
 
     pcm: PcmAudio
     options: DecodeOptions
     deadline: float | None
+    patience: float
+    progress_at: Callable[[], float]
     cancelled: Callable[[], bool] | None
     guest: Guest = field(default_factory=Guest)  # whose request it is
 
     def time_left(self) -> float:
         """Return the seconds until the deadline, negative after it."""
-        return math.inf if self.deadline is None else self.deadline - time.monotonic()
+        if self.deadline is None:
+            return math.inf
+        return max(self.deadline, self.progress_at() + self.patience) - time.monotonic()
 
     def check_wanted(self) -> None:
         """Raise `Cancelled` or `EngineTimeout` when nobody is waiting for the request any more."""
         if self.cancelled and self.cancelled():
             raise Cancelled("the request was cancelled")
         if self.time_left() <= 0:
-            raise EngineTimeout("the request was not done at its deadline")
+            raise EngineTimeout("the request made no progress until its deadline")

@@ -25,6 +25,9 @@ _LOG_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_v
 _LOG_LEVEL_WARN = 3  # GGML_LOG_LEVEL_WARN; errors are 4
 # float (*whisper_xeon_compression_ratio)(const char * text, int n_bytes)
 COMPRESSION_RATIO = ctypes.CFUNCTYPE(ctypes.c_float, ctypes.POINTER(ctypes.c_char), ctypes.c_int)
+# bool (*whisper_encoder_begin_callback)(
+#     struct whisper_context * ctx, struct whisper_state * state, void * user_data)
+ENCODER_BEGIN = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 
 _NEWEST_VAD_FUNCTION = "whisper_vad_detect_speech_no_reset"
 

@@ -12,6 +12,7 @@ transcribe. Context and states are freed exactly once. One adapter transcribes o
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import math
 import os
@@ -34,6 +35,7 @@ _REUSE_KERNELS = frozenset({"encode-once", "no-speech", "reuse"})
 _STATE_IS_GONE = -7
 # A spectrogram takes 32 to 51 kB per second, and what estimated word timestamps need 64 kB more.
 _REUSE_SECONDS = 120
+_PROBED_POSITIONS = 64  # of the 1500 that the encoder has: 1.3 s of audio
 
 
 class WhisperLibraryAdapter(WhisperAdapter):
@@ -49,12 +51,30 @@ class WhisperLibraryAdapter(WhisperAdapter):
         self._context = self._load()
         # Special tokens begin at the end-of-text token; language tokens follow its successor.
         self._text_end = self._library.whisper_token_eot(self._context)
+        # Referenced here because the library has only its pointer.
+        self._window_callback = library.ENCODER_BEGIN(self._window)
         self._decoding = Decoding(self._library, self._context, self._parameters.n_text_ctx)
 
     def prepare(self) -> None:
         """Create the state of the next transcription now. Raises `WhisperLibraryError` when memory is short."""
         with self._lock:
             self._ensure_state()
+
+    def probe(self) -> None:
+        """Encode a second of silence and decode one token. Raises `WhisperLibraryError`."""
+        samples = (ctypes.c_float * SAMPLE_RATE)()
+        with self._lock:
+            self._ensure_state()
+            params = self._params(SAMPLE_RATE)
+            params.audio_ctx, params.max_tokens = _PROBED_POSITIONS, 1
+            params.print_progress = params.print_timestamps = False
+            kept = self._decoding.fill(self._state, params, DecodeOptions(temperature_increment=0.0))
+            code = self._library.whisper_full_with_state(self._context, self._state, params, samples, SAMPLE_RATE)
+            del kept
+            if not self._reusable or code != 0:
+                self._free_state()
+        if code != 0:
+            raise self._failure("whisper_full_with_state (probe)", code)
 
     def close(self) -> None:
         """Free all memory; further transcriptions raise, and closing again does nothing."""
@@ -120,11 +140,17 @@ class WhisperLibraryAdapter(WhisperAdapter):
             finally:
                 self._free_state()
 
+    def _window(self, *_: object) -> bool:
+        with contextlib.suppress(OSError):  # nobody listens any more
+            self.window_begins()
+        return True  # go on
+
     def _params(self, count: int) -> ctypes.Structure:
         """Return parameters for a clip of `count` samples."""
         params = self._library.default_params()
         params.n_threads = self.threads
         params.audio_ctx = self._audio_ctx(count)
+        params.encoder_begin_callback = ctypes.cast(self._window_callback, ctypes.c_void_p)
         return params
 
     def _compute(self, samples: ctypes.Array[Any] | None, count: int, options: DecodeOptions) -> Transcript:

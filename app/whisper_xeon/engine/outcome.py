@@ -14,7 +14,7 @@ class EngineResult:
     transcript: Transcript
     wait_s: float  # seconds in the queue
     compute_s: float  # seconds of the attempt that succeeded
-    attempts: int  # workers that it took: 1, or 2 after a crash
+    attempts: int  # workers that it took: 1, or more where some were lost
 
 
 class EngineError(Exception):
@@ -30,11 +30,11 @@ class QueueFull(EngineError):
 
 
 class EngineCrashed(EngineError):
-    """The worker died on this request, and so did the one that tried again."""
+    """The worker died of this request, and so did the one that tried again."""
 
 
 class EngineTimeout(EngineError):
-    """The request was not done at its deadline, or computed for longer than one attempt may."""
+    """The request made no progress until its deadline."""
 
 
 class EngineUnavailable(EngineError):
@@ -46,6 +46,13 @@ class EngineStopped(EngineUnavailable):
 
     def __init__(self) -> None:
         super().__init__("the service is stopping")
+
+
+class EnginesHang(EngineError):
+    """Several workers in a row hung on this request, and were killed."""
+
+    def __init__(self) -> None:
+        super().__init__("the engines hang, and are being replaced")
 
 
 class RequestRejected(EngineError):

@@ -2,7 +2,8 @@
 
 It lives in the front process and never loads the library. A supervisor thread owns the zygote; the thread that calls
 `transcribe` talks to its worker itself. The parts: `pool_state` (the lock), `workers`, `supervisor` with `zygote`,
-`queue`, and `runner` for one request; see `worker` for the processes and their messages.
+`queue`, `runner` for one request, `pace` and `pulse` to tell when a worker hangs, and `readiness`; see `worker` for the
+processes and their messages.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from whisper_package.package import Package
 from whisper_xeon.audio.decode import PcmAudio
 from whisper_xeon.engine.job import Job
 from whisper_xeon.engine.outcome import Cancelled, EngineResult, EngineTimeout
+from whisper_xeon.engine.pace import Pace
 from whisper_xeon.engine.pool_state import PoolState
 from whisper_xeon.engine.queue import RequestQueue
+from whisper_xeon.engine.readiness import Readiness
 from whisper_xeon.engine.runner import Runner
 from whisper_xeon.engine.supervisor import Supervisor, Wakeup
 from whisper_xeon.engine.workers import Workers
@@ -24,7 +27,10 @@ from whisper_xeon.logs import Log
 from whisper_xeon.shares import Guest
 from whisper_xeon.transcript import DecodeOptions
 
-_COUNTERS = ("requests", "completed", "rejected", "cancelled", "timeouts", "crashes", "retries", "restarts", "loads")
+_COUNTERS = (
+    *("requests", "completed", "rejected", "cancelled", "timeouts"),
+    *("crashes", "hangs", "retries", "restarts", "loads"),
+)
 
 
 class EnginePool:
@@ -41,15 +47,14 @@ class EnginePool:
         audio_ctx: str = "full",
         cpu_variant: str | None = None,
         vad: bool = True,
-        job_timeout: float = 900.0,
         log: Log | None = None,
     ):
         """`threads` compute one request; `queue` requests may wait beyond those being computed.
 
         `adapter` is `library`, or `cli` for workers that run whisper-cli, which loads the model for each request;
         `audio_ctx` is `full` or `auto` (see `adapter`); `cpu_variant` names the CPU library to use, None takes the
-        best; `vad` has what is not speech skipped, if the package can tell. `job_timeout` bounds the seconds of one
-        attempt. `log` is called as `log(level, event, **fields)`, with a level of `logging`.
+        best; `vad` has what is not speech skipped, if the package can tell. `log` is called as
+        `log(level, event, **fields)`, with a level of `logging`.
         """
         log = log or _no_log
         self._engines = engines
@@ -61,15 +66,10 @@ class EnginePool:
         self._wakeup = Wakeup()
         self._workers = Workers(self._state, self._wakeup.set, log)
         self._queue = RequestQueue(self._state, self._workers, engines=engines, limit=queue)
-        self._runner = Runner(
-            self._state,
-            self._queue,
-            self._workers,
-            max_losses=engines + 2,
-            job_timeout=job_timeout,
-            loads_each=adapter == "cli",
-            log=log,
-        )
+        loads_each = adapter == "cli"
+        pace = Pace(whole=loads_each)
+        self._runner = Runner(self._state, self._queue, self._workers, pace, loads_each=loads_each, log=log)
+        self._readiness = Readiness(self._state, self._queue, self._workers, self._runner)
         order = {
             "adapter": adapter,
             "directory": str(package.directory.absolute()),
@@ -91,6 +91,11 @@ class EnginePool:
             if self._state.failure:
                 return "failed"
             return "ready" if self._workers.serving or self._workers.served_recently else "loading"
+
+    def readiness(self) -> str:
+        """Return `state`, or `hanging` where that is `ready` and no engine proves it; takes a second at most, or so."""
+        state = self.state
+        return "hanging" if state == "ready" and not self._readiness.proven() else state
 
     @property
     def supervised(self) -> bool:
@@ -133,15 +138,17 @@ class EnginePool:
         options: DecodeOptions,
         *,
         deadline: float | None = None,
+        patience: float = 0.0,
         cancelled: Callable[[], bool] | None = None,
         guest: Guest | None = None,
     ) -> EngineResult:
         """Wait for a worker and return what it made of the audio.
 
-        `deadline` is a time of `time.monotonic`; `cancelled` is asked every 0.1 s; `guest` is whose request it is.
-        Raises a subclass of `EngineError`, or `SentAway` or `OverLimit`.
+        `deadline` is a time of `time.monotonic`, and moves on to `patience` seconds after each window that an engine
+        has done; `cancelled` is asked every 0.1 s; `guest` is whose request it is. Raises a subclass of `EngineError`,
+        or `SentAway` or `OverLimit`.
         """
-        job = Job(pcm, options, deadline, cancelled, guest or Guest())
+        job = Job(pcm, options, deadline, patience, lambda: self._state.progress_at, cancelled, guest or Guest())
         with self._queue.admitted(job.guest):
             try:
                 return self._runner.run(job)

@@ -9,7 +9,9 @@ may be waiting for ends in `changed.notify_all`.
 from __future__ import annotations
 
 import collections
+import math
 import threading
+import time
 
 from whisper_xeon.engine.outcome import EngineStopped, EngineUnavailable
 
@@ -22,12 +24,25 @@ class PoolState:
         self.closing = False  # takes no more requests
         self.stopped = False  # gives up the requests inside, too
         self.failure: str | None = None  # why there will be no engines, in one line
+        self.progress_at = -math.inf  # when an engine last had done a window, or a probe
+        self.doubt_at = -math.inf  # when one was last found to hang
         self.counts: collections.Counter[str] = collections.Counter()
 
     def count(self, name: str) -> None:
         """Add one to a counter."""
         with self.changed:
             self.counts[name] += 1
+
+    def progressed(self) -> None:
+        """Note that an engine has done something real."""
+        with self.changed:
+            self.progress_at = time.monotonic()
+            self.changed.notify_all()
+
+    def doubt(self) -> None:
+        """Note that an engine hangs: what the others have done before proves nothing any more."""
+        with self.changed:
+            self.doubt_at = time.monotonic()
 
     def fail(self, reason: str) -> None:
         """Note that there will be no engines."""

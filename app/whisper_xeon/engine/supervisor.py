@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from whisper_package.package import Package
 from whisper_xeon.engine.channel import receive_message
 from whisper_xeon.engine.pool_state import PoolState
+from whisper_xeon.engine.pulse import LOOK_S, STILL, Pulse
 from whisper_xeon.engine.workers import Worker, Workers
 from whisper_xeon.engine.zygote import ANSWER_S, ZygoteProcess, reap_orphans
 from whisper_xeon.logs import Log
@@ -26,7 +27,8 @@ _FIRST_LOADS = 3  # the first load may be killed for memory once or twice; then 
 _FIRST_WORKERS = 5  # the same for workers that do not get as far as taking a request
 _BACKOFF_MAX_S = 30.0
 _STABLE_S = 60.0  # a zygote that lived this long starts with a fresh back-off
-_TURN_MS = 1000  # how often to look for what no event reports
+_TURN_MS = 1000  # how often to look for what no event reports …
+_LOOK_MS = int(1000 * LOOK_S)  # … and while the zygote, or a worker that starts, has something to do
 _SUPERVISED_S = 20.0  # no turn takes as long unless it hangs
 
 
@@ -164,13 +166,18 @@ class Supervisor:
     def _serve(self, zygote: ZygoteProcess) -> _End:
         """Follow the zygote's events and keep up the number of workers."""
         loaded = False
+        pulse = Pulse(zygote.pid)
         while not self._state.stopped:
             self._turn_at = time.monotonic()
             starting = self._workers.starting()
             poll = select.poll()
             for fd in (zygote.control.fileno(), self._wakeup.fileno(), *starting):
                 poll.register(fd, select.POLLIN)
-            ready = {fd for fd, _ in poll.poll(_TURN_MS)}
+            expectant = bool(starting) or self._workers.overdue(0)
+            ready = {fd for fd, _ in poll.poll(_LOOK_MS if expectant else _TURN_MS)}
+            if expectant and not ready:
+                self._workers.discard_stuck()
+                pulse.look()
             if self._wakeup.fileno() in ready:
                 self._wakeup.clear()
             for fd in ready & starting.keys():
@@ -186,6 +193,8 @@ class Supervisor:
             if loaded:
                 if time.monotonic() >= self._fork_at:
                     self._workers.fill(self._engines)
+                if self._workers.overdue(STILL * LOOK_S) and pulse.still >= STILL:
+                    return _End("the engine host hangs")
                 if self._workers.overdue(ANSWER_S):
                     return _End("the engine host does not answer")
         return _End("the service is stopping")
@@ -226,6 +235,7 @@ class Supervisor:
             pass
         if reason is None:
             self._false_starts = 0
+            self._workers.felt(worker)
             self._workers.offer(worker)
         else:
             self._false_starts += 1

@@ -13,14 +13,18 @@ Control socket:
   zygote to pool: {"event": "loaded", "cpu_variant", "cpu_variant_reason", "load_s"} or {"event": "failed", "reason"},
     then {"event": "forked", "id", "pid"} and {"event": "exited", "id", "status"}
 Job socket:
-  pool to worker: {"options", "samples"} with the memfd of the samples, or those of the left and of the right side
-  worker to pool: {"event": "ready"} or {"event": "failed", "reason"} once, then for each job {"event": "started"} and
-    {"event": "done", "transcript", "compute_s"} or {"event": "error", "kind", "message"}
+  pool to worker: {"options", "samples"} with the memfd of the samples, or those of the left and of the right side; or
+    {"check"} to hear whether it is alive, and with true whether it can compute
+  worker to pool: {"event": "ready"} or {"event": "failed", "reason"} once; then for each job {"event": "started"},
+    {"event": "window"} as each window of the audio begins, where the adapter knows, and
+    {"event": "done", "transcript", "compute_s"} or {"event": "error", "kind", "message"}; for a check
+    {"event": "alive"}, or {"event": "probed"} after it has computed, or an error
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
 import resource
@@ -170,8 +174,12 @@ def _serve_jobs(jobs: socket.socket, adapter: WhisperAdapter) -> None:
             send_message(jobs, {"event": "failed", "reason": str(error)})
             return
         send_message(jobs, {"event": "ready"})
+        adapter.window_begins = functools.partial(send_message, jobs, {"event": "window"})
         while True:
             job, fds = receive_message(jobs)
+            if "check" in job:
+                send_message(jobs, _check(adapter, compute=job["check"]))
+                continue
             send_message(jobs, {"event": "started"})
             try:
                 answer = _transcribe(adapter, job, fds)
@@ -179,6 +187,17 @@ def _serve_jobs(jobs: socket.socket, adapter: WhisperAdapter) -> None:
                 close_all(fds)
             send_message(jobs, answer)
             adapter.prepare()
+
+
+def _check(adapter: WhisperAdapter, *, compute: bool) -> dict[str, Any]:
+    if not compute:
+        return {"event": "alive"}
+    try:
+        adapter.probe()
+        adapter.prepare()
+    except WhisperLibraryError as error:
+        return {"event": "error", "kind": "failed", "message": str(error)}
+    return {"event": "probed"}
 
 
 def _transcribe(adapter: WhisperAdapter, job: dict[str, Any], pcm_fds: list[int]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Any, Callable
 from whisper_xeon.engine.channel import send_message
 from whisper_xeon.engine.outcome import EngineStopped
 from whisper_xeon.engine.pool_state import PoolState
+from whisper_xeon.engine.pulse import STILL, Pulse
 from whisper_xeon.engine.zygote import describe_exit
 from whisper_xeon.logs import Log
 
@@ -36,16 +37,24 @@ class Worker:
         self.pid: int | None = None
         self.state = "starting"  # then "idle" and "busy" alternately; "doomed" when it will not be used again
         self.since = time.monotonic()  # when the state began
+        self.pulse: Pulse | None = None  # known with the process id
+        self.alive_at = -math.inf  # the last sign of life
         self.held = False  # a request's thread uses the socket
         self.killed = False  # on our order
         self.gone = False  # the process has ended
-        self.with_zygote = False  # … because the zygote did
+        self.status: int | None = None  # … with this status of os.waitpid; None: it was lost with the zygote
+
+    @property
+    def is_still(self) -> bool:
+        """Whether it has not computed for so long that it hangs, if it has something to compute."""
+        return self.pulse is not None and self.pulse.still >= STILL
 
 
 class Workers:
     """The workers of one pool.
 
-    The thread of a request calls `take`, then `release`, `kill` or `bury`; the supervisor calls what comes after them.
+    The thread of a request calls `take`, then `release`, `kill`, `kill_hung` or `bury`; the supervisor calls what comes
+    after them.
     Every public method takes the pool's lock; for the private ones it is held.
     """
 
@@ -116,10 +125,31 @@ class Workers:
             self.discard(worker)
             self._close_if_done(worker)
 
-    def bury(self, worker: Worker, seconds: float) -> bool:
+    def kill_hung(self, worker: Worker) -> None:
+        """Have a held worker killed that hangs, and the idle ones: whatever stopped it may have stopped them, too."""
+        with self._state.changed:
+            self._state.count("hangs")
+            self._log(logging.ERROR, "engine worker hangs", pid=worker.pid, still=worker.is_still)
+            self._state.doubt()
+            self.kill(worker)
+            for idle in list(self._idle):
+                idle.killed = True
+                self.discard(idle)
+
+    def discard_stuck(self) -> None:
+        """Look once at the workers that are starting, and give up those that hang."""
+        with self._state.changed:
+            for worker in self._workers.values():
+                if worker.state == "starting" and worker.pulse:
+                    worker.pulse.look()
+                    if worker.is_still:
+                        worker.killed = True
+                        self.discard(worker)
+
+    def bury(self, worker: Worker, seconds: float) -> None:
         """Wait until a held worker that fell silent is gone, for `seconds` at most.
 
-        Returns whether it went with the zygote. Raises `EngineStopped` when the pool was stopped meanwhile.
+        Raises `EngineStopped` when the pool was stopped meanwhile.
         """
         end = time.monotonic() + seconds
         with self._state.changed:
@@ -130,7 +160,6 @@ class Workers:
             self._close_if_done(worker)
             if self._state.stopped:
                 raise EngineStopped
-            return worker.with_zygote
 
     def attach(self, control: socket.socket) -> None:
         """Send orders to the zygote at the other end of `control` from now on."""
@@ -163,6 +192,7 @@ class Workers:
         """Note the process id of a worker."""
         with self._state.changed:
             self._workers[number].pid = pid
+            self._workers[number].pulse = Pulse(pid)
 
     def offer(self, worker: Worker) -> None:
         """Let requests have a worker."""
@@ -170,6 +200,17 @@ class Workers:
             self._set_state(worker, "idle")
             self._idle.append(worker)
             self._state.changed.notify_all()
+
+    def felt(self, worker: Worker) -> None:
+        """Note a sign of life of a worker."""
+        with self._state.changed:
+            worker.alive_at = time.monotonic()
+            self._state.changed.notify_all()
+
+    def alive_at(self) -> float:
+        """Return when one of the workers gave a sign of life, last."""
+        with self._state.changed:
+            return max((worker.alive_at for worker in self._workers.values()), default=-math.inf)
 
     def discard(self, worker: Worker) -> None:
         """Never use a worker again, whatever its process still does."""
@@ -186,6 +227,7 @@ class Workers:
         """Forget a worker whose process has ended with `status`, as `os.waitpid` gives it."""
         with self._state.changed:
             worker = self._workers[number]
+            worker.status = status
             self._forget(worker)
             if not worker.killed:
                 self._state.count("crashes")
@@ -198,7 +240,6 @@ class Workers:
         with self._state.changed:
             pids = self.pids()
             for worker in list(self._workers.values()):
-                worker.with_zygote = True
                 self._forget(worker)
             self._state.changed.notify_all()
             return pids

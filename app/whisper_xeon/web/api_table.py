@@ -535,7 +535,13 @@ ENDPOINTS = (
     Endpoint(
         "health", "GET", "/health", "200 while the process lives", (JSON,), aliases=("/healthz", "/livez", "/ping")
     ),
-    Endpoint("ready", "GET", "/readyz", "200 when a request would be served, otherwise 503 with the reason", (JSON,)),
+    Endpoint(
+        "ready",
+        "GET",
+        "/readyz",
+        "200 when an engine has just shown that it works, otherwise 503 with the reason",
+        (JSON,),
+    ),
     Endpoint(
         "version",
         "GET",
@@ -571,6 +577,7 @@ ERRORS = (
     Error(400, "unknown_field", "a field is not known, with `WHISPER_STRICT_FIELDS=true`"),
     Error(400, "audio_url_not_available", "`audio_url` is not switched on (`WHISPER_AUDIO_URL_ALLOW`)", "url"),
     Error(400, "audio_url_not_allowed", "`audio_url` names a place that is not allowed", "url"),
+    Error(400, "https_required", "HTTP on a port that speaks HTTPS (`WHISPER_TLS_CERT`)", "every"),
     Error(401, "invalid_api_key", "an API key is required (`WHISPER_API_KEY_FILE`)"),
     Error(404, "not_found", "nothing is at this path", "every"),
     Error(404, "model_not_found", "another model than `model` is served here", "model"),
@@ -582,6 +589,7 @@ ERRORS = (
     Error(414, "uri_too_long", "the request line is too long", "every"),
     Error(415, "unsupported_media_type", "the body is neither a form nor audio, or is compressed other than with gzip"),
     Error(417, "expectation_failed", "an expectation other than `100-continue`", "every"),
+    Error(421, "host_not_allowed", "the header `Host` has a name that is not in `WHISPER_ALLOWED_HOSTS`", "every"),
     Error(422, "audio_unreadable", "the file holds no sound that can be [decoded](audio.md)"),
     Error(422, "audio_url_failed", "the host of `audio_url` refused the file", "url"),
     Error(
@@ -589,7 +597,7 @@ ERRORS = (
     ),
     Error(429, "too_many_wrong_keys", "too many wrong API keys from this address"),
     Error(431, "headers_too_large", "the headers are too long, or too many", "every"),
-    Error(500, "engine_crashed", "two engines crashed on this request; other requests are not affected"),
+    Error(500, "engine_crashed", "two engines crashed of this request; other requests are not affected"),
     Error(500, "engine_error", "whisper.cpp could not transcribe this audio; the log says why"),
     Error(500, "internal_error", "a fault of the service; the log has it under the request's id", "every"),
     Error(502, "audio_url_failed", "the host of `audio_url` cannot be reached", "url"),
@@ -601,10 +609,11 @@ ERRORS = (
     Error(
         503,
         "engine_unavailable",
-        "the model failed to load, or the service is stopping. While the model loads, requests wait",
+        "the model failed to load, three engines hung on this request, or the service is stopping. While the model "
+        "loads, requests wait",
     ),
     Error(503, "decoder_missing", "ffmpeg is not installed"),
-    Error(504, "timeout", "not done within `WHISPER_REQUEST_TIMEOUT`"),
+    Error(504, "timeout", "no progress for `WHISPER_REQUEST_TIMEOUT`"),
     Error(504, "audio_url_failed", "the host of `audio_url` was too slow", "url"),
     Error(505, "http_version_not_supported", "a version other than HTTP/1.x", "every"),
 )

@@ -19,6 +19,7 @@ from whisper_xeon.engine.outcome import (
     EngineCrashed,
     EngineError,
     EngineFailed,
+    EnginesHang,
     EngineStopped,
     EngineTimeout,
     EngineUnavailable,
@@ -53,7 +54,7 @@ FAILURES: dict[type[Exception], Failure] = {
     EngineCrashed: Failure(
         500, "engine_crashed", "the engine crashed twice on this audio; other requests are not affected"
     ),
-    EngineTimeout: Failure(504, "timeout", "the transcription took too long (WHISPER_REQUEST_TIMEOUT)"),
+    EngineTimeout: Failure(504, "timeout", "the transcription made no progress for too long (WHISPER_REQUEST_TIMEOUT)"),
     EngineUnavailable: Failure(
         503,
         "engine_unavailable",
@@ -61,6 +62,7 @@ FAILURES: dict[type[Exception], Failure] = {
         retry_after=5,
     ),
     EngineStopped: Failure(503, "engine_unavailable", "no engine is available: the service is stopping", retry_after=5),
+    EnginesHang: Failure(503, "engine_unavailable", "the engines hung several times: try again later", retry_after=5),
     QueueFull: Failure(503, "queue_full", "all engines are busy and the queue is full: try again later"),
     RequestRejected: Failure(400, "invalid_value"),
     AudioUrlError: Failure(502, "audio_url_failed", "audio_url: {error}", of_file=True, logged=True),

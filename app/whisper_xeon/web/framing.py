@@ -13,7 +13,7 @@ import select
 import socket
 import time
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any, Callable, Protocol
 from urllib.parse import quote
 
 from whisper_xeon.web.errors import ClientGone, HttpError
@@ -39,7 +39,7 @@ _CHUNK_LINE_BYTES = 256
 class Limits:
     """What one client may use: sizes in bytes, times in seconds."""
 
-    line: int = 8192  # request line, or one header line
+    line: int = 8188  # request line, or one header line; with its end 8190, as in Apache and what follows it
     headers: int = 100
     head: int = 32768  # request line and all headers
     connections: int = 512
@@ -58,10 +58,22 @@ def bad_request(message: str) -> HttpError:
     return HttpError(400, message, code="bad_request", close=True)
 
 
+class Stream(Protocol):
+    """What is used of a socket here; each call takes as long as `settimeout` allows."""
+
+    def fileno(self) -> int: ...
+    def settimeout(self, seconds: float | None, /) -> None: ...
+    def recv(self, size: int, /) -> bytes: ...
+    def recv_into(self, buffer: Any, /) -> int: ...
+    def send(self, data: Any, /) -> int: ...
+    def sendall(self, data: Any, /) -> None: ...
+    def shutdown(self, how: int, /) -> None: ...
+
+
 class Reader(io.BufferedReader):
     """What a client sends. Every wait ends at a deadline (a `time.monotonic` value)."""
 
-    def __init__(self, sock: socket.socket):
+    def __init__(self, sock: Stream):
         self._receiver = _Receiver(sock)
         super().__init__(self._receiver, _RECEIVE_BYTES)
 
@@ -112,7 +124,7 @@ class Reader(io.BufferedReader):
 class _Receiver(io.RawIOBase):
     """The socket under a `Reader`: each receive call may take until the deadline."""
 
-    def __init__(self, sock: socket.socket):
+    def __init__(self, sock: Stream):
         self._sock = sock
         self.deadline = 0.0
         self.silent_since: float | None = None
@@ -141,7 +153,7 @@ class _Receiver(io.RawIOBase):
 class Writer(io.BufferedIOBase):
     """What goes to a client with the next `flush`; the client must take it at the rate in `limits`."""
 
-    def __init__(self, sock: socket.socket, limits: Limits):
+    def __init__(self, sock: Stream, limits: Limits):
         self._sock = sock
         self._limits = limits
         self._buffer = bytearray()
@@ -191,7 +203,7 @@ class Writer(io.BufferedIOBase):
         return False
 
 
-def linger(sock: socket.socket, seconds: float) -> None:
+def linger(sock: Stream, seconds: float) -> None:
     """Close the sending side and discard what still arrives, for `seconds` at most.
 
     Closing at once would reset the connection, and the reset could overtake the answer.
@@ -276,6 +288,8 @@ def read_head(reader: Reader, limits: Limits) -> Head:
         if size > limits.head or count > limits.headers:
             raise too_large
         name, value = _parse_header(line)
+        if "_" in name and name.replace("_", "-") in _ONLY_ONCE:  # which some readers take for the same
+            raise bad_request(f"the header {name.title()} has underscores")
         if name in headers:
             if name in _ONLY_ONCE:
                 raise bad_request(f"duplicate header {name.title()}")
@@ -416,4 +430,6 @@ class Body:
             size += len(line) + 2
             if size > self._limits.head:
                 raise too_large
-            _parse_header(line)
+            name, _ = _parse_header(line)
+            if name in _ONLY_ONCE:  # RFC 9110, 6.5.1: it comes too late, and some readers believe it all the same
+                raise bad_request(f"{name.title()} must not be a trailer")

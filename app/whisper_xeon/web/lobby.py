@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from typing import Any, Callable
 
 from whisper_xeon.logs import log
+from whisper_xeon.web.tls import HANDSHAKE
 
 _PLACES = 1024  # beyond, the oldest is closed
 _HEAD_SECONDS = 1.0  # for the head of a request that may be a probe
@@ -28,11 +29,20 @@ _LOG_SECONDS = 1.0  # between two lines about connections that were refused
 class Lobby:
     """Takes connections by `add`, from the thread that accepts them."""
 
-    def __init__(self, probes: Iterable[str], refusal: bytes, let_in: Callable[[socket.socket, Any], bool]):
+    def __init__(
+        self,
+        probes: Iterable[str],
+        refusal: bytes,
+        let_in: Callable[[socket.socket, Any], bool],
+        *,
+        secured: bool = False,
+    ):
         """`probes` are the paths to let in, `refusal` is what the others get.
 
-        `let_in` takes over a connection and its address, or returns false when it has no room for more.
+        `let_in` takes over a connection and its address, or returns false when it has no room for more. `secured`: who
+        begins with TLS is let in, too, since nothing can be said to it here.
         """
+        self._secured = secured
         paths = b"|".join(re.escape(path.encode("ascii")) for path in probes)
         self._probe = re.compile(rb"(?:GET|HEAD) (?:" + paths + rb")(?:\?[^ \r\n]*)? HTTP/1\.[01]\r\n")
         self._refusal = refusal
@@ -97,7 +107,9 @@ class Lobby:
             if not head:  # gone, and nothing was asked
                 del self._asked[fd]
                 self._answered[fd] = (sock, 0.0)
-            elif not self._may_be_probe(head):
+            elif self._secured and head[0] == HANDSHAKE:
+                self._hand_over(fd, sock, address)
+            elif self._secured or not self._may_be_probe(head):
                 self._refuse(fd)
             elif b"\r\n\r\n" in head:
                 self._hand_over(fd, sock, address)
@@ -122,7 +134,8 @@ class Lobby:
         self._refused[str(address[0]) if address else "unix"] += 1
         self._answered[fd] = (sock, time.monotonic() + _REST_SECONDS)
         with contextlib.suppress(OSError):
-            sock.send(self._refusal)
+            if not self._secured:
+                sock.send(self._refusal)
             sock.shutdown(socket.SHUT_WR)
             if self._poll:
                 self._poll.modify(fd, select.EPOLLIN | select.EPOLLRDHUP)

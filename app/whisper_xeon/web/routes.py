@@ -56,6 +56,7 @@ _NOT_READY = {
     "loading": "the model is loading",
     "failed": "the model cannot be loaded; the service's log says why",
     "stopped": "the service is stopping",
+    "hanging": "no engine shows that it works; those that hang are being replaced",
 }
 
 Handler = Callable[[Request, Endpoint, Found], Response]
@@ -130,7 +131,8 @@ class Application:
 
     def _answer(self, request: Request) -> Response:
         found = self._paths.find(request.path)
-        if found is None:
+        # At / there is a page for people; a client that sends something there has lost its path.
+        if found is None or (request.path == "/" and request.method not in ("GET", "HEAD")):
             raise HttpError(
                 404, f"there is nothing at this path: try one of {', '.join(self._paths.all())}", code="not_found"
             )
@@ -162,7 +164,7 @@ class Application:
         return _json(200, {"status": "ok"})
 
     def _ready(self, request: Request, endpoint: Endpoint, found: Found) -> Response:
-        state = self._pool.state
+        state = self._pool.readiness()
         if state == "ready":
             return _json(200, {"status": "ready", "model": self._package.model, "release_id": self._package.release_id})
         return _json(503, {"status": state, "reason": _NOT_READY[state]}, {"Retry-After": "1"})
@@ -278,10 +280,13 @@ class Application:
                 audio.samples = min(audio.samples, seconds * SAMPLE_RATE)
             received.upload.close()
             request.log.update(audio_seconds=round(audio.duration, 2), decode_ms=_ms(decode_s))
-            # An engine takes a fraction of the audio's length: what takes all of it and the timeout does not progress.
-            deadline = received.deadline + audio.duration
             result = self._pool.transcribe(
-                audio, options, deadline=deadline, cancelled=request.client_gone, guest=request.connection
+                audio,
+                options,
+                deadline=received.deadline,
+                patience=self._settings.request_timeout,
+                cancelled=request.client_gone,
+                guest=request.connection,
             )
         request.log.update(wait_ms=_ms(result.wait_s), compute_ms=_ms(result.compute_s), attempts=result.attempts)
         speech_s = result.transcript.speech_seconds

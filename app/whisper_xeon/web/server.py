@@ -7,6 +7,7 @@ Bounded in connections, threads, bytes and time; see `framing.Limits`. The appli
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import logging
 import os
@@ -29,14 +30,18 @@ from whisper_xeon.web.forwarded import TrustedProxies, read_proxy_header
 from whisper_xeon.web.framing import Body, Limits, Reader, Writer, linger, read_head
 from whisper_xeon.web.lobby import Lobby
 from whisper_xeon.web.overload import is_starved, overload, overloads_answered
+from whisper_xeon.web.tls import HANDSHAKE, Certificate, TlsSocket
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_PROBES_AT_ONCE = 8  # that are answered when there is no slot
+_PROBES_AT_ONCE = 8  # that are answered when there is no slot …
+_HANDSHAKES_AT_ONCE = 32  # … or, with TLS, all who come then: only afterwards is known what they want
+_PROBE_SECONDS = 1.0  # for a handshake and for a head then
 _PROBE_PATHS = ("/readyz", "/health")
 _FIRST_REQUEST_WHILE_STOPPING = 1.0  # a connection made just before the stop may still send its request
 _SILENCE_WHILE_STOPPING = 2.0  # that is allowed of an upload
 _UPLOAD_WHILE_STOPPING = 30.0
 _NOTICE_STOP_SECONDS = 0.25
+_HANDSHAKE_BYTES = 1 << 16
 _CLIENT_GONE_STATUS = 499  # nginx's number for it; only logged and counted
 
 
@@ -85,23 +90,26 @@ class Server(ThreadingHTTPServer):
         *,
         limits: Limits | None = None,
         proxies: TrustedProxies | None = None,
+        certificate: Certificate | None = None,
         answered: Callable[[str | None, int], None] = lambda route, status: None,
     ):
         """Listen on a host and port, or use a socket that is already listening and outlives this process.
 
-        `proxies` are believed whose request it is; none by default. `answered` is called after each request with its
-        route (None: unknown) and status (499: the client left). Raises `OSError`.
+        `proxies` are believed whose request it is; none by default. With a `certificate`, the server speaks TLS.
+        `answered` is called after each request with its route (None: unknown) and status (499: the client left).
+        Raises `OSError`.
         """
         self.application = application
         self.answered = answered
         self.limits = limits or Limits()
         self.proxies = proxies or TrustedProxies(())
+        self.certificate = certificate
         self.slots = ConnectionSlots(self.limits.connections, each=self.limits.connections_each)
         self.stopping = False
         self._starved = False  # of files or memory: the last iteration could not accept a connection
         self._spare = open(os.devnull, "rb")  # noqa: SIM115 - kept, to tell somebody so with
-        self._lobby = Lobby(_PROBE_PATHS, _refusal(), self._let_in)
-        self._probing = threading.BoundedSemaphore(_PROBES_AT_ONCE)
+        self._lobby = Lobby(_PROBE_PATHS, _refusal(), self._let_in, secured=certificate is not None)
+        self._probing = threading.BoundedSemaphore(_HANDSHAKES_AT_ONCE if certificate else _PROBES_AT_ONCE)
         self._inherited = isinstance(address, socket.socket)
         if isinstance(address, socket.socket):
             # The base always makes a socket; the sandbox of the unit allows no other family than this one.
@@ -191,7 +199,8 @@ class Server(ThreadingHTTPServer):
         try:
             with super().get_request()[0] as sock:
                 sock.settimeout(_NOTICE_STOP_SECONDS)
-                sock.sendall(_refusal())
+                if not self.certificate:
+                    sock.sendall(_refusal())
                 sock.shutdown(socket.SHUT_WR)
                 while sock.recv(1 << 16):  # closing at once would reset the connection
                     pass
@@ -253,15 +262,18 @@ class Handler(BaseHTTPRequestHandler):
         self._peer = _host(self.client_address)
         place = self.server.slots.find(self.connection)
         self._is_probe = place is None
+        limits = self.server.limits
+        self._limits = dataclasses.replace(limits, head_time=_PROBE_SECONDS) if self._is_probe else limits
         self._place = place or Connection(self.connection, self.server.proxies.caller(self._peer))
         self._place.silent_since = self.rfile.silent_since
         self._behind = self.server.proxies.trust(self._peer)
         self._introduced = not self._behind  # whether what a proxy may send before all else was read
+        self._secured = self.server.certificate is None  # whether what is read now is no TLS, or no longer
         self._malformed: HttpError | None = None  # what is wrong with that
 
     def handle_one_request(self) -> None:
         """Answer one request. The base answers in HTML, by method only, and prints errors to standard error."""
-        if not self._await_request() or not self._introduce():
+        if not (self._await_request() and self._introduce() and self._secure()):
             self.close_connection = True
             return
         self._begin()
@@ -299,6 +311,14 @@ class Handler(BaseHTTPRequestHandler):
         if unread:
             linger(self.connection, self.server.limits.linger)
         self._kept = True
+
+    def finish(self) -> None:
+        """End the connection. The base knows nothing of TLS, in which a client is told that this is the end."""
+        super().finish()
+        if self.connection is not self.request:
+            with contextlib.suppress(OSError):
+                self.connection.settimeout(_NOTICE_STOP_SECONDS)
+                self.connection.shutdown(socket.SHUT_WR)
 
     def handle_expect_100(self) -> bool:
         """Tell a client that waits for it to send the body. The base leaves the line in the buffer."""
@@ -345,10 +365,33 @@ class Handler(BaseHTTPRequestHandler):
             return False
         return self._await_request()
 
+    def _secure(self) -> bool:
+        """Shake hands, where the server speaks TLS; false when no request follows."""
+        if self._secured or self._malformed or self.server.certificate is None:
+            return True
+        self._secured = True
+        deadline = time.monotonic() + self._limits.head_time
+        if not self.rfile.wait(self._limits.head_time):
+            return False
+        if self.rfile.peek(1)[0] != HANDSHAKE:
+            self._malformed = HttpError(400, "this port speaks HTTPS: use https://", code="https_required", close=True)
+            return True
+        received = self.rfile.read_some(_HANDSHAKE_BYTES, deadline)
+        try:
+            self.connection = TlsSocket(self.request, self.server.certificate.context(), received, deadline)
+        except OSError as error:  # a scanner, or a client that does not trust the certificate
+            log(logging.DEBUG, "no TLS", client=self._peer, reason=str(error))
+            return False
+        self.rfile, self.wfile = Reader(self.connection), Writer(self.connection, self.server.limits)
+        self._place.silent_since = self.rfile.silent_since
+        return self._await_request()
+
     def _read_request(self) -> Request:
         if self._malformed:
             raise self._malformed
-        head = read_head(self.rfile, self.server.limits)
+        head = read_head(self.rfile, self._limits)
+        if self._is_probe and head.path not in _PROBE_PATHS:
+            raise overload(NoneLeft("connections"))
         self._client = self.server.proxies.client(self._peer, head.headers) if self._behind else self._peer
         self._place.identify(self.server.proxies.caller(self._client))
         self.command = head.method

@@ -16,7 +16,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # The module names, in the order of the report.
-ROWS: tuple[str, ...] = ("connections", "decoders", "stalled_uploads", "memory_bombs")
+ROWS: tuple[str, ...] = (
+    "connections",
+    "decoders",
+    "stalled_uploads",
+    "memory_bombs",
+    "kills",
+    "stopped",
+    "corpora",
+    "mutations",
+    "soak",
+)
 
 
 @dataclass(frozen=True)
