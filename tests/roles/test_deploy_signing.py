@@ -89,7 +89,8 @@ def releases(fleet: Hosts) -> set[str]:
 def test_a_lost_and_a_stolen_key_on_three_hosts(three, follow, target):
     store = Store(target.settings, trusted=TRUSTED)
     follow(fleet=three, limit="all")
-    before = [host.main_pid() for host in (three.small, three.medium, THIRD)]
+    fleet = (three.small, three.medium, THIRD)
+    before = [(host.link("current"), host.main_pid()) for host in fleet]
 
     # Lost: two keys are trusted, the channel's release is signed by the new one, nothing restarts.
     own = new_private_key()
@@ -98,7 +99,7 @@ def test_a_lost_and_a_stolen_key_on_three_hosts(three, follow, target):
     Store(target.settings, trusted=(PUBLIC, public_key(own))).publish(target.new.directory, target.channel)
     follow(*both, fleet=three, limit="all")
     follow(*trust(public_key(own)), fleet=three, limit="all")
-    assert [host.main_pid() for host in (three.small, three.medium, THIRD)] == before
+    assert [(host.link("current"), host.main_pid()) for host in fleet] == before
     assert "signed by none of the trusted keys" in follow(*trust(PUBLIC), fleet=three, limit="all", check=False).said
 
     # Stolen: the thief gets a release onto one host, with a serial of the far future.
