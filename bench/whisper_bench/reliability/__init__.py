@@ -27,6 +27,7 @@ ROWS: tuple[str, ...] = (
     "mutations",
     "soak",
 )
+ROWS: tuple[str, ...] = ("attacks", "connections", "decoders", "stalled_uploads", "memory_bombs")
 
 
 @dataclass(frozen=True)
