@@ -101,6 +101,7 @@ def artifacts_dir(request, tmp_path_factory) -> Path:
     ready = os.environ.get("WHISPER_XEON_TEST_ARTIFACTS")
     built = Path(ready) if ready else request.getfixturevalue("build_folder") / "dist"
     folder = tmp_path_factory.mktemp("artifacts")
+    folder.chmod(0o755)  # also for the user in a container
     for package in built.glob("whisper_*_xeon"):
         sign(shutil.copytree(package, folder / package.name))
     return folder

@@ -37,6 +37,8 @@ MAX_TRUSTED_KEYS = 2
 # A statement has about 320 bytes; nothing longer is read.
 MAX_SIGNATURE_SIZE = 1024
 SERIAL_FORM = "%Y%m%d%H%M%S"
+# Days after which a signature is old.
+SIGNED_DAYS = 90
 SIGN_COMMAND = "WHISPER_SIGNING_KEY_FILE=… PYTHONPATH=app python -m whisper_store sign"
 KEYS_COMMAND = "PYTHONPATH=app python -m whisper_store keys"
 
@@ -75,6 +77,27 @@ class Signature:
     manifest_sha256: str
     serial: str
     key: str
+
+
+def age_warning(signature: Signature, environ: Mapping[str, str]) -> str:
+    """Return a warning if a signature is older than WHISPER_SIGNED_DAYS (90; 0 never warns), else an empty string.
+
+    Whoever holds a channel back cannot sign, so what it names grows old. Raises `SigningError`.
+    """
+    limit = environ.get("WHISPER_SIGNED_DAYS") or str(SIGNED_DAYS)
+    if not re.fullmatch(r"[0-9]{1,5}", limit):
+        raise SigningError(f"WHISPER_SIGNED_DAYS={limit[:20]!r} is not a number of days")
+    try:
+        moment = datetime.strptime(signature.serial, SERIAL_FORM).replace(tzinfo=timezone.utc)
+    except ValueError:
+        raise SigningError(f"the serial {signature.serial} of release {signature.release_id} is not a time") from None
+    days = (datetime.now(timezone.utc) - moment).days
+    if not 0 < int(limit) < days:
+        return ""
+    return (
+        f"warning: release {signature.release_id[:12]} of {signature.model} was signed {days} days ago: if a newer one "
+        "was published since, somebody holds its channel back (docs/signing.md)"
+    )
 
 
 def new_serial(moment: datetime | None = None) -> str:

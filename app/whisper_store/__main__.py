@@ -17,7 +17,9 @@ from whisper_package.manifest import MANIFEST_NAME
 from whisper_package.models import ALIASES, MODEL_CONFIGS, model_name
 from whisper_package.package import Package
 from whisper_package.signature import (
+    Signature,
     SigningError,
+    age_warning,
     new_private_key,
     new_serial,
     public_key,
@@ -52,6 +54,7 @@ _SIGN_ENVIRONMENT = """\
 _DOWNLOAD_ENVIRONMENT = """\
   WHISPER_MODEL_SIZE     model if none is given (small)
   WHISPER_ARTIFACTS_DIR  directory for the package if --dir is not given (the current one)
+  WHISPER_SIGNED_DAYS    days after which a signature is old, which a warning says (90; 0: never)
 """
 
 
@@ -214,8 +217,17 @@ def _download(options: argparse.Namespace) -> int:
         release=options.release,
         output=sys.stderr,
     )
+    if not options.release and (warning := _age_warning(done.signature)):
+        _say(warning)
     print(f"{done.directory}: release {done.release_id}, {'downloaded' if done.fetched else 'already complete'}")
     return 0
+
+
+def _age_warning(signature: Signature) -> str:
+    try:
+        return age_warning(signature, os.environ)
+    except SigningError as error:
+        raise BadSetting(str(error)) from None
 
 
 def _model(text: str) -> str:

@@ -29,6 +29,7 @@ from whisper_package.digests import file_digest
 from whisper_package.errors import PackageError
 from whisper_package.manifest import SIGNATURE_NAME
 from whisper_package.package import Package
+from whisper_package.signature import Signature
 from whisper_store.errors import DigestMismatch, NoSuchRelease, ObjectMissing, StoreError
 from whisper_store.progress import Progress
 from whisper_store.serials import Serials
@@ -48,6 +49,7 @@ class Downloaded:
     directory: Path
     release_id: str
     fetched: bool
+    signature: Signature
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def download(
                 _write_signature(target, found)
             if not release:
                 serials.note(channel, found.signature)
-            return Downloaded(target, found.release_id, fetched)
+            return Downloaded(target, found.release_id, fetched, found.signature)
     except OSError as error:
         raise StoreError(
             f"{error.filename or target.parent} cannot be written: {error.strerror}; "

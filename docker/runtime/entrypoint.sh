@@ -62,7 +62,7 @@ case ${1:-} in
 esac
 
 # What the download needed is nothing that the service should know.
-unset "${!MINIO_@}" "${!WHISPER_TRUSTED_KEYS@}"
+unset "${!MINIO_@}" "${!WHISPER_TRUSTED_KEYS@}" WHISPER_SIGNED_DAYS
 if (($#)); then
   exec python3 -m whisper_xeon "$@"
 fi

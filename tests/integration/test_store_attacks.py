@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import uuid
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
@@ -18,7 +19,7 @@ from sealed_packages import hollow_package
 from signing import KEY_FILE, PUBLIC, TRUSTED, sign
 from whisper_package.manifest import SIGNATURE_NAME
 from whisper_package.package import Package
-from whisper_package.signature import new_private_key, public_key
+from whisper_package.signature import new_private_key, new_serial, public_key
 from whisper_store.client import s3_client
 from whisper_store.errors import Untrusted
 from whisper_store.store import Store
@@ -117,6 +118,15 @@ def test_a_store_that_never_ends_its_answer_is_left_after_a_few_megabytes(run, t
     assert result.returncode == 4
     assert "larger than any" in result.stderr
     assert sum(sent) < 32 << 20
+
+
+def test_what_a_frozen_channel_names_is_taken_with_a_warning_of_its_age(run, target):
+    sign(target.new.directory, new_serial(datetime.now(timezone.utc) - timedelta(days=100, hours=1)))
+    target.restore()
+    result = run("download", "small", "--channel", target.channel)
+    assert result.returncode == 0
+    assert f"release {target.new.release_id[:12]} of small was signed 100 days ago" in result.stderr
+    assert "days ago" not in run("download", "small", "--channel", target.channel, WHISPER_SIGNED_DAYS="120").stderr
 
 
 def test_an_old_release_is_taken_by_its_name_and_the_next_download_follows_the_channel(run, target):

@@ -1,6 +1,6 @@
 """The keys with which the tests sign, one pair for each clone, and what signs with them.
 
-Everything has one serial unless a test says otherwise, so that any release may follow any other.
+Everything has one serial of today unless a test says otherwise, so that any release may follow any other.
 """
 
 from __future__ import annotations
@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+from datetime import datetime, timezone
 from pathlib import Path
 
 from paths import ROOT
 from whisper_package.package import Package
 from whisper_package.signature import key_signer, new_private_key, public_key
 
-SERIAL = "20260101000000"
+SERIAL = f"{datetime.now(timezone.utc):%Y%m%d}000000"
 
 
 def _private_key() -> Path:

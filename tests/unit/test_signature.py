@@ -6,6 +6,7 @@ import base64
 import os
 import shutil
 import sys
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
@@ -17,9 +18,11 @@ from whisper_package.package import Package
 from whisper_package.signature import (
     SigningError,
     UntrustedError,
+    age_warning,
     command_signer,
     key_signer,
     new_private_key,
+    new_serial,
     public_key,
     signed,
     signer_of,
@@ -221,3 +224,18 @@ def test_a_valid_signature_says_nothing_of_another_manifest():
     data = signed(SIGNER, "small", "0" * 64, "1" * 64, SERIAL)
     with pytest.raises(UntrustedError):
         verified(data, TRUSTED, manifest=b"{}", where="it", target="it")
+
+
+@pytest.mark.parametrize(
+    ("days", "limit", "warns"), [(91, "", True), (89, "", False), (10, "9", True), (999, "0", False)]
+)
+def test_a_signature_grows_old(package, days, limit, warns):
+    sign(package.directory, new_serial(datetime.now(timezone.utc) - timedelta(days=days, hours=1)))
+    found = Package(package.directory, TRUSTED).signature
+    said = f"release {package.release_id[:12]} of small was signed {days} days ago"
+    assert (said in age_warning(found, {"WHISPER_SIGNED_DAYS": limit})) == warns
+
+
+def test_an_age_that_is_no_number_is_named(package):
+    with pytest.raises(SigningError, match="WHISPER_SIGNED_DAYS='soon' is not a number of days"):
+        age_warning(Package(package.directory, TRUSTED).signature, {"WHISPER_SIGNED_DAYS": "soon"})
