@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 # The module names, in the order of the report.
 ROWS: tuple[str, ...] = (
+    "attacks",
     "connections",
     "decoders",
     "stalled_uploads",
@@ -27,7 +28,6 @@ ROWS: tuple[str, ...] = (
     "mutations",
     "soak",
 )
-ROWS: tuple[str, ...] = ("attacks", "connections", "decoders", "stalled_uploads", "memory_bombs")
 
 
 @dataclass(frozen=True)
