@@ -16,6 +16,7 @@ import pytest
 
 from paths import RECORDINGS
 from playbook import BUILD, one_at_a_time, run_build, run_playbook
+from signing import sign
 from whisper_package.package import Package
 
 pytest_plugins = ["file_server", "host_container", "minio_server", "service_container"]
@@ -92,13 +93,18 @@ def build_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
-def artifacts_dir(request) -> Path:
-    """Folder with `whisper_small_xeon/` and `whisper_medium_xeon/`.
+def artifacts_dir(request, tmp_path_factory) -> Path:
+    """Folder with `whisper_small_xeon/` and `whisper_medium_xeon/`, signed by the tests' key.
 
     WHISPER_XEON_TEST_ARTIFACTS names a folder that holds them already.
     """
     ready = os.environ.get("WHISPER_XEON_TEST_ARTIFACTS")
-    return Path(ready) if ready else request.getfixturevalue("build_folder") / "dist"
+    built = Path(ready) if ready else request.getfixturevalue("build_folder") / "dist"
+    folder = tmp_path_factory.mktemp("artifacts")
+    folder.chmod(0o755)  # also for the user in a container
+    for package in built.glob("whisper_*_xeon"):
+        sign(shutil.copytree(package, folder / package.name))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,8 @@ from whisper_package.models import MODEL_CONFIGS, model_name, package_directory,
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 SIGNATURE_NAME = "manifest.json.sig"
+# It has a few kilobytes; nothing longer is read into memory.
+MAX_MANIFEST_SIZE = 4 << 20
 # `HyperParameters.dimensions` of the weights.
 _DIMENSIONS = {"width", "encoder_layers", "decoder_layers"}
 

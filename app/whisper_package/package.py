@@ -9,14 +9,15 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from whisper_package.digests import file_digest
 from whisper_package.errors import PackageError
-from whisper_package.manifest import MANIFEST_NAME, SIGNATURE_NAME, listed_files, parse_manifest
+from whisper_package.manifest import MANIFEST_NAME, MAX_MANIFEST_SIZE, SIGNATURE_NAME, listed_files, parse_manifest
 from whisper_package.models import did_you_mean, model_name, model_of, package_directory
+from whisper_package.signature import Signature, Signer, UntrustedError, read_small, signed, unsigned, verified
 
 
 def packaged_models(artifacts_dir: os.PathLike[str] | str) -> list[str]:
@@ -31,12 +32,17 @@ class Package:
     Opening reads the manifest only; `verify` reads every byte.
     """
 
-    def __init__(self, directory: os.PathLike[str] | str):
-        """Open the package in `directory`. Raises `PackageError` when there is none or its manifest is invalid."""
+    def __init__(self, directory: os.PathLike[str] | str, trusted: Sequence[str] | None = None):
+        """Open the package in `directory`. Raises `PackageError` when there is none or its manifest is invalid.
+
+        With `trusted`, public keys, it must be signed by one of them, which is verified before the manifest is parsed;
+        without, nobody is asked who made it. Raises `UntrustedError`.
+        """
         self.directory = Path(directory)
         manifest_path = self.directory / MANIFEST_NAME
         try:
-            data = manifest_path.read_bytes()
+            with open(manifest_path, "rb") as stream:
+                data = stream.read(MAX_MANIFEST_SIZE + 1)
         except FileNotFoundError:
             what = "has no manifest.json" if self.directory.is_dir() else "does not exist"
             raise PackageError(
@@ -44,12 +50,27 @@ class Package:
             ) from None
         except OSError as error:
             raise PackageError(f"{manifest_path} cannot be read: {error.strerror}") from None
+        if len(data) > MAX_MANIFEST_SIZE:
+            raise PackageError(f"{manifest_path} is larger than any manifest: fetch or build the package again")
+        self.signature = None if trusted is None else self._verified(data, trusted)
         self.manifest = parse_manifest(data, str(manifest_path))
         self.manifest_digest = hashlib.sha256(data).hexdigest()
         self._manifest_bytes = data
+        if self.signature and (self.signature.model, self.signature.release_id) != (self.model, self.release_id):
+            raise UntrustedError(f"the signature of {self.directory} is for another release than its manifest says")
+
+    def _verified(self, data: bytes, trusted: Sequence[str]) -> Signature:
+        path, where = self.directory / SIGNATURE_NAME, str(self.directory)
+        try:
+            signature = read_small(path)
+        except FileNotFoundError:
+            raise unsigned(where, where) from None
+        except OSError as error:
+            raise PackageError(f"{path} cannot be read: {error.strerror}") from None
+        return verified(signature, trusted, manifest=data, where=where, target=where)
 
     @classmethod
-    def find(cls, artifacts_dir: os.PathLike[str] | str, model: str) -> Package:
+    def find(cls, artifacts_dir: os.PathLike[str] | str, model: str, trusted: Sequence[str] | None = None) -> Package:
         """Open the package of `model`, named as people name it, below `artifacts_dir`, and check that it holds that."""
         name = model_name(model)
         directory = Path(artifacts_dir) / package_directory(name)
@@ -60,7 +81,7 @@ class Package:
                 f"{directory} does not exist{others}{did_you_mean(name, there)}: "
                 "name the directory that contains the package, or fetch the package"
             )
-        package = cls(directory)
+        package = cls(directory, trusted)
         if package.model != name:
             raise PackageError(f"{package.directory} contains model {package.model!r}, not {name!r}")
         return package
@@ -132,6 +153,14 @@ class Package:
     def path(self, relative: str) -> Path:
         """The one place that builds the path of a file in a package."""
         return self.directory / relative
+
+    def sign(self, signer: Signer, serial: str) -> None:
+        """Write the signature beside the manifest, in place of one that is there. Raises `SigningError` and OSError."""
+        content = signed(signer, self.model, self.release_id, self.manifest_digest, serial)
+        scratch = self.path(f".{SIGNATURE_NAME}.new")
+        scratch.write_bytes(content)
+        scratch.chmod(0o644)
+        scratch.replace(self.path(SIGNATURE_NAME))
 
     def verify(self) -> None:
         """Compare every file with the manifest: size, SHA-256, regular file, nothing extra. Raises `PackageError`."""

@@ -1,4 +1,7 @@
-"""`python -m whisper_store`: download, publish, list, verify, promote, prune. Settings come from the environment."""
+"""`python -m whisper_store`: keys, sign, publish, list, verify, promote, prune, download.
+
+Settings come from the environment.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,26 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from whisper_package.errors import PackageError
+from whisper_package.manifest import MANIFEST_NAME
 from whisper_package.models import ALIASES, MODEL_CONFIGS, model_name
+from whisper_package.package import Package
+from whisper_package.signature import (
+    Signature,
+    SigningError,
+    age_warning,
+    new_private_key,
+    new_serial,
+    public_key,
+    read_small,
+    signer_of,
+    trusted_keys_of,
+)
 from whisper_store import catalog
 from whisper_store.download import download
-from whisper_store.errors import BadSetting, DigestMismatch, StoreError
+from whisper_store.errors import BadSetting, DigestMismatch, StoreError, Untrusted
 from whisper_store.settings import StoreSettings
 from whisper_store.store import DEFAULT_CHANNEL, Channel, Store
 
@@ -24,13 +41,20 @@ environment:
   MINIO_BUCKET           bucket (whisper-artifacts)
   MINIO_REGION           region of the store (us-east-1)
   AWS_CA_BUNDLE          CA file for a store whose certificate the system does not trust
+  WHISPER_TRUSTED_KEYS   public keys, of which one must have signed a release; or in a file
+                           that WHISPER_TRUSTED_KEYS_FILE names
 {more}
 exit status: 0 done, or nothing to do; 1 failed; 2 usage or setting; 3 no such release; 4 a digest differs;
-             5 store unreachable or access denied; 130 interrupted
+             5 store unreachable or access denied; 6 not signed by a trusted key; 130 interrupted
+"""
+_SIGN_ENVIRONMENT = """\
+  WHISPER_SIGNING_KEY_FILE  file with the private key, or
+  WHISPER_SIGNING_COMMAND   a command that takes a statement on standard input and returns its ed25519 signature
 """
 _DOWNLOAD_ENVIRONMENT = """\
   WHISPER_MODEL_SIZE     model if none is given (small)
   WHISPER_ARTIFACTS_DIR  directory for the package if --dir is not given (the current one)
+  WHISPER_SIGNED_DAYS    days after which a signature is old, which a warning says (90; 0: never)
 """
 
 
@@ -65,6 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _help(argparse.ArgumentParser(prog="python -m whisper_store", description="The artifact store."), "")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, add_options in (
+        ("keys", _keys_options),
+        ("sign", _sign_options),
         ("download", _download_options),
         ("publish", _publish_options),
         ("list", _list_options),
@@ -73,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         ("prune", _prune_options),
     ):
         command = commands.add_parser(name, help=add_options.__doc__, description=add_options.__doc__)
-        add_options(_help(command, _DOWNLOAD_ENVIRONMENT if name == "download" else ""))
+        add_options(_help(command, {"download": _DOWNLOAD_ENVIRONMENT, "sign": _SIGN_ENVIRONMENT}.get(name, "")))
     return parser
 
 
@@ -83,8 +109,92 @@ def _help(parser: argparse.ArgumentParser, more: str) -> argparse.ArgumentParser
     return parser
 
 
-def _store(log: Callable[[str], None] = lambda line: None) -> Store:
-    return Store(StoreSettings.from_environment(), log)
+def _store(log: Callable[[str], None] = lambda line: None, trusting: bool = True) -> Store:
+    """Return the store of the environment; commands that use nothing of a release need no trusted keys."""
+    try:
+        trusted = trusted_keys_of(os.environ) if trusting else ()
+    except SigningError as error:
+        raise BadSetting(str(error)) from None
+    return Store(StoreSettings.from_environment(), log, trusted)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _keys_options(parser: argparse.ArgumentParser) -> None:
+    """Make a signing key unless the file has one, and print its public key, which hosts trust."""
+    parser.add_argument(
+        "file", nargs="?", default="signing-key.pem", metavar="FILE", help="the private key (signing-key.pem)"
+    )
+    parser.set_defaults(run=_keys)
+
+
+def _keys(options: argparse.Namespace) -> int:
+    path = Path(options.file)
+    try:
+        if not path.exists():
+            private = new_private_key()
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(descriptor, "w", encoding="ascii") as stream:
+                stream.write(private)
+            _say(
+                f"{path} is the private key, which signs: put it into your vault as artifact_build_signing_key, keep a "
+                "copy where no bucket is, and remove the file. Its public key, for whisper_service_trusted_keys and "
+                "for WHISPER_TRUSTED_KEYS of containers, is:"
+            )
+        print(public_key(read_small(path).decode("ascii", "replace")))
+    except OSError as error:
+        raise StoreError(f"{path} cannot be used: {error.strerror}") from None
+    except SigningError as error:
+        raise BadSetting(f"{path}: {error}") from None
+    return 0
+
+
+def _sign_options(parser: argparse.ArgumentParser) -> None:
+    """Sign packages in directories, or releases in the store: state that they are yours and current."""
+    parser.add_argument(
+        "target", nargs="*", metavar="DIRECTORY|RELEASE", help="directory with manifest.json, or 8 digits of an id"
+    )
+    parser.add_argument("--channel", metavar="NAME", help="what this channel names, to renew its date")
+    parser.add_argument(
+        "--all", action="store_true", help="every release in the store without a valid signature: look at them first"
+    )
+    _dry_run_option(parser)
+    parser.set_defaults(run=_sign)
+
+
+def _sign(options: argparse.Namespace) -> int:
+    try:
+        signer = signer_of(os.environ)
+    except SigningError as error:
+        raise BadSetting(str(error)) from None
+    if not (options.target or options.channel or options.all):
+        raise BadSetting("name what to sign: directories, releases, --channel NAME or --all")
+    directories = [target for target in options.target if Path(target, MANIFEST_NAME).exists()]
+    digits = [target for target in options.target if target not in directories]
+    done = "would be signed" if options.dry_run else "signed"
+    try:
+        for directory in directories:
+            package = Package(directory)
+            package.verify()
+            if not options.dry_run:
+                package.sign(signer, new_serial())
+            print(f"{directory}: release {package.release_id} {done}")
+    except PackageError as error:
+        raise StoreError(str(error)) from None
+    except OSError as error:
+        raise StoreError(f"{error.filename} cannot be written: {error.strerror}") from None
+    if digits or options.channel or options.all:
+        store = _store(trusting=options.all)
+        named = catalog.chosen(store, digits, options.channel) if digits or options.channel else []
+        adopted = catalog.unsigned(store) if options.all else []
+        if not options.dry_run:
+            catalog.sign(store, named, signer, as_of_publication=False)
+            catalog.sign(store, adopted, signer, as_of_publication=True)
+        for release in [*named, *adopted]:
+            print(f"{release.release_id} {release.package} of {release.date:%Y-%m-%d}: {done}")
+    return 0
 
 
 def _download_options(parser: argparse.ArgumentParser) -> None:
@@ -107,9 +217,17 @@ def _download(options: argparse.Namespace) -> int:
         release=options.release,
         output=sys.stderr,
     )
-    release = f"release {done.release_id}" if done.release_id else "without a manifest"
-    print(f"{done.directory}: {release}, {'downloaded' if done.fetched else 'already complete'}")
+    if not options.release and (warning := _age_warning(done.signature)):
+        _say(warning)
+    print(f"{done.directory}: release {done.release_id}, {'downloaded' if done.fetched else 'already complete'}")
     return 0
+
+
+def _age_warning(signature: Signature) -> str:
+    try:
+        return age_warning(signature, os.environ)
+    except SigningError as error:
+        raise BadSetting(str(error)) from None
 
 
 def _model(text: str) -> str:
@@ -135,7 +253,7 @@ def _publish_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _publish(options: argparse.Namespace) -> int:
-    done = _store(lambda line: print(line, file=sys.stderr)).publish(options.package, options.channel, options.dry_run)
+    done = _store(_say).publish(options.package, options.channel, options.dry_run)
     print(
         f"{done.package} release {done.release_id}: "
         f"{len(done.uploaded)} files, {done.uploaded_bytes} bytes {'to upload' if options.dry_run else 'uploaded'}"
@@ -151,7 +269,7 @@ def _list_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    store = _store()
+    store = _store(trusting=False)
     channels, releases = catalog.channels(store), catalog.releases(store)
     if options.json:
         content = {
@@ -192,7 +310,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _verify_options(parser: argparse.ArgumentParser) -> None:
-    """Read every byte of releases and compare it with their manifests: all of them, or those that a channel names."""
+    """Verify signatures and every byte of releases: of all of them, or of those that a channel names."""
     parser.add_argument("release", nargs="*", metavar="RELEASE", help="id of a release, or its first 8 digits")
     parser.add_argument("--channel", metavar="NAME", help="only what this channel names")
     parser.set_defaults(run=_verify)
@@ -200,17 +318,19 @@ def _verify_options(parser: argparse.ArgumentParser) -> None:
 
 def _verify(options: argparse.Namespace) -> int:
     store = _store()
-    wrong = 0
+    worst = 0
     for release in catalog.chosen(store, options.release, options.channel):
         try:
             lines = catalog.problems(store, store.resolve(release.model, release=release.release_id))
-        except DigestMismatch as error:
-            lines = [str(error)]
-        print(f"{release.release_id} {release.package}: {'corrupt' if lines else 'intact'}")
+            status, verdict = (DigestMismatch.exit_status, "corrupt") if lines else (0, "intact")
+        except (DigestMismatch, Untrusted) as error:
+            lines, status = [str(error)], error.exit_status
+            verdict = "corrupt" if isinstance(error, DigestMismatch) else "untrusted"
+        print(f"{release.release_id} {release.package}: {verdict}")
         for line in lines:
-            print(f"  {line}", file=sys.stderr)
-        wrong += bool(lines)
-    return DigestMismatch.exit_status if wrong else 0
+            _say(f"  {line}")
+        worst = max(worst, status)
+    return worst
 
 
 def _promote_options(parser: argparse.ArgumentParser) -> None:
@@ -238,9 +358,7 @@ def _prune_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _prune(options: argparse.Namespace) -> int:
-    pruned = catalog.prune(
-        _store(), options.keep, dry_run=not options.delete, log=lambda line: print(line, file=sys.stderr)
-    )
+    pruned = catalog.prune(_store(trusting=False), options.keep, dry_run=not options.delete, log=_say)
     done = "deleted" if options.delete else "would be deleted"
     for release in pruned:
         print(f"{release.release_id} {release.package} {release.size / 1e6:.1f} MB of {release.date:%Y-%m-%d}: {done}")

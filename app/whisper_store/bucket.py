@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from whisper_package.manifest import MAX_MANIFEST_SIZE
 from whisper_store.client import s3_client
 from whisper_store.errors import (
     ConditionFailed,
@@ -27,8 +28,6 @@ from whisper_store.translation import translated
 
 # A part of a large object is held in memory; S3 allows 10,000 of them, so this carries 160 GB.
 PART_SIZE = 16 << 20
-# Manifests and channels are a few kilobytes; anything larger is not ours and is not read into memory.
-MAX_DOCUMENT_SIZE = 4 << 20
 BODY_ATTEMPTS = 5
 
 
@@ -64,13 +63,16 @@ class Bucket:
                 f"the store at {self.settings.endpoint} has no bucket {self.settings.bucket!r}: create it"
             ) from None
 
-    def read_document(self, key: str) -> tuple[bytes, str]:
-        """Return a small object's bytes and its ETag, for `replace`. Raises `ObjectMissing`."""
+    def read_document(self, key: str, limit: int = MAX_MANIFEST_SIZE) -> tuple[bytes, str]:
+        """Return a small object's bytes and its ETag, for `replace`. Raises `ObjectMissing`.
+
+        Of one that is larger than `limit`, no more is read than shows that.
+        """
         with translated(self.settings, key):
             answer = self._s3.get_object(Bucket=self.settings.bucket, Key=key)
-            data = answer["Body"].read(MAX_DOCUMENT_SIZE + 1)
-        if len(data) > MAX_DOCUMENT_SIZE:
-            raise DigestMismatch(f"{self.where(key)} is larger than any manifest or channel: remove it")
+            data = answer["Body"].read(limit + 1)
+        if len(data) > limit:
+            raise DigestMismatch(f"{self.where(key)} is larger than any manifest, signature or channel: remove it")
         return data, answer["ETag"]
 
     def read_range(self, key: str, start: int, size: int) -> bytes:
@@ -79,6 +81,9 @@ class Bucket:
         for attempt in range(1, BODY_ATTEMPTS + 1):
             with translated(self.settings, key):
                 answer = self._s3.get_object(Bucket=self.settings.bucket, Key=key, Range=wanted)
+            # What ignores ranges, or names no length, could send without end.
+            if answer.get("ContentLength", size + 1) > size:
+                raise StoreError(f"{self.where(key)}: the store sends more than the {size} bytes that were asked for")
             try:
                 with translated(self.settings, key):
                     return answer["Body"].read()

@@ -1,6 +1,6 @@
-"""What the owner of the artifacts does with published releases: list, verify, promote, prune.
+"""What the owner of the artifacts does with published releases: list, verify, sign, promote, prune.
 
-Listing and verifying need an account that reads, promoting one that publishes, pruning one that may delete.
+Listing and verifying need an account that reads, signing and promoting one that publishes, pruning one that may delete.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from datetime import datetime, timedelta, timezone
 
 from whisper_package.manifest import MANIFEST_NAME
 from whisper_package.models import model_of
+from whisper_package.signature import Signer, new_serial
 from whisper_store.bucket import Entry
 from whisper_store.errors import ConditionFailed, NoSuchRelease, ObjectMissing, StoreError
 from whisper_store.store import Channel, Release, Store
@@ -102,6 +103,23 @@ def problems(store: Store, release: Release) -> list[str]:
                 "remove it and publish the release again"
             )
     return lines
+
+
+def unsigned(store: Store) -> list[StoredRelease]:
+    """Return the complete releases that no trusted key has signed."""
+    return [release for release in chosen(store, []) if not store.is_signed(release.release_id, release.package)]
+
+
+def sign(store: Store, wanted: list[StoredRelease], signer: Signer, as_of_publication: bool) -> None:
+    """Sign releases, the newest last.
+
+    A serial orders the releases of a model. It is the present time, or, `as_of_publication`, the time when a release
+    that no channel names was completed: so that none of them gets newer than what the channels name.
+    """
+    now = new_serial()
+    for release in sorted(wanted, key=lambda release: release.date):
+        current = not as_of_publication or release.channels
+        store.sign(release.model, release.release_id, signer, now if current else new_serial(release.date))
 
 
 def promote(

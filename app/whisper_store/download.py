@@ -5,8 +5,9 @@
         <file>                                           complete, its digest checked
         <file>.part  <file>.ranges                       some ranges of it, and their numbers
     DIR/.whisper_small_xeon.lock                         locked while one process downloads
+    DIR/.whisper_small_xeon.serials                      the newest serial that came from each channel (serials.py)
 
-A corrupt or partial file never has its final name.
+A corrupt or partial file never has its final name, and no file is fetched before the release's signature is verified.
 """
 
 from __future__ import annotations
@@ -15,9 +16,7 @@ import concurrent.futures
 import contextlib
 import ctypes
 import fcntl
-import hashlib
 import os
-import re
 import shutil
 import tempfile
 import threading
@@ -28,20 +27,17 @@ from typing import TextIO
 
 from whisper_package.digests import file_digest
 from whisper_package.errors import PackageError
-from whisper_package.manifest import MANIFEST_NAME, listed_files, parse_manifest
-from whisper_package.models import QUANTIZATIONS, weights_file
+from whisper_package.manifest import SIGNATURE_NAME
 from whisper_package.package import Package
-from whisper_store.bucket import Entry
+from whisper_package.signature import Signature
 from whisper_store.errors import DigestMismatch, NoSuchRelease, ObjectMissing, StoreError
 from whisper_store.progress import Progress
-from whisper_store.store import Store, model_and_package
+from whisper_store.serials import Serials
+from whisper_store.store import Release, Store, model_and_package
 
 RANGE_SIZE = 4 << 20
 PARALLEL = 4
 
-# What a directory without a manifest must contain to be usable.
-_REQUIRED = ("libwhisper.so", "libggml.so.0", "libggml-base.so.0", "libggml-cpu.so.0")
-_MD5 = re.compile(r"[0-9a-f]{32}")
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
 
@@ -51,8 +47,9 @@ class Downloaded:
     """A package in `directory`; `fetched` is False if it was already there."""
 
     directory: Path
-    release_id: str | None
+    release_id: str
     fetched: bool
+    signature: Signature
 
 
 @dataclass(frozen=True)
@@ -61,21 +58,14 @@ class _File:
     key: str
     size: int
     executable: bool
-    sha256: str | None = None
-    md5: str | None = None
+    sha256: str
 
     def matches(self, path: Path) -> bool:
-        """Whether a local file is this one, by its size and the best digest there is."""
+        """Whether a local file is this one."""
         try:
-            if path.lstat().st_size != self.size:
-                return False
-            if self.sha256:
-                return file_digest(path) == self.sha256
-            if self.md5:
-                return hashlib.md5(path.read_bytes()).hexdigest() == self.md5  # noqa: S324 - the store's own ETag
+            return path.lstat().st_size == self.size and file_digest(path) == self.sha256
         except OSError:
             return False
-        return True
 
 
 def download(
@@ -89,7 +79,8 @@ def download(
 ) -> Downloaded:
     """Put the package of `model` below `directory`: the release that `channel` names, or the one with that id.
 
-    A complete package of that release that already exists is left alone; one of another release is replaced.
+    It must be signed by a key that `store` trusts and, if a channel names it, be no older than what that channel named
+    before. A complete package of that release that already exists is left alone; one of another release is replaced.
     Progress goes to `output`. Raises `StoreError`.
     """
     model, package = model_and_package(model)
@@ -100,17 +91,22 @@ def download(
             try:
                 found = store.resolve(model, channel, release)
             except NoSuchRelease as error:
-                if release:
-                    raise
-                return _download_flat(store, model, target, error, output)
-            files = [
-                _File(entry["path"], found.key(entry["path"]), entry["size"], entry["executable"], entry["sha256"])
-                for entry in found.files
-            ]
-            if _is_complete(target, found.release_id):
-                return Downloaded(target, found.release_id, fetched=False)
-            _fetch_package(store, target, found.release_id, files, output)
-            return Downloaded(target, found.release_id, fetched=True)
+                raise _with_hint(store, target.name, error) from None
+            serials = Serials(target.parent / f".{target.name}.serials")
+            if not release:
+                serials.check(channel, found.signature, store.trusted)
+            fetched = not _is_complete(target, found.release_id)
+            if fetched:
+                files = [
+                    _File(entry["path"], found.key(entry["path"]), entry["size"], entry["executable"], entry["sha256"])
+                    for entry in found.files
+                ]
+                _fetch_package(store, target, found, files, output)
+            else:
+                _write_signature(target, found)
+            if not release:
+                serials.note(channel, found.signature)
+            return Downloaded(target, found.release_id, fetched, found.signature)
     except OSError as error:
         raise StoreError(
             f"{error.filename or target.parent} cannot be written: {error.strerror}; "
@@ -127,80 +123,31 @@ def _is_complete(target: Path, release_id: str) -> bool:
     return package.release_id == release_id
 
 
-def _download_flat(store: Store, model: str, target: Path, missing: NoSuchRelease, output: TextIO) -> Downloaded:
-    """Take the package from the top of the bucket, where older tools put it; `missing` is raised if it is not there."""
-    name = target.name
-    listed: dict[str, Entry] = {}
-    for entry in store.bucket.list(f"{name}/"):
-        path = entry.key[len(name) + 1 :]
-        if path and not path.endswith("/"):
-            listed[path] = entry
-    if not listed:
-        raise missing
-    if MANIFEST_NAME in listed:
-        return _download_flat_with_manifest(store, model, target, listed, output)
-    weights = [weights_file(model, quantization) for quantization in QUANTIZATIONS]
-    present = next((path for path in weights if path in listed), weights[0])
-    absent = [path for path in (*_REQUIRED, present) if path not in listed]
-    if absent:
-        raise NoSuchRelease(
-            f"{missing} (the directory {name}/ at the top of the bucket has no {', '.join(absent)} and cannot be used)"
-        )
-    output.write(
-        f"warning: {missing}; using the directory {name}/ at the top of the bucket, which has no manifest: its files "
-        "cannot be verified, and whisper-xeon's service does not start from it; publish the package instead\n"
+def _with_hint(store: Store, name: str, missing: NoSuchRelease) -> NoSuchRelease:
+    """Return the error with a hint at a package that older tools put at the top of the bucket, where none is signed."""
+    if next(store.bucket.list(f"{name}/"), None) is None:
+        return missing
+    return NoSuchRelease(
+        f"{missing} (the directory {name}/ at the top of the bucket is not used, because nothing there is signed: copy "
+        "it from there, sign it and publish it)"
     )
-    files = [
-        _File(
-            path=_safe(path, entry.key),
-            key=entry.key,
-            size=entry.size,
-            executable=not path.endswith((".bin", ".wav", ".md")),
-            md5=entry.etag if _MD5.fullmatch(entry.etag) else None,
-        )
-        for path, entry in sorted(listed.items())
-    ]
-    if all(file.matches(target / file.path) for file in files):
-        return Downloaded(target, None, fetched=False)
-    state = hashlib.sha256("\n".join(f"{file.path} {listed[file.path].etag}" for file in files).encode()).hexdigest()
-    _fetch_package(store, target, state, files, output)
-    return Downloaded(target, None, fetched=True)
 
 
-def _download_flat_with_manifest(
-    store: Store, model: str, target: Path, listed: dict[str, Entry], output: TextIO
-) -> Downloaded:
-    key = listed[MANIFEST_NAME].key
-    data, _ = store.bucket.read_document(key)
-    try:
-        manifest = parse_manifest(data, store.bucket.where(key))
-    except PackageError as error:
-        raise DigestMismatch(str(error)) from None
-    if manifest["model"]["name"] != model:
-        raise DigestMismatch(f"{store.bucket.where(key)} is the manifest of model {manifest['model']['name']!r}")
-    output.write(
-        f"warning: no channel names a release of {model}; using {target.name}/ at the top of the bucket, which "
-        "is checked against its own manifest only; publish the package instead\n"
-    )
-    if _is_complete(target, manifest["release_id"]):
-        return Downloaded(target, manifest["release_id"], fetched=False)
-    files = [
-        _File(entry["path"], f"{target.name}/{entry['path']}", entry["size"], entry["executable"], entry["sha256"])
-        for entry in listed_files(manifest, data)
-    ]
-    _fetch_package(store, target, manifest["release_id"], files, output)
-    return Downloaded(target, manifest["release_id"], fetched=True)
+def _write_signature(directory: Path, release: Release) -> None:
+    """Put the newest statement beside the manifest that it is about."""
+    path = directory / SIGNATURE_NAME
+    with contextlib.suppress(OSError):
+        if path.read_text("ascii", "replace") == release.signed:
+            return
+    scratch = directory / f".{SIGNATURE_NAME}.new"
+    scratch.write_text(release.signed, "ascii")
+    scratch.chmod(0o644)
+    scratch.replace(path)
 
 
-def _safe(path: str, key: str) -> str:
-    if path.startswith("/") or any(part in ("", ".", "..") for part in path.split("/")):
-        raise DigestMismatch(f"{key} is not the name of a file in a package: remove it from the store")
-    return path
-
-
-def _fetch_package(store: Store, target: Path, state: str, files: list[_File], output: TextIO) -> None:
-    """Fill the staging directory of `state` with `files`, and make it `target`."""
-    staging = target.parent / f".{target.name}.{state}.part"
+def _fetch_package(store: Store, target: Path, release: Release, files: list[_File], output: TextIO) -> None:
+    """Fill the staging directory of a release with `files`, and make it `target`."""
+    staging = target.parent / f".{target.name}.{release.release_id}.part"
     for other in target.parent.glob(f".{target.name}.*.part"):
         if other != staging:
             shutil.rmtree(other)
@@ -214,6 +161,7 @@ def _fetch_package(store: Store, target: Path, state: str, files: list[_File], o
         _fetch_file(store, staging, file, parts[file.path], progress)
     progress.finish()
     _remove_leftovers(staging, files)
+    _write_signature(staging, release)
     for directory, _, _ in os.walk(staging):
         Path(directory).chmod(0o755)
         _sync(Path(directory))

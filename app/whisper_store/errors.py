@@ -30,6 +30,12 @@ class DigestMismatch(StoreError):
     exit_status = 4
 
 
+class Untrusted(StoreError):
+    """A release is not signed by a trusted key, or is older than what was taken from its channel before."""
+
+    exit_status = 6
+
+
 class StoreUnreachable(StoreError):
     """Nothing that speaks S3 answers at the endpoint."""
 

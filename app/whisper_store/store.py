@@ -1,7 +1,8 @@
-"""Releases and channels in the bucket: publish, resolve, sign URLs.
+"""Releases and channels in the bucket: publish, resolve, sign, sign URLs.
 
-    releases/<release id>/<package>/<file>    written once, never changed; manifest.json last
-    channels/<channel>.json                   the current release of each model; written last
+    releases/<release id>/<package>/<file>               written once, never changed; manifest.json last
+    releases/<release id>/<package>/manifest.json.sig    who stands for it; a newer statement may take its place
+    channels/<channel>.json                              the current release of each model; written last
 
 A reader starts at a channel and never lists, so it sees the old release or the new one, never a mix. Nothing here
 overwrites a release, and a channel is written only over the content that was read.
@@ -14,15 +15,25 @@ import json
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from whisper_package.errors import PackageError
-from whisper_package.manifest import MANIFEST_NAME, listed_files, parse_manifest
+from whisper_package.manifest import MANIFEST_NAME, SIGNATURE_NAME, listed_files, parse_manifest
 from whisper_package.models import did_you_mean, model_name, package_directory
 from whisper_package.package import Package
+from whisper_package.signature import (
+    MAX_SIGNATURE_SIZE,
+    Signature,
+    Signer,
+    SigningError,
+    UntrustedError,
+    signed,
+    unsigned,
+    verified,
+)
 from whisper_store.bucket import PART_SIZE, Bucket
 from whisper_store.errors import (
     BadSetting,
@@ -32,6 +43,7 @@ from whisper_store.errors import (
     NoSuchRelease,
     ObjectMissing,
     StoreError,
+    Untrusted,
 )
 from whisper_store.settings import StoreSettings
 
@@ -51,6 +63,8 @@ class Release:
     """One release of one model in the store, with its checked manifest and that file's SHA-256 in hex.
 
     `files` is every file of the package, `manifest.json` included: path, size in bytes, sha256, executable.
+    `signed` is the content of `manifest.json.sig`, `signature` what it states. `channel` is the one that named the
+    release, empty if its id did.
     """
 
     release_id: str
@@ -58,6 +72,9 @@ class Release:
     manifest: dict[str, Any]
     manifest_sha256: str
     files: list[dict[str, Any]]
+    signed: str
+    signature: Signature
+    channel: str
 
     def key(self, path: str) -> str:
         """Return the key of a file of this release."""
@@ -118,9 +135,19 @@ def channel_key(channel: str) -> str:
 class Store:
     """The releases and channels of a bucket. Every method raises `StoreError` and nothing else."""
 
-    def __init__(self, settings: StoreSettings, log: Callable[[str], None] = lambda line: None):
-        """Connect to nothing yet; `log` gets one line for each file and step."""
+    def __init__(
+        self,
+        settings: StoreSettings,
+        log: Callable[[str], None] = lambda line: None,
+        trusted: Sequence[str] = (),
+    ):
+        """Connect to nothing yet; `log` gets one line for each file and step.
+
+        `trusted` are the public keys of which one must have signed what is resolved or published. Without any, nothing
+        can be.
+        """
         self.bucket = Bucket(settings)
+        self.trusted = tuple(trusted)
         self._log = log
 
     def read_channel(self, name: str) -> Channel:
@@ -163,16 +190,48 @@ class Store:
             release_id, manifest_sha256 = self._complete_id(release, package), None
         else:
             release_id, manifest_sha256 = self._current(model, channel)
-        key = release_key(release_id, package, MANIFEST_NAME)
+        named = "" if release else f", which channel {channel!r} names,"
+        data = self._manifest(release_id, package, named)
+        signature = self._signature(release_id, package)
+        if signature is None:
+            key = release_key(release_id, package, SIGNATURE_NAME)
+            raise Untrusted(str(unsigned(f"release {release_id}{named} ({self.bucket.where(key)})", release_id[:12])))
+        stated = self._stated(signature, data, release_id, package)
+        found = self._checked_release(data, model, package, release_id, manifest_sha256)
+        if (stated.model, stated.release_id) != (model, release_id):
+            raise Untrusted(
+                f"the signature of release {release_id} of {model} is for release {stated.release_id} of "
+                f"{stated.model}: the store was altered; publish the release again"
+            )
+        return Release(**found, signed=signature.decode("ascii"), signature=stated, channel="" if release else channel)
+
+    def is_signed(self, release_id: str, package: str) -> bool:
+        """Return whether a release that exists is signed by a trusted key."""
         try:
-            data, _ = self.bucket.read_document(key)
+            signature = self._signature(release_id, package)
+            return bool(signature and self._stated(signature, self._manifest(release_id, package), release_id, package))
+        except (Untrusted, DigestMismatch):
+            return False
+
+    def sign(self, model: str, release_id: str, signer: Signer, serial: str) -> None:
+        """State that a release in the store is to be trusted, whatever has been stated of it before.
+
+        Its manifest is read and checked, its files are not: they are compared with the manifest by whoever takes them.
+        """
+        model, package = model_and_package(model)
+        data = self._manifest(release_id, package)
+        found = self._checked_release(data, model, package, release_id, None)
+        try:
+            content = signed(signer, model, release_id, found["manifest_sha256"], serial)
+        except SigningError as error:
+            raise StoreError(str(error)) from None
+        key = release_key(release_id, package, SIGNATURE_NAME)
+        try:
+            _, etag = self.bucket.read_document(key)
         except ObjectMissing:
-            named = "" if release else f", which channel {channel!r} names,"
-            raise NoSuchRelease(
-                f"{self.bucket.where(key)} does not exist: release {release_id}{named} was never completed or has been "
-                "deleted: publish it again"
-            ) from None
-        return self._checked_release(key, data, model, package, release_id, manifest_sha256)
+            etag = None
+        if not self._replace_signature(key, content, etag):
+            raise StoreError(f"{self.bucket.where(key)} is being signed by somebody else too: try again")
 
     def signed_urls(self, release: Release, seconds: int, endpoint: str | None = None) -> dict[str, str]:
         """Return a URL for each file of a release, valid for `seconds` and only at `endpoint`.
@@ -186,10 +245,11 @@ class Store:
     def publish(self, directory: Path | str, channel: str = DEFAULT_CHANNEL, dry_run: bool = False) -> Publication:
         """Put the package in `directory` into the store and make it `channel`'s release of its model.
 
-        Every byte is compared with the manifest first. Existing files are checked and not uploaded again, so the next
-        publish completes one that was interrupted, and uploads nothing after a complete one. `dry_run` only reads.
+        It must be signed by a trusted key; of two such signatures the newer one stays in the store. Every byte is
+        compared with the manifest first. Existing files are checked and not uploaded again, so the next publish
+        completes one that was interrupted, and uploads nothing after a complete one. `dry_run` only reads.
         """
-        package = _verified(directory)
+        package, signature = self._verified_package(directory)
         key_of_channel = channel_key(channel)
         before = self.read_channel(channel)
         entry = {
@@ -198,8 +258,11 @@ class Store:
             "manifest_sha256": package.manifest_digest,
         }
         *_, manifest = files = package.files
-        uploaded = []
+        uploaded: list[dict[str, Any]] = []
         for file in files:
+            # Before the manifest, so that whoever finds that finds a release that is signed.
+            if file is manifest and self._sign_as(package, signature, dry_run):
+                uploaded.append({"path": SIGNATURE_NAME, "size": package.path(SIGNATURE_NAME).stat().st_size})
             if self._exists(package, file):
                 continue
             uploaded.append(file)
@@ -242,6 +305,74 @@ class Store:
             "try again; only the channel is missing"
         )
 
+    def _verified_package(self, directory: Path | str) -> tuple[Package, Signature]:
+        try:
+            package = Package(directory, self.trusted)
+        except UntrustedError as error:
+            raise Untrusted(f"nothing was published: {error}") from None
+        except PackageError as error:
+            raise StoreError(f"nothing was published: {error}") from None
+        try:
+            package.verify()
+        except PackageError as error:
+            raise DigestMismatch(f"nothing was published: {error}") from None
+        assert package.signature
+        return package, package.signature
+
+    def _manifest(self, release_id: str, package: str, named: str = "") -> bytes:
+        key = release_key(release_id, package, MANIFEST_NAME)
+        try:
+            return self.bucket.read_document(key)[0]
+        except ObjectMissing:
+            raise NoSuchRelease(
+                f"{self.bucket.where(key)} does not exist: release {release_id}{named} was never completed or has been "
+                "deleted: publish it again"
+            ) from None
+
+    def _signature(self, release_id: str, package: str) -> bytes | None:
+        key = release_key(release_id, package, SIGNATURE_NAME)
+        try:
+            return self.bucket.read_document(key, MAX_SIGNATURE_SIZE)[0]
+        except ObjectMissing:
+            return None
+
+    def _stated(self, signature: bytes, manifest: bytes, release_id: str, package: str) -> Signature:
+        """Return what a trusted key states of a release in the store. Raises `Untrusted`."""
+        where = self.bucket.where(release_key(release_id, package, MANIFEST_NAME))
+        try:
+            return verified(signature, self.trusted, manifest=manifest, where=where, target=release_id[:12])
+        except UntrustedError as error:
+            raise Untrusted(str(error)) from None
+        except SigningError as error:
+            raise StoreError(str(error)) from None
+
+    def _sign_as(self, package: Package, signature: Signature, dry_run: bool) -> bool:
+        """Give a release in the store its package's signature, unless it has a valid one as new; return whether."""
+        key = release_key(package.release_id, package.name, SIGNATURE_NAME)
+        manifest, own = (package.path(name).read_bytes() for name in (MANIFEST_NAME, SIGNATURE_NAME))
+        if not dry_run:
+            self._log(f"sign {package.name} as of {signature.serial}")
+        for _ in range(CHANNEL_ATTEMPTS):
+            try:
+                content, etag = self.bucket.read_document(key)
+                there = self._stated(content, manifest, package.release_id, package.name)
+                if there.serial >= signature.serial:
+                    return False
+            except ObjectMissing:
+                etag = None
+            except Untrusted:
+                pass
+            if dry_run or self._replace_signature(key, own, etag):
+                return True
+        raise StoreError(f"{self.bucket.where(key)} is being signed by others all the time: publish again")
+
+    def _replace_signature(self, key: str, content: bytes, etag: str | None) -> bool:
+        try:
+            self.bucket.replace(key, content, etag)
+        except ConditionFailed:
+            return False
+        return True
+
     def _current(self, model: str, channel: str) -> tuple[str, str]:
         found = self.read_channel(channel)
         if model not in found.models:
@@ -275,30 +406,31 @@ class Store:
         return found.pop()
 
     def _checked_release(
-        self, key: str, data: bytes, model: str, package: str, release_id: str, manifest_sha256: str | None
-    ) -> Release:
-        where = self.bucket.where(key)
+        self, data: bytes, model: str, package: str, release_id: str, manifest_sha256: str | None
+    ) -> dict[str, Any]:
+        """Return what a manifest says of its release, as fields of `Release`."""
+        where = self.bucket.where(release_key(release_id, package, MANIFEST_NAME))
         try:
             manifest = parse_manifest(data, where)
         except PackageError as error:
             raise DigestMismatch(str(error)) from None
-        found = Release(
-            release_id,
-            package,
-            manifest,
-            hashlib.sha256(data).hexdigest(),
-            listed_files(manifest, data),
-        )
+        digest = hashlib.sha256(data).hexdigest()
         if manifest["release_id"] != release_id or manifest["model"]["name"] != model:
             raise DigestMismatch(
                 f"{where} is the manifest of release {manifest['release_id']} of {manifest['model']['name']!r}: "
                 "the store was altered; remove this release and publish it again"
             )
-        if manifest_sha256 and found.manifest_sha256 != manifest_sha256:
+        if manifest_sha256 and digest != manifest_sha256:
             raise DigestMismatch(
                 f"{where} differs from its channel (SHA-256): the store was altered; publish the release again"
             )
-        return found
+        return {
+            "release_id": release_id,
+            "package": package,
+            "manifest": manifest,
+            "manifest_sha256": digest,
+            "files": listed_files(manifest, data),
+        }
 
     def _exists(self, package: Package, file: dict[str, Any]) -> bool:
         """Return whether the object of a package's file exists. Raises `DigestMismatch` if its content differs."""
@@ -333,18 +465,6 @@ class Store:
                 f"the store at {self.bucket.settings.endpoint} ignores {ignored} on writes, so a publisher could "
                 "overwrite another's work unseen: no channel was changed; use a store that honours conditional writes"
             )
-
-
-def _verified(directory: Path | str) -> Package:
-    try:
-        package = Package(directory)
-    except PackageError as error:
-        raise StoreError(f"nothing was published: {error}") from None
-    try:
-        package.verify()
-    except PackageError as error:
-        raise DigestMismatch(f"nothing was published: {error}") from None
-    return package
 
 
 def _parts(path: Path, file: dict[str, Any]) -> Iterator[bytes]:

@@ -45,15 +45,21 @@ def run(*command: str, **environment: str) -> str:
 
 
 def publish(package: Path) -> None:
-    """Publish the package to the demo's store under a channel of its own."""
+    """Sign the package with the demo's key and publish it to the demo's store under a channel of its own."""
+    signs = {"name": "whisper.xeon.artifact_build", "tasks_from": "sign"}
     play = [
         {
             "hosts": "whisper_builder",
             "gather_facts": False,
-            "roles": [{"role": "whisper.xeon.artifact_store"}],
+            "tasks": [
+                {"name": "Sign", "ansible.builtin.include_role": signs},
+                {"name": "Publish", "ansible.builtin.include_role": {"name": "whisper.xeon.artifact_store"}},
+            ],
             "vars": {
+                "artifact_build_packages": [{"path": str(package)}],
                 "artifact_store_packages": [str(package)],
                 "artifact_store_channel": CHANNEL,
+                "artifact_store_trusted_keys": "{{ whisper_service_trusted_keys }}",
             },
         }
     ]

@@ -145,9 +145,9 @@ def organize(model: str, settings: dict[str, Any], inputs: argparse.Namespace) -
         "files": [],
     }
     hooks = (inputs.built / "hooks.txt").read_text(encoding="utf-8").split()
-    _write(folder / SBOM_NAME, encode(sbom(manifest, file_digest(folder / weights), hooks, openblas)))
-    manifest["files"] = _file_entries(folder)
     toolchain = json.loads((inputs.built / "toolchain.json").read_text(encoding="utf-8"))
+    _write(folder / SBOM_NAME, encode(sbom(manifest, file_digest(folder / weights), hooks, openblas, toolchain)))
+    manifest["files"] = _file_entries(folder)
     _write(folder / PROVENANCE_NAME, encode(provenance(manifest, toolchain, wanted.get("parts", []))))
     manifest["files"] = _file_entries(folder)
     (folder / MANIFEST_NAME).write_bytes(encode_manifest(manifest))

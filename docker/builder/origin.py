@@ -34,10 +34,35 @@ def pypi_purl(package: str, version: str) -> str:
     return f"pkg:pypi/{quote(package, safe='')}@{quote(version, safe='')}"
 
 
-def sbom(manifest: dict[str, Any], weights_sha256: str, hooks: list[str], openblas: str) -> dict[str, Any]:
-    """Return the bill of materials of a package, CycloneDX 1.6.
+# Works of others that are copied into what is compiled, as NOTICE has them: name, licence, where it is.
+_INCLUDED = (
+    ("YaRN", "MIT", "rotary positions, in libggml-cpu.so.0"),
+    ("Arm Optimized Routines", "MIT", "the exponential function, in libggml-cpu.so.0"),
+    ("FP16", "MIT", "half floats, in libggml-base.so.0 and libggml-cpu.so.0"),
+    ("openai-whisper", "MIT", "times of tokens, in libwhisper.so"),
+    ("miniaudio", "Unlicense OR MIT-0", "compiled into whisper-cli"),
+    ("minimp3", "CC0-1.0", "the MP3 decoder in miniaudio, compiled into whisper-cli"),
+    ("stb_vorbis", "Unlicense OR MIT", "compiled into whisper-cli"),
+)
+# Parts of these get into every binary: start files, libgcc.a, templates. The libraries themselves are the host's.
+_COMPILER_RUNTIME = {
+    "libc6-dev": ("LGPL-2.1-or-later", "start files and inline functions of the C library"),
+    "libgcc-12-dev": ("GPL-3.0-or-later WITH GCC-exception-3.1", "start files and helper functions of the compiler"),
+    "libstdc++-12-dev": ("GPL-3.0-or-later WITH GCC-exception-3.1", "templates of the C++ library"),
+}
 
-    `hooks` names the patches of kernels/hooks/ that were applied; `openblas` is the version inside, or empty.
+
+def sbom(
+    manifest: dict[str, Any],
+    weights_sha256: str,
+    hooks: list[str],
+    openblas: str,
+    toolchain: list[dict[str, str]],
+) -> dict[str, Any]:
+    """Return the bill of materials of a package, CycloneDX 1.6: everything that is compiled in, and the weights.
+
+    `hooks` names the patches of kernels/hooks/ that were applied; `openblas` is the version inside, or empty;
+    `toolchain` names the Debian packages that compiled, each with its version.
     """
     whisper_cpp, model, vad = manifest["whisper_cpp"], manifest["model"], manifest["vad"]
     kernels = whisper_cpp["patches"]
@@ -48,7 +73,7 @@ def sbom(manifest: dict[str, Any], weights_sha256: str, hooks: list[str], openbl
             "name": "whisper.cpp",
             "version": whisper_cpp["version"],
             "purl": whisper_cpp_purl(whisper_cpp["version"]),
-            "description": "whisper.cpp with the ggml of the same tree",
+            "description": "in libwhisper.so* and whisper-cli",
             "licenses": [{"license": {"id": "MIT"}}],
             "pedigree": {
                 "patches": [{"type": "unofficial", "diff": {"url": f"kernels/hooks/{hook}"}} for hook in hooks]
@@ -62,18 +87,16 @@ def sbom(manifest: dict[str, Any], weights_sha256: str, hooks: list[str], openbl
         },
         {
             "type": "library",
-            "bom-ref": "miniaudio",
-            "name": "miniaudio",
-            "description": "compiled into whisper-cli",
-            "licenses": [{"expression": "Unlicense OR MIT-0"}],
+            "bom-ref": "ggml",
+            "name": "ggml",
+            "version": f"of whisper.cpp {whisper_cpp['version']}",
+            "description": "in libggml*.so.0, with the kernels of whisper-xeon where there are any",
+            "licenses": [{"license": {"id": "MIT"}}],
+            "properties": [_property("source_sha256", whisper_cpp["source_sha256"])],
         },
-        {
-            "type": "library",
-            "bom-ref": "stb_vorbis",
-            "name": "stb_vorbis",
-            "description": "compiled into whisper-cli",
-            "licenses": [{"expression": "Unlicense OR MIT"}],
-        },
+        *(_kernels(kernels) if kernels else ()),
+        *(_included(*part) for part in _INCLUDED),
+        *(_of_the_compiler(package) for package in toolchain if package["name"] in _COMPILER_RUNTIME),
         {
             "type": "machine-learning-model",
             "bom-ref": "weights",
@@ -194,6 +217,44 @@ def provenance(
 def encode(document: dict[str, Any]) -> str:
     """Return a document's text; the same content gives the same bytes."""
     return json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+
+
+def _kernels(kernels: list[dict[str, str]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "type": "library",
+            "bom-ref": "whisper-xeon-kernels",
+            "name": "whisper-xeon kernels",
+            "description": "compiled into libggml*.so.0 and libwhisper.so*",
+            # All of them are one tree with one digest.
+            "hashes": [{"alg": "SHA-256", "content": kernels[0]["sha256"]}],
+            "licenses": [{"license": {"id": "MIT"}}],
+            "properties": [_property("kernel", each["name"]) for each in kernels],
+        }
+    ]
+
+
+def _included(name: str, licence: str, where: str) -> dict[str, Any]:
+    return {
+        "type": "library",
+        "bom-ref": name.lower().replace(" ", "-"),
+        "name": name,
+        "description": where,
+        "licenses": [{"expression": licence}],
+    }
+
+
+def _of_the_compiler(package: dict[str, str]) -> dict[str, Any]:
+    licence, what = _COMPILER_RUNTIME[package["name"]]
+    return {
+        "type": "library",
+        "bom-ref": package["name"],
+        "name": package["name"],
+        "version": package["version"],
+        "purl": debian_purl(package["name"], package["version"]),
+        "description": f"{what}, in every binary",
+        "licenses": [{"expression": licence}],
+    }
 
 
 def _property(name: str, value: str) -> dict[str, str]:

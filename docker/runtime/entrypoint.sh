@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Start of the container: see that the volume holds the package of WHISPER_MODEL_SIZE, byte for byte, and become the
-# service, so that signals and exit status are its own.
+# Start of the container: see that the volume holds the package of WHISPER_MODEL_SIZE, signed and byte for byte, and
+# become the service, so that signals and exit status are its own.
 #
 #   entrypoint.sh [OPTION...]   serve; options are the service's (--self-test, --help, ...)
 #   entrypoint.sh COMMAND...    run that instead, for example: download_whisper_artifacts.py medium
 #
-# A package that is missing is downloaded; one that differs from its manifest is never served: it is downloaded again
-# when a store is configured, else the start ends with status 4. A whole package needs no store and none of its
-# settings. Exit status before the service runs: 2 for a setting, else the download command's.
+# A package that is missing is downloaded; one that none of WHISPER_TRUSTED_KEYS signed, or that differs from its
+# manifest, is never served: it is downloaded again when a store is configured, else the start ends with status 6 or 4.
+# A whole package needs no store and none of its settings. Exit status before the service runs: 2 for a setting, else
+# the download command's.
 set -euo pipefail
 
 # First of all, because process 1 is deaf to a signal that it has no trap for.
@@ -44,9 +45,10 @@ provide_package() {
   package=$folder/whisper_${model}_xeon
   # Of a package that is missing it says which ones are there.
   run python3 "$here/check_package.py" "$folder" "$model" || status=$?
-  if [[ $status != 4 || (-d $package && -z ${MINIO_ENDPOINT:-}) ]]; then
-    return "$status"
-  fi
+  case $status in
+    4 | 6) [[ ! -d $package || -n ${MINIO_ENDPOINT:-} ]] || return "$status" ;;
+    *) return "$status" ;;
+  esac
   printf 'whisper-xeon: downloading it\n' >&2
   run download_whisper_artifacts.py "$model"
 }
@@ -60,7 +62,7 @@ case ${1:-} in
 esac
 
 # What the download needed is nothing that the service should know.
-unset "${!MINIO_@}"
+unset "${!MINIO_@}" "${!WHISPER_TRUSTED_KEYS@}" WHISPER_SIGNED_DAYS
 if (($#)); then
   exec python3 -m whisper_xeon "$@"
 fi

@@ -16,6 +16,7 @@ COLUMNS = {
     "host": "host",
     "model": "model",
     "release_id": "release",
+    "signed": "signed",
     "cpu_variant": "variant",
     "ready_at": "ready since",
     "memory_mb": "memory",
@@ -91,6 +92,13 @@ def not_serving(results: dict[str, dict[str, Any]]) -> list[str]:
     return [host for host, result in results.items() if result.get("status", {}).get("state") != "serving"]
 
 
+def signed_long_ago(results: dict[str, dict[str, Any]], days: int) -> list[str]:
+    """Return the hosts whose release was signed more than `days` ago, with its date, from results as above."""
+    status = {host: result.get("status", {}) for host, result in results.items()}
+    old = {host: of["signed"] for host, of in status.items() if of.get("signed_days", 0) > days}
+    return [f"{host} ({date})" for host, date in old.items()]
+
+
 def problems(results: list[dict[str, Any]]) -> list[str]:
     """Return the problems that checks found, and for a check that failed the reason."""
     return [problem for result in results for problem in result.get("problems", [_one_line(result)])]
@@ -151,6 +159,7 @@ class FilterModule:
                 model_problems,
                 table,
                 not_serving,
+                signed_long_ago,
                 problems,
                 problem_lines,
                 reason,

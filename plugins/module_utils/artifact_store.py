@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 try:
+    from whisper_package.signature import SigningError, trusted_keys
     from whisper_store.errors import StoreError
     from whisper_store.settings import StoreSettings, ca_bundle
     from whisper_store.store import Store
@@ -25,12 +26,21 @@ STORE_ARGUMENTS = {
     "access_key": {"type": "str", "required": True, "no_log": False},
     "secret_key": {"type": "str", "required": True, "no_log": True},
 }
+TRUSTED_KEYS = {"trusted_keys": {"type": "list", "elements": "str", "default": [], "no_log": False}}
 
 
-def store_of(module: AnsibleModule) -> Store:
-    """Return the `Store` that a module's arguments name; raises `StoreError` for arguments that name none."""
+def store_of(module: AnsibleModule, trusting: bool = False) -> Store:
+    """Return the `Store` that a module's arguments name; raises `StoreError` for arguments that name none.
+
+    `trusting` takes the module's `trusted_keys`, without which nothing can be resolved or published.
+    """
     settings = {name: module.params[name] for name in STORE_ARGUMENTS}
-    return Store(StoreSettings(**settings, ca_bundle=ca_bundle()))
+    try:
+        given = "\n".join(module.params["trusted_keys"]) if trusting else ""
+        trusted = trusted_keys(given, "whisper_service_trusted_keys") if trusting else ()
+    except SigningError as error:
+        raise StoreError(str(error)) from None
+    return Store(StoreSettings(**settings, ca_bundle=ca_bundle()), trusted=trusted)
 
 
 @contextmanager

@@ -1,8 +1,9 @@
-"""What the modules of the service share: the lock of a run, questions to systemd, fetching without a proxy."""
+"""What the modules of the service share: the lock of a run, serials, questions to systemd, fetching without a proxy."""
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import subprocess
 import urllib.request
@@ -19,6 +20,33 @@ def wait_for_others(deployments: Path) -> None:
     Ansible's workers outlive their run until their module is done. The lock ends with this process.
     """
     fcntl.flock(os.open(deployments, os.O_RDONLY), fcntl.LOCK_EX)
+
+
+def serials_file(root: Path) -> Path:
+    """Return the file in which a host notes the newest signature that it confirmed of each model and channel."""
+    return root / "serials.json"
+
+
+def read_serials(root: Path) -> dict[str, dict[str, dict[str, str]]]:
+    """Return channel -> model -> serial, key and release_id. The channel of a release that was named is empty.
+
+    Raises ValueError if the file was altered.
+    """
+    path = serials_file(root)
+    try:
+        noted = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError):
+        noted = None
+    try:
+        entries = [entry for models in noted.values() for entry in models.values()]
+        valid = all(isinstance(entry[name], str) for entry in entries for name in ("serial", "key", "release_id"))
+    except (AttributeError, TypeError, KeyError):
+        valid = False
+    if not valid:
+        raise ValueError(f"{path} was altered: compare what this host serves with what you published, then remove it")
+    return noted
 
 
 def show_unit(unit: str, *properties: str) -> str:

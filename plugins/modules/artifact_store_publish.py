@@ -18,6 +18,11 @@ options:
   region: {type: str, default: us-east-1, description: Region of the store.}
   access_key: {type: str, required: true, description: Access key of an account that may write.}
   secret_key: {type: str, required: true, description: Its secret.}
+  trusted_keys:
+    type: list
+    elements: str
+    default: []
+    description: Public keys, of which one must have signed the package.
 attributes:
   check_mode: {support: full, description: Reads the store and tells what would be uploaded.}
   diff_mode: {support: full, description: Shows the channel before and after.}
@@ -30,6 +35,7 @@ EXAMPLES = r"""
     endpoint: http://127.0.0.1:9000
     access_key: "{{ artifact_store_access_key }}"
     secret_key: "{{ artifact_store_secret_key }}"
+    trusted_keys: "{{ artifact_store_trusted_keys }}"
 """
 
 RETURN = r"""
@@ -41,7 +47,12 @@ uploaded_bytes: {type: int, returned: success, description: Their size together.
 from pathlib import Path  # noqa: E402 - Ansible wants the documentation first
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.whisper.xeon.plugins.module_utils.artifact_store import STORE_ARGUMENTS, store_errors, store_of  # noqa: E402
+from ansible_collections.whisper.xeon.plugins.module_utils.artifact_store import (  # noqa: E402
+    STORE_ARGUMENTS,
+    TRUSTED_KEYS,
+    store_errors,
+    store_of,
+)
 
 
 def main() -> None:
@@ -50,6 +61,7 @@ def main() -> None:
             "package_dir": {"type": "path", "required": True},
             "channel": {"type": "str", "default": "stable"},
             **STORE_ARGUMENTS,
+            **TRUSTED_KEYS,
         },
         supports_check_mode=True,
     )
@@ -63,7 +75,7 @@ def main() -> None:
             uploaded_bytes=0,
         )
     with store_errors(module):
-        done = store_of(module).publish(directory, channel, dry_run=module.check_mode)
+        done = store_of(module, trusting=True).publish(directory, channel, dry_run=module.check_mode)
     before, after = (
         side.encode().decode("ascii") if side.models else "" for side in (done.channel_before, done.channel_after)
     )

@@ -26,6 +26,11 @@ options:
   region: {type: str, default: us-east-1, description: Region of the store.}
   access_key: {type: str, required: true, description: Access key of an account that may read.}
   secret_key: {type: str, required: true, description: Its secret.}
+  trusted_keys:
+    type: list
+    elements: str
+    default: []
+    description: Public keys, of which one must have signed a release. Nothing of it is parsed before that is verified.
 attributes:
   check_mode: {support: full, description: It never changes anything.}
 author: whisper-xeon
@@ -37,6 +42,7 @@ EXAMPLES = r"""
     endpoint: http://127.0.0.1:9000
     access_key: "{{ artifact_store_reader_access_key }}"
     secret_key: "{{ artifact_store_reader_secret_key }}"
+    trusted_keys: "{{ artifact_store_trusted_keys }}"
   register: found
 """
 
@@ -45,14 +51,21 @@ found:
   type: dict
   description: >-
     For each model, by the name that was asked for: release_id, package (its directory's name), manifest (checked),
-    manifest_sha256, and files with path, size, sha256 and executable of each, manifest.json too.
+    manifest_sha256, files with path, size, sha256 and executable of each, manifest.json too; signed (the content of
+    manifest.json.sig), signature (model, release_id, manifest_sha256, serial, key) and channel, empty for a release
+    that was named.
 """
 
 from contextlib import suppress  # noqa: E402 - Ansible wants the documentation first
 from dataclasses import asdict  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.whisper.xeon.plugins.module_utils.artifact_store import STORE_ARGUMENTS, store_errors, store_of  # noqa: E402
+from ansible_collections.whisper.xeon.plugins.module_utils.artifact_store import (  # noqa: E402
+    STORE_ARGUMENTS,
+    TRUSTED_KEYS,
+    store_errors,
+    store_of,
+)
 
 with suppress(ImportError):  # store_errors reports it
     from whisper_store.store import model_and_package
@@ -65,13 +78,14 @@ def main() -> None:
             "channel": {"type": "str", "default": "stable"},
             "releases": {"type": "dict", "default": {}},
             **STORE_ARGUMENTS,
+            **TRUSTED_KEYS,
         },
         supports_check_mode=True,
     )
     wanted = module.params
     found = {}
     with store_errors(module):
-        store = store_of(module)
+        store = store_of(module, trusting=bool(wanted["models"]))
         # Digits alone are a number in YAML.
         releases = {model_and_package(model)[0]: str(release) for model, release in wanted["releases"].items()}
         if not wanted["models"]:

@@ -24,7 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whisper.xeon.plugins.module_utils.whisper_service_host import wait_for_others
+from ansible_collections.whisper.xeon.plugins.module_utils.whisper_service_host import (
+    read_serials,
+    serials_file,
+    wait_for_others,
+)
 
 DOCUMENTATION = r"""
 module: whisper_service_deployment
@@ -42,13 +46,15 @@ options:
       - C(staged) fills a staging directory with the files that are at hand and returns those that are missing.
       - C(complete) verifies the staging directory and renames it to the digest.
       - C(current) makes a deployment the one that systemd starts; an empty digest means none.
-      - C(confirmed) records that the current deployment is healthy.
+      - C(confirmed) records that the current deployment is healthy, and what was signed of its release.
       - C(absent) removes a deployment and its staging directory, unless a link names it.
       - C(pruned) removes all deployments except the newest O(keep) and those in use.
   digest: {type: str, description: Name of the deployment.}
   record: {type: str, description: Text of deployment.json, for C(staged).}
   bundle: {type: str, description: "Base64 of a tar.gz of the small files, for C(staged)."}
   keep: {type: int, default: 3, description: How many deployments C(pruned) leaves.}
+  channel: {type: str, default: "", description: "Channel that named the release, for C(confirmed)."}
+  signature: {type: dict, default: {}, description: "For C(confirmed): serial and key to note of it, if there are any."}
 """
 
 RETURN = r"""
@@ -277,6 +283,25 @@ class Deployments:
             replace_link(self.root / "previous", f"deployments/{self.link('confirmed')}")
         replace_link(self.root / "confirmed", f"deployments/{self.link('current')}")
 
+    def note_serial(self, channel: str, signature: dict, dry_run: bool) -> bool:
+        """Note the signature of the current deployment unless a newer one of its key is; return whether it is new."""
+        record = self.record(self.link("current"))
+        noted = read_serials(self.root)
+        entry = {**signature, "release_id": record["release_id"]}
+        before = noted.get(channel, {}).get(record["model"])
+        newer = before and channel and before["key"] == entry["key"] and before["serial"] > entry["serial"]
+        if before == entry or newer:
+            return False
+        if not dry_run:
+            noted.setdefault(channel, {})[record["model"]] = entry
+            path = serials_file(self.root)
+            scratch = path.with_name(f".{path.name}.new")
+            scratch.write_text(json.dumps(noted, sort_keys=True, indent=1) + "\n", "utf-8")
+            scratch.chmod(0o644)
+            scratch.replace(path)
+            sync(self.root)
+        return True
+
     def rollback(self) -> str:
         """Return where a rollback goes, or an empty string: to what was confirmed while a switch is unfinished, to the
         deployment before that otherwise.
@@ -334,6 +359,9 @@ def run(deployments: Deployments, parameters: dict, dry_run: bool) -> dict:
         result["changed"] = deployments.link("current") != deployments.link("confirmed")
         if result["changed"] and not dry_run:
             deployments.confirm()
+        if parameters["signature"] and deployments.link("current"):
+            noted = deployments.note_serial(parameters["channel"], parameters["signature"], dry_run)
+            result["changed"] = result["changed"] or noted
     elif state == "absent":
         directories = [path for path in (deployments.staging(digest), deployments.path(digest)) if path.exists()]
         used = digest in {deployments.link(name) for name in LINKS}
@@ -367,6 +395,8 @@ def main() -> None:
             "record": {"type": "str"},
             "bundle": {"type": "str"},
             "keep": {"type": "int", "default": 3},
+            "channel": {"type": "str", "default": ""},
+            "signature": {"type": "dict", "default": {}},
         },
         required_if=[
             ("state", "staged", ["digest", "record", "bundle"]),
@@ -387,7 +417,7 @@ def main() -> None:
             for digest, record in deployments.complete().items()
         }
         result["rollback"] = deployments.rollback()
-    except DeploymentError as error:
+    except (DeploymentError, ValueError) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"{error.filename or deployments.root}: {error.strerror}")

@@ -22,6 +22,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whisper.xeon.plugins.module_utils.whisper_service_host import (
     direct_opener,
+    read_serials,
     show_unit,
     store_of,
 )
@@ -47,6 +48,15 @@ options:
   address: {type: str, default: "", description: "Address to listen on, IPv6 in brackets; empty means all."}
   port: {type: int, required: true, description: Port to listen on.}
   socket_unit: {type: str, required: true, description: The socket unit that may listen on the port already.}
+  model: {type: str, required: true, description: Model of the package.}
+  channel:
+    type: str
+    default: ""
+    description: >-
+      Channel that named the release. It must not be older than what the host confirmed from there; empty for a release
+      that was named.
+  signature: {type: dict, default: {}, description: "The release's serial, and the public key whose owner stated it."}
+  trusted_keys: {type: list, elements: str, default: [], description: Public keys that count.}
   store_url: {type: str, description: "Signed URL of a file in the store, if the package comes from there."}
   store_sha256: {type: str, description: SHA-256 of that file.}
 """
@@ -294,6 +304,27 @@ def store_problems(url: str, sha256: str) -> list[str]:
     return []
 
 
+def serial_problems(root: Path, model: str, channel: str, signature: dict, trusted: list[str]) -> list[str]:
+    """Return the problem of a release that is older than what this host confirmed of its channel.
+
+    What was confirmed counts while its key is trusted: whoever stole a key can state any serial with it.
+    """
+    try:
+        confirmed = read_serials(root).get(channel, {}).get(model)
+    except ValueError as error:
+        return [str(error)]
+    # Without a package there is nothing to compare.
+    if not channel or not signature or not confirmed or signature["serial"] >= confirmed["serial"]:
+        return []
+    if not any(confirmed["key"] in key for key in trusted):
+        return []
+    return [
+        f"channel {channel!r} names a release of {model} signed {signature['serial']}, and this host confirmed one "
+        f"signed {confirmed['serial']} ({confirmed['release_id'][:12]}) from it: somebody put an old channel back, or "
+        "its owner pointed it back and must sign that release again; an older one is deployed by id (docs/signing.md)"
+    ]
+
+
 def _numbers(version: str) -> list[int]:
     return [int(part) for part in version.split(".")]
 
@@ -314,6 +345,10 @@ def main() -> None:
             "address": {"type": "str", "default": ""},
             "port": {"type": "int", "required": True},
             "socket_unit": {"type": "str", "required": True},
+            "model": {"type": "str", "required": True},
+            "channel": {"type": "str", "default": ""},
+            "signature": {"type": "dict", "default": {}},
+            "trusted_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
             "store_url": {"type": "str", "no_log": True},
             "store_sha256": {"type": "str"},
         },
@@ -332,6 +367,7 @@ def main() -> None:
         there = wanted["digest"] and (root / "deployments" / wanted["digest"]).is_dir()
         if wanted["store_url"] and not there:
             problems += store_problems(wanted["store_url"], wanted["store_sha256"])
+    problems += serial_problems(root, *(wanted[name] for name in ("model", "channel", "signature", "trusted_keys")))
     module.exit_json(changed=False, problems=problems, packages_missing=missing)
 
 

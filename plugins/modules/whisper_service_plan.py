@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import tarfile
+from dataclasses import asdict
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -20,6 +21,7 @@ from whisper_package.errors import PackageError
 from whisper_package.manifest import MANIFEST_NAME, memory_mb, weights_bytes
 from whisper_package.models import model_name, package_directory
 from whisper_package.package import Package
+from whisper_package.signature import trusted_keys
 from whisper_xeon.settings import settings_problems
 from whisper_xeon.web.key_file import parse_keys
 
@@ -34,6 +36,13 @@ options:
   artifact_dir: {type: path, description: Directory of the package, or one that contains packages.}
   manifest: {type: dict, description: "Checked content of manifest.json, if the package is not on the control node."}
   files: {type: list, elements: dict, description: "Every file of that package: path, size, sha256, executable."}
+  signature: {type: dict, description: "What role artifact_store verified of that package: serial, key."}
+  channel: {type: str, default: "", description: "Channel that named that release, empty if its id did."}
+  trusted_keys:
+    type: list
+    elements: str
+    required: true
+    description: Public keys that the host trusts, of which one must have signed the package.
   url: {type: str, required: true, description: URL at which the host itself reaches the service; part of the record.}
   app_dir: {type: path, required: true, description: Directory that contains the application, whisper_xeon.}
   texts: {type: dict, required: true, description: "Path in the deployment -> content: settings and units."}
@@ -50,6 +59,8 @@ record: {description: "Text of deployment.json: model, release, every file with 
 bundle: {description: "Base64 of a tar.gz of every file that does not belong to the package", type: str}
 sources: {description: "Path in the deployment -> file on the control node, for the files of the package", type: dict}
 release_id: {description: Release ID of the package, type: str}
+signature: {description: "The trusted key that signed the package, and its serial", type: dict}
+channel: {description: "Channel that named the release; empty for one that was named, or a directory", type: str}
 package: {description: Directory name of the package, type: str}
 manifest_sha256: {description: SHA-256 of the package's manifest.json, type: str}
 weights_bytes: {description: Size of the model file, type: int}
@@ -62,12 +73,15 @@ variants: {description: CPU variants with the flags each needs, type: list}
 APP_PACKAGES = ("whisper_package", "whisper_xeon")
 
 
-def package_in(artifact_dir: Path, model: str) -> Package:
-    """Return the package of `model` that `artifact_dir` is or contains. Raises `PackageError`."""
+def package_in(artifact_dir: Path, model: str, trusted: tuple[str, ...]) -> Package:
+    """Return the package of `model` that `artifact_dir` is or contains, if a trusted key has signed it.
+
+    Raises `PackageError`.
+    """
     try:
         if not (artifact_dir / MANIFEST_NAME).exists():
-            return Package.find(artifact_dir, model)
-        package = Package(artifact_dir)
+            return Package.find(artifact_dir, model, trusted)
+        package = Package(artifact_dir, trusted)
     except PackageError as error:
         raise PackageError(f"whisper_service_artifact_dir: {error}") from None
     if package.model != model:
@@ -108,6 +122,8 @@ def plan(
     artifact_dir: str,
     manifest: dict,
     files: list[dict],
+    signature: dict,
+    trusted: tuple[str, ...],
     url: str,
     app_dir: str,
     texts: dict[str, str],
@@ -115,10 +131,15 @@ def plan(
     """Return the module's result; the arguments are the module's options. Raises `PackageError`."""
     sources: dict[str, str] = {}
     if artifact_dir:
-        package = package_in(Path(artifact_dir), model)
+        package = package_in(Path(artifact_dir), model, trusted)
+        signature = asdict(package.signature) if package.signature else {}
         manifest = package.manifest
         files = package.files
         sources = {f"package/{package.name}/{entry['path']}": str(package.path(entry["path"])) for entry in files}
+    elif signature["key"] not in trusted:
+        raise PackageError(
+            f"release {manifest['release_id']} is signed by a key that whisper_service_trusted_keys of this host lacks"
+        )
     elif manifest["model"]["name"] != model:
         raise PackageError(f"the store offers model {manifest['model']['name']!r} as {model!r}: publish it again")
     directory = f"package/{manifest['package']}"
@@ -145,6 +166,7 @@ def plan(
         "model": model,
         "url": url,
         "release_id": manifest["release_id"],
+        "signature": {name: signature[name] for name in ("serial", "key")},
         "package": manifest["package"],
         "manifest_sha256": next(entry["sha256"] for entry in files if entry["path"] == MANIFEST_NAME),
         "weights_bytes": weights_bytes(manifest),
@@ -164,6 +186,7 @@ def without_package(model: str, url: str) -> dict:
         "model": model,
         "url": url,
         "release_id": "",
+        "signature": {},
         "package": package_directory(model),
         "manifest_sha256": "",
         "weights_bytes": 0,
@@ -194,6 +217,9 @@ def main() -> None:
             "artifact_dir": {"type": "path"},
             "manifest": {"type": "dict"},
             "files": {"type": "list", "elements": "dict"},
+            "signature": {"type": "dict"},
+            "channel": {"type": "str", "default": ""},
+            "trusted_keys": {"type": "list", "elements": "str", "required": True, "no_log": False},
             "url": {"type": "str", "required": True},
             "app_dir": {"type": "path", "required": True},
             "texts": {"type": "dict", "required": True},
@@ -202,14 +228,15 @@ def main() -> None:
         },
         required_one_of=[("artifact_dir", "manifest")],
         mutually_exclusive=[("artifact_dir", "manifest")],
-        required_together=[("manifest", "files")],
+        required_together=[("manifest", "files", "signature")],
         supports_check_mode=True,
     )
     settings, api_keys = module.params.pop("settings"), module.params.pop("api_keys")
     named = {name: str(value) for name, value in settings.items()}
     problems = [f"whisper_service_settings: {problem}" for problem in settings_problems(named)]
     problems += key_problems(api_keys, named)
-    empty = {"artifact_dir": "", "manifest": {}, "files": []}
+    keys, channel = "\n".join(module.params.pop("trusted_keys")), module.params.pop("channel")
+    empty = {"artifact_dir": "", "manifest": {}, "files": [], "signature": {}}
     given = {name: module.params[name] or default for name, default in empty.items()}
     try:
         model = model_name(module.params["model"])
@@ -217,12 +244,13 @@ def main() -> None:
         module.fail_json(msg=f"whisper_service_model: {error}")
     result = without_package(model, module.params["url"])
     try:
-        result = plan(**{**module.params, **given, "model": model})
+        trusted = trusted_keys(keys, "whisper_service_trusted_keys")
+        result = plan(**{**module.params, **given, "model": model, "trusted": trusted})
     except PackageError as error:
         problems.append(str(error))
     except OSError as error:
         problems.append(f"{error.filename} cannot be read: {error.strerror}")
-    module.exit_json(changed=False, problems=problems, **result)
+    module.exit_json(changed=False, problems=problems, channel=channel, **result)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,12 @@ import json
 import re
 import ssl
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whisper.xeon.plugins.module_utils.whisper_service_host import show_unit
+from ansible_collections.whisper.xeon.plugins.module_utils.whisper_service_host import read_serials, show_unit
 
 DOCUMENTATION = r"""
 module: whisper_service_status
@@ -28,8 +29,9 @@ options:
 RETURN = r"""
 status:
   description: >-
-    state (serving, not deployed, or what is wrong), model, release_id, cpu_variant, ready_at, memory_mb,
-    requests and errors (transcriptions answered since the start, and those answered with 5xx); what is unknown is left
+    state (serving, not deployed, or what is wrong), model, release_id, signed (the date of its newest signature that
+    this host confirmed), signed_days (its age), cpu_variant, ready_at, memory_mb, requests and errors (transcriptions
+    answered since the start, and those answered with 5xx); what is unknown is left
     out
   type: dict
 """
@@ -58,6 +60,17 @@ def get(url: str) -> str:
         return connection.getresponse().read().decode("utf-8")
 
 
+def signed(root: Path, model: str, release_id: str) -> dict:
+    """Return date and age in days of the newest signature of a release that this host confirmed, if there is one."""
+    try:
+        entries = [models[model] for models in read_serials(root).values() if model in models]
+        newest = max(entry["serial"] for entry in entries if entry["release_id"] == release_id)
+        moment = datetime.strptime(newest, "%Y%m%d%H%M%S").replace(tzinfo=timezone.utc)
+    except ValueError:
+        return {}
+    return {"signed": f"{moment:%Y-%m-%d}", "signed_days": (datetime.now(timezone.utc) - moment).days}
+
+
 def status_of(root: Path, unit: str) -> dict:
     """Return the module's `status`."""
     try:
@@ -67,6 +80,7 @@ def status_of(root: Path, unit: str) -> dict:
     shown = show_unit(unit, "ActiveState", "SubState", "MemoryCurrent").splitlines()
     systemd = dict(line.split("=", 1) for line in shown if "=" in line)
     status = {"model": deployment["model"], "release_id": deployment["release_id"]}
+    status.update(signed(root, deployment["model"], deployment["release_id"]))
     if systemd.get("MemoryCurrent", "").isdigit():
         status["memory_mb"] = round(int(systemd["MemoryCurrent"]) / 1e6)
     active = systemd.get("ActiveState", "unknown")

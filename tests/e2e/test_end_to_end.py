@@ -23,7 +23,6 @@ from other_vocabularies import ModelFile
 from paths import RECORDINGS, ROOT
 from playbook import Play, one_at_a_time, run_playbook
 from whisper_package.package import Package
-from whisper_store.store import Store
 
 FIXTURE = ROOT / "tests" / "fixtures" / "models" / "ggml-fixture-small.bin.xz"
 FINE_TUNE = "support-calls-de"
@@ -135,7 +134,7 @@ def test_one_variable_moves_every_host_to_another_model(deployed):
 
 
 def test_two_models_of_one_size_are_in_the_channel(deployed, fine_tune, small_package):
-    current = Store(deployed.minio.settings("reader")).read_channel("stable").models
+    current = deployed.minio.store("reader").read_channel("stable").models
     assert current["small"]["release_id"] == small_package.release_id
     assert current[FINE_TUNE]["release_id"] == fine_tune.release_id != small_package.release_id
 

@@ -15,16 +15,16 @@ import yaml
 
 from minio_server import CONTAINER
 from paths import RECORDINGS, ROOT
+from signing import KEY_FILE, PUBLIC
 from whisper_build.source_tree import tree_digest
 from whisper_build.sources import Cache, default_cache
 from whisper_package.digests import file_digest
-from whisper_package.manifest import MANIFEST_NAME, encode_manifest
+from whisper_package.manifest import MANIFEST_NAME, SIGNATURE_NAME, encode_manifest
 from whisper_package.model_file import check_model_file
 from whisper_package.models import MODEL_CONFIGS
 from whisper_package.package import Package
 from whisper_package.selftest import same_words
 from whisper_store.settings import StoreSettings
-from whisper_store.store import Store
 
 LIBRARIES = ["libggml-base.so.0", "libggml-cpu.so.0", "libggml.so.0", "libwhisper.so", "libwhisper.so.1"]
 VARIANTS = [
@@ -78,6 +78,7 @@ def test_package_holds_the_files_of_the_contract(package):
             "NOTICE",
             "README.md",
             "manifest.json",
+            "manifest.json.sig",
             "provenance.json",
             "push_to_minio.sh",
             "sbom.cdx.json",
@@ -404,7 +405,8 @@ def test_push_refuses_a_file_that_the_manifest_does_not_list(copied):
 def test_push_without_a_client_says_what_to_install(copied, tmp_path):
     tools = tmp_path / "bin"
     tools.mkdir()
-    for tool in ("awk", "bash", "comm", "cut", "dirname", "find", "readlink", "sed", "sha256sum", "sort"):
+    needed = ["awk", "bash", "comm", "cut", "dirname", "find", "mktemp", "readlink", "rm", "sed", "sha256sum", "sort"]
+    for tool in needed:
         (tools / tool).symlink_to(shutil.which(tool))
     result = push(copied, path=str(tools), **ELSEWHERE)
     assert result.returncode == 1
@@ -442,7 +444,7 @@ def client_path(request, mc) -> str:
 def test_pushed_release_is_found_by_its_id(minio, copied, package, client_path):
     result = push(copied, path=client_path, **credentials(minio.settings()))
     assert result.returncode == 0, result.stderr
-    release = Store(minio.settings("reader")).resolve(package.model, release=package.release_id)
+    release = minio.store("reader").resolve(package.model, release=package.release_id)
     assert release.manifest == package.manifest
 
 
@@ -451,6 +453,21 @@ def test_pushing_again_leaves_the_release_alone(minio, copied, package, client_p
     result = push(copied, path=client_path, **credentials(minio.settings()))
     assert result.returncode == 0, result.stderr
     assert "already" in result.stdout
+
+
+def test_push_refuses_a_package_that_is_not_signed(copied):
+    (copied / SIGNATURE_NAME).unlink()
+    result = push(copied, **ELSEWHERE)
+    assert result.returncode == 1
+    assert "this package is not signed, and no host takes it: set WHISPER_SIGNING_KEY_FILE" in result.stderr
+
+
+def test_push_signs_as_whisper_store_does(minio, copied, package, client_path):
+    (copied / SIGNATURE_NAME).unlink()
+    result = push(copied, path=client_path, WHISPER_SIGNING_KEY_FILE=str(KEY_FILE), **credentials(minio.settings()))
+    assert result.returncode == 0, result.stderr
+    signature = minio.store("reader").resolve(package.model, release=package.release_id).signature
+    assert (signature.release_id, signature.key) == (package.release_id, PUBLIC)
 
 
 def test_push_prints_no_secret(minio, copied, client_path):

@@ -84,12 +84,37 @@ def test_it_names_the_voice_detection_by_its_digest(sbom, package):
     assert detection["hashes"] == [{"alg": "SHA-256", "content": file_digest(package.vad_file)}]
 
 
-def test_it_names_nothing_that_is_not_inside(sbom):
+def test_it_names_everything_that_is_compiled_in_and_nothing_else(sbom):
     assert {each["name"] for each in sbom["components"] if each["type"] == "library"} == {
         "whisper.cpp",
+        "ggml",
+        "whisper-xeon kernels",
+        "YaRN",
+        "Arm Optimized Routines",
+        "FP16",
+        "openai-whisper",
         "miniaudio",
+        "minimp3",
         "stb_vorbis",
+        "libc6-dev",
+        "libgcc-12-dev",
+        "libstdc++-12-dev",
     }
+
+
+def test_it_names_the_kernels_by_their_digest(sbom, package):
+    (digest,) = {each["sha256"] for each in package.manifest["whisper_cpp"]["patches"]}
+    kernels = component(sbom, "whisper-xeon kernels")
+    assert kernels["hashes"] == [{"alg": "SHA-256", "content": digest}]
+    names = [each["name"] for each in package.manifest["whisper_cpp"]["patches"]]
+    assert properties(kernels) == [("whisper-xeon:kernel", name) for name in names]
+
+
+def test_the_versions_of_what_the_compiler_adds_are_those_of_the_provenance(sbom, statement):
+    inputs = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    versions = {each["name"]: each.get("uri") for each in inputs}
+    for name in ("libc6-dev", "libgcc-12-dev", "libstdc++-12-dev"):
+        assert component(sbom, name)["purl"] == versions[name]
 
 
 def test_the_provenance_is_an_in_toto_statement_of_slsa(statement):
@@ -101,12 +126,12 @@ def test_the_provenance_is_an_in_toto_statement_of_slsa(statement):
     assert all(re.match(r"[a-z]+:", uri) for uri in (definition["buildType"], details["builder"]["id"]))
 
 
-def test_it_is_about_every_file_but_itself_and_the_manifest_that_lists_it(statement, package):
+def test_it_is_about_every_file_but_itself_and_the_manifest_that_lists_it_with_its_signature(statement, package):
     subjects = {each["name"]: each["digest"]["sha256"] for each in statement["subject"]}
     present = {
         path.relative_to(package.directory).as_posix() for path in package.directory.rglob("*") if path.is_file()
     }
-    assert subjects.keys() == present - {"manifest.json", "provenance.json"}
+    assert subjects.keys() == present - {"manifest.json", "manifest.json.sig", "provenance.json"}
     assert subjects == {name: file_digest(package.path(name)) for name in subjects}
 
 

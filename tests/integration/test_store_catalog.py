@@ -14,7 +14,8 @@ import pytest
 
 from paths import APP
 from sealed_packages import hollow_package, variant
-from whisper_package.manifest import MANIFEST_NAME
+from signing import PUBLIC, TRUSTED
+from whisper_package.manifest import MANIFEST_NAME, SIGNATURE_NAME
 from whisper_package.package import Package
 from whisper_store import catalog
 from whisper_store.client import s3_client
@@ -33,7 +34,7 @@ def owner(minio):
 
 @pytest.fixture
 def store(owner):
-    return Store(owner)
+    return Store(owner, trusted=TRUSTED)
 
 
 @pytest.fixture
@@ -48,6 +49,7 @@ def run(owner):
             "MINIO_ACCESS_KEY": owner.access_key,
             "MINIO_SECRET_KEY": owner.secret_key,
             "MINIO_BUCKET": owner.bucket,
+            "WHISPER_TRUSTED_KEYS": PUBLIC,
         }
         command = [sys.executable, "-m", "whisper_store", *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
@@ -121,8 +123,8 @@ def test_list_for_programs_says_who_uses_a_release(run, three_releases):
 
 def test_list_gives_size_and_completeness(store, three_releases):
     newest = catalog.releases(store)[0]
-    sizes = sum(entry["size"] for entry in three_releases[2].manifest["files"])
-    assert newest.size == sizes + three_releases[2].path(MANIFEST_NAME).stat().st_size
+    sizes = sum(entry["size"] for entry in three_releases[2].files)
+    assert newest.size == sizes + three_releases[2].path(SIGNATURE_NAME).stat().st_size
     assert newest.complete
 
 
@@ -259,7 +261,7 @@ def test_store_that_ignores_conditions_is_found_out_before_a_channel_is_written(
         server.objects = {}
         threading.Thread(target=server.serve_forever, daemon=True).start()
         endpoint = f"http://127.0.0.1:{server.server_address[1]}"
-        store = Store(StoreSettings(endpoint, access_key="anyone", secret_key="anything at all"))
+        store = Store(StoreSettings(endpoint, access_key="anyone", secret_key="anything at all"), trusted=TRUSTED)
         with pytest.raises(ConditionsIgnored, match="ignores If-None-Match on writes"):
             store.publish(small_package.directory)
         server.shutdown()

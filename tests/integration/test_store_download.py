@@ -17,12 +17,12 @@ import pytest
 
 from paths import ROOT
 from sealed_packages import variant
+from signing import PUBLIC
 from tcp_proxy import TcpProxy
-from whisper_package.manifest import MANIFEST_NAME
 from whisper_package.package import Package
 from whisper_store.client import s3_client
 from whisper_store.download import PARALLEL, RANGE_SIZE
-from whisper_store.store import Store, release_key
+from whisper_store.store import release_key
 
 COMMAND = [sys.executable, str(ROOT / "scripts" / "download_whisper_artifacts.py")]
 LARGE = 40 * RANGE_SIZE
@@ -44,6 +44,7 @@ def environment(minio):
         "MINIO_ENDPOINT": settings.endpoint,
         "MINIO_ACCESS_KEY": settings.access_key,
         "MINIO_SECRET_KEY": settings.secret_key,
+        "WHISPER_TRUSTED_KEYS": PUBLIC,
     }
 
 
@@ -74,7 +75,7 @@ def root_client(minio):
 @pytest.fixture
 def published(minio, small_package, channel):
     """The small package, named by the channel."""
-    Store(minio.settings("publisher")).publish(small_package.directory, channel)
+    minio.store("publisher").publish(small_package.directory, channel)
     return small_package
 
 
@@ -83,7 +84,7 @@ def published_large(minio, small_package, channel, tmp_path_factory):
     """A package with a large file, named by the channel."""
     extra = {"large.bin": os.urandom(LARGE), "cpu/skylakex/libggml-cpu.so.0": os.urandom(1000)}
     package = variant(small_package, tmp_path_factory.mktemp("large"), extra)
-    Store(minio.settings("publisher")).publish(package.directory, channel)
+    minio.store("publisher").publish(package.directory, channel)
     return package
 
 
@@ -117,9 +118,13 @@ def test_only_what_the_manifest_says_is_executable(run, published, channel, tmp_
         assert stat.S_IMODE(mode) == (0o755 if entry["executable"] else 0o644)
 
 
-def test_nothing_else_is_left_but_the_lock(run, published, channel, tmp_path):
+def test_nothing_else_is_left_but_the_lock_and_the_serial(run, published, channel, tmp_path):
     run("small", "--channel", channel)
-    assert names(tmp_path) == {"whisper_small_xeon", ".whisper_small_xeon.lock"}
+    assert names(tmp_path) == {
+        "whisper_small_xeon",
+        ".whisper_small_xeon.lock",
+        ".whisper_small_xeon.serials",
+    }
 
 
 def test_second_run_has_nothing_to_do(run, published, channel, proxy):
@@ -132,7 +137,7 @@ def test_second_run_has_nothing_to_do(run, published, channel, proxy):
 def test_folder_of_another_release_is_replaced(run, minio, published, channel, tmp_path, small_package):
     run("small", "--channel", channel)
     newer = variant(small_package, tmp_path / "newer", {"NEW": uuid.uuid4().bytes})
-    Store(minio.settings("publisher")).publish(newer.directory, channel)
+    minio.store("publisher").publish(newer.directory, channel)
     run("small", "--channel", channel, "--dir", str(tmp_path))
     assert whole(tmp_path / "whisper_small_xeon").release_id == newer.release_id
     assert not list(tmp_path.glob(".*.part"))
@@ -151,7 +156,7 @@ def test_release_is_chosen_by_the_first_digits_of_its_id(run, published, tmp_pat
 
 
 def test_model_and_folder_come_from_the_environment(run, minio, medium_package, channel, tmp_path):
-    Store(minio.settings("publisher")).publish(medium_package.directory, channel)
+    minio.store("publisher").publish(medium_package.directory, channel)
     folder = tmp_path / "elsewhere"
     result = run("--channel", channel, WHISPER_MODEL_SIZE="medium", WHISPER_ARTIFACTS_DIR=str(folder))
     assert result.returncode == 0, result.stderr
@@ -240,7 +245,7 @@ def test_altered_object_ends_with_status_4_and_nothing_in_place(
     run, minio, root_client, small_package, channel, tmp_path
 ):
     package = variant(small_package, tmp_path / "package", {"NEW": uuid.uuid4().bytes})
-    Store(minio.settings("publisher")).publish(package.directory, channel)
+    minio.store("publisher").publish(package.directory, channel)
     key = release_key(package.release_id, package.name, "NEW")
     root_client.put_object(Bucket=minio.settings().bucket, Key=key, Body=b"sixteen other by")
     result = run("small", "--channel", channel)
@@ -252,7 +257,7 @@ def test_altered_object_ends_with_status_4_and_nothing_in_place(
 
 def test_object_that_is_gone_ends_with_status_3(run, minio, root_client, small_package, channel, tmp_path):
     package = variant(small_package, tmp_path / "package", {"NEW": uuid.uuid4().bytes})
-    Store(minio.settings("publisher")).publish(package.directory, channel)
+    minio.store("publisher").publish(package.directory, channel)
     key = release_key(package.release_id, package.name, "NEW")
     root_client.delete_object(Bucket=minio.settings().bucket, Key=key)
     result = run("small", "--channel", channel)
@@ -309,65 +314,18 @@ def test_full_disk_is_told_before_anything_is_fetched(environment, published, ch
     assert f"{small} has 4 MB of free space" in result.stderr
 
 
-def flat(client, bucket, prefix, files):
-    for path, content in files.items():
-        client.put_object(Bucket=bucket, Key=f"{prefix}/{path}", Body=content)
-
-
-@pytest.fixture
-def flat_bucket(minio, root_client):
-    """An empty bucket for the layout that had no releases; yields what the command needs to use it."""
+def test_a_package_at_the_top_of_the_bucket_is_named_and_not_used(run, minio, root_client, small_package, tmp_path):
     bucket = f"flat-{uuid.uuid4().hex[:12]}"
     root_client.create_bucket(Bucket=bucket)
+    for entry in small_package.files:
+        body = small_package.path(entry["path"]).read_bytes()
+        root_client.put_object(Bucket=bucket, Key=f"whisper_small_xeon/{entry['path']}", Body=body)
     settings = minio.settings("root")
-    return {"MINIO_BUCKET": bucket, "MINIO_ACCESS_KEY": settings.access_key, "MINIO_SECRET_KEY": settings.secret_key}
-
-
-REQUIRED = ("libwhisper.so", "libggml.so.0", "libggml-base.so.0", "libggml-cpu.so.0", "ggml-small-q5_1.bin")
-
-
-def test_flat_layout_is_taken_with_a_warning(run, root_client, flat_bucket, small_package, tmp_path):
-    files = {path: small_package.path(path).read_bytes() for path in REQUIRED}
-    flat(root_client, flat_bucket["MINIO_BUCKET"], "whisper_small_xeon", files)
-    result = run("small", **flat_bucket)
-    assert result.returncode == 0, result.stderr
-    assert "warning" in result.stderr
-    assert names(tmp_path / "whisper_small_xeon") == set(REQUIRED)
-    assert "already complete" in run("small", **flat_bucket).stdout
-
-
-def test_flat_layout_may_hold_weights_of_another_quantization(run, root_client, flat_bucket, tmp_path):
-    files = dict.fromkeys([*REQUIRED[:-1], "ggml-small-q8_0.bin"], b"old")
-    flat(root_client, flat_bucket["MINIO_BUCKET"], "whisper_small_xeon", files)
-    assert run("small", **flat_bucket).returncode == 0
-    assert names(tmp_path / "whisper_small_xeon") == set(files)
-
-
-def test_flat_layout_without_a_required_file_is_refused_by_its_name(
-    run, root_client, flat_bucket, small_package, tmp_path
-):
-    files = {path: small_package.path(path).read_bytes() for path in REQUIRED[1:]}
-    flat(root_client, flat_bucket["MINIO_BUCKET"], "whisper_small_xeon", files)
-    result = run("small", **flat_bucket)
+    account = {"MINIO_ACCESS_KEY": settings.access_key, "MINIO_SECRET_KEY": settings.secret_key}
+    result = run("small", MINIO_BUCKET=bucket, **account)
     assert result.returncode == 3
-    assert "libwhisper.so" in result.stderr
+    assert "whisper_small_xeon/ at the top of the bucket is not used, because nothing there is signed" in result.stderr
     assert not (tmp_path / "whisper_small_xeon").exists()
-
-
-def test_flat_layout_with_a_manifest_is_verified_by_it(run, root_client, flat_bucket, small_package, tmp_path):
-    paths = [entry["path"] for entry in small_package.manifest["files"]] + [MANIFEST_NAME]
-    files = {path: small_package.path(path).read_bytes() for path in paths}
-    flat(root_client, flat_bucket["MINIO_BUCKET"], "whisper_small_xeon", files)
-    assert run("small", **flat_bucket).returncode == 0
-    whole(tmp_path / "whisper_small_xeon")
-
-
-def test_flat_layout_is_never_preferred(run, minio, root_client, flat_bucket, small_package, tmp_path):
-    flat(root_client, flat_bucket["MINIO_BUCKET"], "whisper_small_xeon", dict.fromkeys(REQUIRED, b"old"))
-    Store(minio.settings("root", bucket=flat_bucket["MINIO_BUCKET"])).publish(small_package.directory)
-    result = run("small", **flat_bucket)
-    assert (result.returncode, "warning" in result.stderr) == (0, False)
-    whole(tmp_path / "whisper_small_xeon")
 
 
 def test_without_a_terminal_each_file_is_a_line_and_each_tenth_of_a_large_one(run, published_large, channel):
@@ -388,7 +346,15 @@ def test_on_a_terminal_a_bar_is_drawn(environment, published, channel, tmp_path)
 
 def test_help_says_every_exit_status(run):
     text = " ".join(run("--help").stdout.split())
-    for words in ("0 done", "1 failed", "2 usage", "3 no such release", "4 a digest", "5 store unreachable"):
+    for words in (
+        "0 done",
+        "1 failed",
+        "2 usage",
+        "3 no such release",
+        "4 a digest",
+        "5 store unreachable",
+        "6 not signed",
+    ):
         assert words in text
 
 

@@ -14,21 +14,30 @@ from botocore.exceptions import ClientError
 
 from minio_server import PORT
 from sealed_packages import variant
-from whisper_package.manifest import MANIFEST_NAME
+from signing import TRUSTED
+from whisper_package.manifest import MANIFEST_NAME, SIGNATURE_NAME
 from whisper_store.bucket import PART_SIZE, Bucket
 from whisper_store.client import s3_client
-from whisper_store.errors import AccessDenied, DigestMismatch, NoSuchBucket, NoSuchRelease, StoreError, StoreUnreachable
+from whisper_store.errors import (
+    AccessDenied,
+    DigestMismatch,
+    NoSuchBucket,
+    NoSuchRelease,
+    StoreError,
+    StoreUnreachable,
+    Untrusted,
+)
 from whisper_store.store import Store, release_key
 
 
 @pytest.fixture
 def store(minio):
-    return Store(minio.settings("publisher"))
+    return minio.store("publisher")
 
 
 @pytest.fixture
 def reader(minio):
-    return Store(minio.settings("reader"))
+    return minio.store("reader")
 
 
 @pytest.fixture
@@ -72,7 +81,8 @@ def fresh_package(small_package, tmp_path):
 def test_every_file_lands_under_the_release_id(store, bucket, channel, fresh_package):
     store.publish(fresh_package.directory, channel)
     prefix = f"releases/{fresh_package.release_id}/{fresh_package.name}/"
-    expected = {prefix + entry["path"] for entry in fresh_package.manifest["files"]} | {prefix + MANIFEST_NAME}
+    expected = {entry["path"] for entry in fresh_package.manifest["files"]} | {MANIFEST_NAME, SIGNATURE_NAME}
+    expected = {prefix + path for path in expected}
     assert set(bucket.keys(f"releases/{fresh_package.release_id}/")) == expected
 
 
@@ -154,7 +164,7 @@ def _publish_and_die(settings, directory, channel, before_upload):
         if len(seen) == before_upload:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Store(settings, log=log).publish(directory, channel)
+    Store(settings, log=log, trusted=TRUSTED).publish(directory, channel)
 
 
 @pytest.mark.parametrize("before_upload", [1, 2, 5, "last", "channel"])
@@ -162,7 +172,7 @@ def test_killed_publish_shows_nothing_and_the_next_one_completes_it(
     minio, store, reader, bucket, channel, fresh_package, small_package, before_upload
 ):
     store.publish(small_package.directory, channel)
-    count = len(fresh_package.manifest["files"]) + 1
+    count = len(fresh_package.files) + 1  # and the signature
     before_upload = {"last": count, "channel": count + 1}.get(before_upload, before_upload)
     # The line about the channel is logged once it is written, so dying at that point is dying after the switch.
     arguments = (minio.settings("publisher"), fresh_package.directory, channel, before_upload)
@@ -189,7 +199,7 @@ def test_failed_large_upload_leaves_no_parts(store, bucket, channel, fresh_packa
 
 def _publish(settings, directory, channel, start):
     start.wait()
-    Store(settings).publish(directory, channel)
+    Store(settings, trusted=TRUSTED).publish(directory, channel)
 
 
 def test_two_publishers_to_one_channel_lose_nothing(minio, reader, small_package, medium_package):
@@ -263,7 +273,7 @@ def test_manifest_that_is_not_the_channels_is_refused(store, reader, bucket, cha
     store.publish(fresh_package.directory, channel)
     key = release_key(fresh_package.release_id, fresh_package.name, MANIFEST_NAME)
     bucket.put(key, medium_package.path(MANIFEST_NAME).read_bytes())
-    with pytest.raises(DigestMismatch, match="the store was altered"):
+    with pytest.raises(Untrusted, match="differs from what was signed"):
         reader.resolve("small", channel)
 
 
@@ -305,7 +315,7 @@ def test_unreachable_store_names_the_endpoint(minio):
 
 def test_console_port_is_recognised_as_the_wrong_one(minio):
     with pytest.raises(StoreError, match=rf"127\.0\.0\.1:{PORT + 1}"):
-        Store(minio.settings("reader", endpoint=f"http://127.0.0.1:{PORT + 1}")).resolve("small")
+        minio.store("reader", endpoint=f"http://127.0.0.1:{PORT + 1}").resolve("small")
 
 
 @pytest.mark.parametrize("account", ["publisher", "reader"])

@@ -10,6 +10,7 @@ import pytest
 from docker_client import inspect
 from running_service import EXACT
 from service_container import IMAGE, PACKAGES, PORT, PROJECT, STORE_PORT, Compose, compose_project, request, transcribe
+from signing import PUBLIC, TRUSTED
 from whisper_store.settings import StoreSettings
 from whisper_store.store import Store
 from whisper_xeon.settings import SETTINGS
@@ -36,7 +37,7 @@ def with_store(compose: Compose, small_package) -> Compose:
     project = compose.with_store()
     project("run", "--rm", "bucket", **ROOT_ACCOUNT)
     settings = StoreSettings(f"http://127.0.0.1:{STORE_PORT}", "test-root", PASSWORD)
-    Store(settings).publish(small_package.directory)
+    Store(settings, trusted=TRUSTED).publish(small_package.directory)
     return project
 
 
@@ -125,6 +126,12 @@ class TestWithoutAStore:
         result = compose("up", "--no-log-prefix", check=False)
         assert inspect(compose.api.name)["State"]["ExitCode"] == 2
         assert all(name in result.stderr for name in ("MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY"))
+
+    def test_trusted_keys_come_from_a_file(self, filled: Compose, tmp_path):
+        keys = tmp_path / "keys"
+        keys.write_text(f"{PUBLIC}\n", encoding="utf-8")
+        filled("up", "--detach", WHISPER_TRUSTED_KEYS="", WHISPER_TRUSTED_KEYS_FILE=str(keys))
+        filled.api.wait_ready()
 
     def test_api_keys_come_from_a_file(self, filled: Compose, tmp_path):
         keys = tmp_path / "keys"

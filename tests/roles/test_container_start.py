@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import functools
+import shutil
+import uuid
+from pathlib import Path
+
 import pytest
 
+from attacks import (
+    ATTACKS,
+    Target,
+    endless_manifest,
+    evil,
+    key_of_ones_own,
+    manifest_exchanged,
+    old_channel,
+    published,
+    unsigned_library,
+)
 from docker_client import docker, inspect
 from minio_server import NETWORK
 from running_service import EXACT, wait_for
 from service_container import PACKAGES, PORT, PUBLISHED, transcribe
+from signing import PUBLIC, TRUSTED, sign
 from whisper_package.models import MODEL_CONFIGS
-from whisper_store.store import Store
+from whisper_package.signature import new_private_key, public_key
+from whisper_store.client import s3_client
 
 LIBRARY = f"{PACKAGES}/whisper_small_xeon/libwhisper.so.1"
 WEIGHTS = f"{PACKAGES}/whisper_small_xeon/ggml-small-q5_1.bin"
@@ -19,7 +37,7 @@ FREQUENT_CHECKS = ("--health-interval=1s", "--health-timeout=5s")
 @pytest.fixture(scope="session")
 def store(minio, small_package):
     """What the container is told about a store that holds `small`."""
-    Store(minio.settings("publisher")).publish(small_package.directory)
+    minio.store("publisher").publish(small_package.directory)
     reader = minio.settings("reader")
     return {
         "MINIO_ENDPOINT": minio.variables["artifact_store_host_endpoint"],
@@ -164,6 +182,81 @@ class TestWithAStore:
         environment = service.run("cat", "/proc/1/environ")
         assert "WHISPER_MODEL_SIZE" in environment
         assert "MINIO_" not in environment
+
+
+class TestTrust:
+    """What the keys of the bucket, or of the volume, cannot do to a container."""
+
+    @pytest.fixture
+    def target(self, minio, small_package, tmp_path) -> Target:
+        settings = minio.settings("root", bucket=f"attacks-{uuid.uuid4().hex[:12]}")
+        s3_client(settings).create_bucket(Bucket=settings.bucket)
+        return published(settings, TRUSTED, "stable", tmp_path, small_package)
+
+    @pytest.fixture
+    def start(self, run_image, volume, store, target):
+        """Start the container with the store, and its self-test instead of serving."""
+        account = {"MINIO_ACCESS_KEY": target.settings.access_key, "MINIO_SECRET_KEY": target.settings.secret_key}
+        where = {**store, **account, "MINIO_BUCKET": target.settings.bucket}
+        return functools.partial(run_image, "--self-test", volume=volume, network=NETWORK, **where)
+
+    @pytest.fixture
+    def put(self, service_image, volume):
+        """Copy a package's directory into the volume."""
+
+        def copy(directory: Path) -> None:
+            mounts = (f"--volume={volume}:{PACKAGES}", f"--volume={directory}:/from/{directory.name}:ro")
+            docker("run", "--rm", *mounts, service_image, "cp", "-r", f"/from/{directory.name}", PACKAGES)
+
+        return copy
+
+    def test_without_a_trusted_key_one_line_says_how_to_make_one(self, run_image, filled_volume):
+        result = run_image("--self-test", volume=filled_volume, WHISPER_TRUSTED_KEYS="")
+        assert result.returncode == 2
+        assert "whisper_store keys` makes a pair and prints its public key" in one_line(result)
+
+    def test_keys_in_a_mounted_file_are_trusted(self, run_image, filled_volume, tmp_path):
+        (tmp_path / "keys").write_text(f"# ours\n{public_key(new_private_key())}\n{PUBLIC}\n")
+        mounted = (f"--volume={tmp_path / 'keys'}:/run/secrets/keys:ro",)
+        environment = {"WHISPER_TRUSTED_KEYS": "", "WHISPER_TRUSTED_KEYS_FILE": "/run/secrets/keys"}
+        result = run_image("--self-test", volume=filled_volume, options=mounted, **environment)
+        assert result.returncode == 0, result.stderr
+
+    @pytest.mark.parametrize("signed_by", ["nobody", "another key"])
+    def test_another_library_in_the_volume_never_runs(self, run_image, volume, put, target, signed_by):
+        made = evil(target)
+        if signed_by == "another key":
+            sign(made.directory, private=new_private_key())
+        put(made.directory)
+        result = run_image("--self-test", volume=volume)
+        assert result.returncode == 6
+        said = "is not signed: if it is yours" if signed_by == "nobody" else "is signed by none of the trusted keys"
+        assert said in one_line(result)
+
+    @pytest.mark.parametrize("attack", [unsigned_library, key_of_ones_own, manifest_exchanged, endless_manifest])
+    def test_what_somebody_put_into_the_bucket_is_not_taken(self, start, target, attack):
+        attack(target)
+        result = start()
+        assert result.returncode in (4, 6)
+        assert ATTACKS[attack] in result.stderr.splitlines()[-1]
+        assert result.stdout == ""
+
+    def test_an_old_channel_is_not_followed_even_where_the_package_is_damaged(self, start, target, volume, damage):
+        assert start().returncode == 0
+        old_channel(target)
+        assert start().returncode == 0  # what is there needs no store
+        damage(volume, LIBRARY)
+        result = start()
+        assert result.returncode == 6
+        assert "somebody put an old channel back" in result.stderr.splitlines()[-1]
+
+    def test_a_package_from_before_signing_gets_its_signature_from_the_store(self, start, target, put, tmp_path):
+        before = shutil.copytree(target.new.directory, tmp_path / "before" / target.new.name)
+        (before / "manifest.json.sig").unlink()
+        put(before)
+        result = start()
+        assert result.returncode == 0, result.stderr
+        assert "is not signed" in result.stderr
 
 
 class TestProcess:

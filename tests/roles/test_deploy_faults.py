@@ -29,7 +29,6 @@ from tcp_proxy import TcpProxy
 from whisper_package.package import Package
 from whisper_package.variants import cpu_flags
 from whisper_store.client import s3_client
-from whisper_store.store import Store
 
 MEDIUM = ("-e", "model=medium")
 SERVICE = "/opt/whisper-xeon"
@@ -58,7 +57,7 @@ def release(minio, proxy, small, small_package, tmp_path) -> Release:
     """A release whose file NOTE (8 MB) no host has; the host gets it by way of the proxy."""
     package = variant(small_package, tmp_path, {"NOTE": os.urandom(BIG)})
     channel = f"test-{uuid.uuid4().hex[:12]}"
-    Store(minio.settings()).publish(package.directory, channel)
+    minio.store().publish(package.directory, channel)
     variables = {name: value for name, value in minio.variables.items() if name.startswith("artifact_store_")}
     variables.update(artifact_store_channel=channel, artifact_store_host_endpoint=proxy.endpoint)
     file = tmp_path / "store.json"

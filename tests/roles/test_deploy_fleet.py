@@ -16,7 +16,6 @@ from minio_server import gateway
 from paths import RECORDINGS, ROOT
 from playbook import run_playbook
 from sealed_packages import variant
-from whisper_store.store import Store
 
 MEDIUM = ("-e", "model=medium")
 
@@ -91,7 +90,7 @@ def test_a_release_can_be_named(hosts, small, minio, small_package, tmp_path):
     channel = f"test-{uuid.uuid4().hex[:12]}"
     older, newer = (variant(small_package, tmp_path / name, {"NOTE": uuid.uuid4().bytes}) for name in ("a", "b"))
     for package in (older, newer):
-        Store(minio.settings()).publish(package.directory, channel)
+        minio.store().publish(package.directory, channel)
     named = ("-e", f"artifact_store_channel={channel}", "-e", f"release={older.release_id[:12]}")
     hosts.deploy_from(minio, "--limit", small.name, *named)
     assert small.version()["release_id"] == older.release_id

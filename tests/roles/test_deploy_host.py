@@ -23,7 +23,6 @@ from running_service import wait_for
 from sealed_packages import rewrite, variant
 from whisper_package.package import packaged_models
 from whisper_store.client import s3_client
-from whisper_store.store import Store
 
 MEDIUM = ("-e", "model=medium")
 
@@ -248,7 +247,7 @@ def published(minio, medium_package, tmp_path):
     """A package of model `medium` that the store alone has, and the arguments that deploy it."""
     package = variant(medium_package, tmp_path, {"NOTE": uuid.uuid4().bytes})
     channel = f"test-{uuid.uuid4().hex[:12]}"
-    Store(minio.settings()).publish(package.directory, channel)
+    minio.store().publish(package.directory, channel)
     return package, (*MEDIUM, "-e", f"artifact_store_channel={channel}")
 
 

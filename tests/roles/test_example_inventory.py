@@ -13,6 +13,7 @@ import yaml
 
 from paths import ROOT
 from playbook import run_playbook
+from signing import PUBLIC
 from whisper_package.models import MODEL_CONFIGS
 from whisper_xeon.settings import load_settings
 
@@ -20,6 +21,7 @@ EXAMPLE = ROOT / "inventory" / "example"
 VAULT_TEMPLATE = EXAMPLE / "group_vars" / "all" / "vault.yml.example"
 VARIABLE_FILES = sorted([*EXAMPLE.glob("*_vars/**/*.yml"), VAULT_TEMPLATE])
 HOSTS = {f"speech-{number}.example.org" for number in range(1, 5)} | {"speech-5.internal.example.org"}
+TRUSTING = json.dumps({"whisper_service_trusted_keys": [PUBLIC]})
 CONNECTION = {"ansible_connection", "ansible_python_interpreter", "ansible_ssh_common_args", "ansible_user"}
 
 
@@ -135,7 +137,7 @@ def test_example_holds_no_credential():
 
 
 class TestVault:
-    """The vault, made as README's quick start says; the store's address leads nowhere."""
+    """The vault, made as README's quick start says; a key is trusted, and the store's address leads nowhere."""
 
     @pytest.fixture
     def deploy(self, copy, tmp_path, monkeypatch):
@@ -151,7 +153,7 @@ class TestVault:
             (folder / "vault.yml.example").write_text(json.dumps({**variables(VAULT_TEMPLATE), **values}), "utf-8")
             command = ["ansible-vault", "encrypt", "--output", "vault.yml", "vault.yml.example"]
             subprocess.run([*command, "--vault-password-file", password], cwd=folder, check=True, capture_output=True)
-            nowhere = ("-e", "artifact_store_endpoint=http://127.0.0.1:9")
+            nowhere = ("-e", "artifact_store_endpoint=http://127.0.0.1:9", "-e", TRUSTING)
             return run_playbook(
                 "deploy.yml", *nowhere, "--vault-password-file", str(password), inventory=copy, check=False
             )

@@ -9,7 +9,6 @@ import pytest
 
 from minio_server import PORT
 from sealed_packages import variant
-from whisper_store.store import Store
 
 
 @pytest.fixture
@@ -64,7 +63,7 @@ def test_check_mode_shows_the_change_and_makes_none(minio, play_role, channel, f
     )
     assert result.changed == 1
     assert fresh_package.release_id in result.output
-    assert Store(minio.settings("reader")).read_channel(channel).models == {}
+    assert minio.store("reader").read_channel(channel).models == {}
 
 
 def test_check_mode_before_the_first_build_only_announces(play_role, channel, tmp_path):

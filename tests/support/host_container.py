@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from playbook import Play, one_at_a_time, run_playbook
+from signing import PUBLIC
 
 NAMES = {"small": "whisper-xeon-test-small", "medium": "whisper-xeon-test-medium"}
 SSH_PORTS = {"small": 12201, "medium": 12202}
@@ -151,6 +152,7 @@ def write_inventory(folder: Path) -> Path:
         "ansible_python_interpreter": "/usr/bin/python3",
         "ansible_ssh_private_key_file": str(state / "ssh" / "id_ed25519"),
         "ansible_ssh_common_args": f"-o IdentitiesOnly=yes -o UserKnownHostsFile={state / 'ssh' / 'known_hosts'}",
+        "whisper_service_trusted_keys": [PUBLIC],
         "container_host_project": "test",
         "container_host_state_dir": str(state),
     }

@@ -14,15 +14,18 @@ from typing import Any
 import pytest
 
 from playbook import Play, one_at_a_time, run_playbook
+from signing import PUBLIC, TRUSTED
 from whisper_store.settings import StoreSettings
+from whisper_store.store import Store
 
 # Each worker of pytest-xdist has its own. Another port lets a second test session run beside this one.
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 PORT = int(os.environ.get("WHISPER_XEON_TEST_MINIO_PORT", "19000")) + 2 * WORKER
 CONTAINER = "whisper-xeon-test-minio" + (f"-{PORT}" if PORT != 19000 else "")
 NETWORK = "whisper-xeon-test"
-# What MinIO makes: the bucket and the accounts with which the store is used.
+# What MinIO makes: the bucket and the accounts with which the store is used; and what the playbooks hand on.
 MINIO = {
+    "artifact_store_trusted_keys": "{{ whisper_service_trusted_keys }}",
     "minio_bucket": "{{ artifact_store_bucket }}",
     "minio_publisher_access_key": "{{ artifact_store_access_key }}",
     "minio_publisher_secret_key": "{{ artifact_store_secret_key }}",
@@ -70,6 +73,10 @@ class MinioServer:
         }
         return StoreSettings(**{**values, **changes})
 
+    def store(self, account: str = "publisher", **changes: Any) -> Store:
+        """Return the store as an account uses it that trusts the tests' key."""
+        return Store(self.settings(account, **changes), trusted=TRUSTED)
+
     def play(self, playbook: Path | str, *arguments: str, check: bool = True) -> Play:
         """Run a playbook with this store's inventory; see `run_playbook`."""
         return run_playbook(playbook, *arguments, inventory=self.inventory, check=check)
@@ -101,6 +108,7 @@ def minio(tmp_path_factory) -> MinioServer:
         "artifact_store_secret_key": secrets.token_hex(16),
         "artifact_store_reader_access_key": "test-reader",
         "artifact_store_reader_secret_key": secrets.token_hex(16),
+        "whisper_service_trusted_keys": [PUBLIC],
     }
     variables_file = folder / "variables.json"
     variables_file.touch(mode=0o600)

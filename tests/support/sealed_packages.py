@@ -1,14 +1,17 @@
-"""Packages for tests that need one with other content: sealed with a manifest as the builder seals them."""
+"""Packages for tests that need one with other content: sealed with a manifest as the builder seals them, and signed."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from signing import sign
 from whisper_package.digests import file_digest
+from whisper_package.errors import PackageError
 from whisper_package.manifest import MANIFEST_NAME, SCHEMA_VERSION, encode_manifest
 from whisper_package.models import MODEL_CONFIGS, QUANTIZATIONS, package_directory, weights_file
 from whisper_package.package import Package
@@ -18,11 +21,13 @@ SMALL = {"width": 768, "encoder_layers": 12, "decoder_layers": 12}
 
 
 def rewrite(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Apply `change` to the manifest in `folder` and seal it again, as someone who builds packages could."""
+    """Apply `change` to the manifest in `folder`, seal and sign it again, as someone who builds packages could."""
     path = folder / MANIFEST_NAME
     manifest = json.loads(path.read_bytes())
     change(manifest)
     path.write_bytes(encode_manifest(manifest))
+    with suppress(PackageError):  # nothing signs what is not valid
+        sign(folder)
 
 
 def hollow_package(folder: Path, model: str = "small") -> Package:
@@ -59,7 +64,7 @@ def hollow_package(folder: Path, model: str = "small") -> Package:
     if model not in MODEL_CONFIGS:
         manifest["model"]["dimensions"] = SMALL
     (target / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
-    return Package(target)
+    return sign(target)
 
 
 def _entry(folder: Path, path: str) -> dict[str, Any]:
@@ -83,4 +88,4 @@ def variant(package: Package, folder: Path, extra: dict[str, bytes]) -> Package:
         files[path] = _entry(target, path)
     manifest = {**package.manifest, "files": [files[path] for path in sorted(files)]}
     (target / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
-    return Package(target)
+    return sign(target)

@@ -21,6 +21,7 @@ from docker_client import docker, inspect
 from paths import RECORDINGS, ROOT
 from playbook import one_at_a_time, run_playbook
 from running_service import encode_form, wait_for
+from signing import PUBLIC
 
 IMAGE = "whisper-xeon/service:test"
 NAME = "whisper-xeon-test-service"
@@ -33,6 +34,8 @@ PACKAGES = "/var/lib/whisper-xeon"
 START_SECONDS = 120
 BUILD = ("playbooks/images.yml", "--skip-tags", "store", "-e", f"service_image_name={IMAGE}")
 
+# Who must have signed what the container serves, unless a test says otherwise.
+TRUSTING = {"WHISPER_TRUSTED_KEYS": PUBLIC}
 PUBLISHED = (f"--publish=127.0.0.1:{PORT}:8000",)
 
 # What compose.yml gives the container (test_container_compose.py holds it to that), for `docker run`.
@@ -172,6 +175,7 @@ def run_image(service_image):
     """
 
     def run(*arguments: str, volume: str = "", network: str = "bridge", options: tuple[str, ...] = (), **environment):
+        environment = {**TRUSTING, **environment}
         return docker(
             "run",
             "--rm",
@@ -194,6 +198,7 @@ def containers(image: str) -> Iterator[Callable[..., Container]]:
     def start(*arguments: str, volume: str = "", network: str = "bridge", options: tuple[str, ...] = (), **environment):
         container = Container(f"{NAME}-{len(started)}")
         started.append(container)
+        environment = {**TRUSTING, **environment}
         docker(
             "run",
             "--detach",
@@ -262,6 +267,7 @@ class Compose:
                 "WHISPER_PORT": str(PORT),
                 "MINIO_PORT": str(STORE_PORT),
                 "MINIO_CONSOLE_PORT": str(STORE_CONSOLE_PORT),
+                **TRUSTING,
                 **environment,
             },
             stdin=subprocess.DEVNULL,

@@ -28,7 +28,8 @@ class Root:
 
     def run(self, state: str, digest: str = "", *, check_mode: bool = False, **parameters) -> dict:
         """Return the result of one state."""
-        wanted = {"state": state, "digest": digest, "record": None, "bundle": None, "keep": 3, **parameters}
+        defaults = {"record": None, "bundle": None, "keep": 3, "channel": "", "signature": {}}
+        wanted = {"state": state, "digest": digest, **defaults, **parameters}
         return whisper_deployment.run(whisper_deployment.Deployments(self.path), wanted, check_mode)
 
     def stage(self, name: str, *, check_mode: bool = False, model: bytes = b"weights") -> tuple[str, dict]:
@@ -261,3 +262,57 @@ def test_a_record_cannot_place_a_file_outside_its_folder(tmp_path, path):
     deployments = whisper_deployment.Deployments(tmp_path / "root")
     with pytest.raises(whisper_deployment.DeploymentError, match="outside the deployment"):
         deployments.stage("0" * 64, json.dumps(record), "", dry_run=False)
+
+
+def noted(root: Root) -> dict:
+    return json.loads((root.path / "serials.json").read_text("utf-8"))
+
+
+def test_confirming_notes_the_signature_by_channel_and_model(root):
+    root.deploy("one")
+    assert root.run("confirmed", channel="stable", signature={"serial": "20260101000000", "key": "A"})["changed"]
+    entry = {"serial": "20260101000000", "key": "A", "release_id": "0" * 64}
+    assert noted(root) == {"stable": {"small": entry}}
+    assert not root.run("confirmed", channel="stable", signature={"serial": "20260101000000", "key": "A"})["changed"]
+
+
+@pytest.mark.parametrize(
+    ("signature", "kept"),
+    [
+        ({"serial": "20250101000000", "key": "A"}, "20260101000000"),
+        ({"serial": "20270101000000", "key": "A"}, "20270101000000"),
+        # Another key: that of a thief counts no more, whatever serial it stated.
+        ({"serial": "20250101000000", "key": "B"}, "20250101000000"),
+    ],
+)
+def test_the_newest_serial_of_a_key_stays(root, signature, kept):
+    root.deploy("one")
+    root.run("confirmed", channel="stable", signature={"serial": "20260101000000", "key": "A"})
+    root.run("confirmed", channel="stable", signature=signature)
+    assert noted(root)["stable"]["small"]["serial"] == kept
+
+
+def test_a_release_that_was_named_is_noted_apart_from_its_channel(root):
+    root.deploy("one")
+    root.run("confirmed", channel="stable", signature={"serial": "20260101000000", "key": "A"})
+    root.run("confirmed", channel="", signature={"serial": "20250101000000", "key": "A"})
+    assert [noted(root)[channel]["small"]["serial"] for channel in ("stable", "")] == [
+        "20260101000000",
+        "20250101000000",
+    ]
+
+
+def test_a_rollback_notes_nothing_and_check_mode_neither(root):
+    root.deploy("one")
+    root.run("confirmed")
+    signature = {"serial": "20260101000000", "key": "A"}
+    assert root.run("confirmed", channel="stable", signature=signature, check_mode=True)["changed"]
+    assert not (root.path / "serials.json").exists()
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"stable": {"small": {"serial": 1}}}', "null"])
+def test_altered_serials_are_an_error_that_names_the_file(root, content):
+    root.deploy("one")
+    (root.path / "serials.json").write_text(content)
+    with pytest.raises(ValueError, match=r"serials\.json was altered: compare"):
+        root.run("confirmed", channel="stable", signature={"serial": "20260101000000", "key": "A"})

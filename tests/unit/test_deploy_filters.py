@@ -15,6 +15,8 @@ SERVING = {
         "state": "serving",
         "model": "small",
         "release_id": "0123456789abcdef",
+        "signed": "2026-11-27",
+        "signed_days": 0,
         "cpu_variant": "icelake",
         "ready_at": "10:00",
         "memory_mb": 412,
@@ -90,16 +92,23 @@ def test_a_variable_that_cannot_name_a_model_is_an_error_in_one_sentence(value):
 def test_table_has_one_host_per_line_and_a_dash_for_what_is_unknown():
     results = {"a": SERVING, "bb": {"status": {"state": "not deployed"}}, "c": UNREACHABLE}
     assert filters["whisper_service_table"](results).splitlines() == [
-        "host  model  release       variant  ready since  memory  requests  errors  state",
-        "a     small  0123456789ab  icelake  10:00        412 MB        12       0  serving",
-        "bb    -      -             -        -                 -         -       -  not deployed",
-        "c     -      -             -        -                 -         -       -  unreachable: timed out",
+        "host  model  release       signed      variant  ready since  memory  requests  errors  state",
+        "a     small  0123456789ab  2026-11-27  icelake  10:00        412 MB        12       0  serving",
+        "bb    -      -             -           -        -                 -         -       -  not deployed",
+        "c     -      -             -           -        -                 -         -       -  unreachable: timed out",
     ]
 
 
 def test_a_host_that_does_not_serve_or_did_not_answer_is_named():
     results = {"a": SERVING, "b": {"status": {"state": "failed (failed)"}}, "c": UNREACHABLE, "d": {}}
     assert filters["whisper_service_not_serving"](results) == ["b", "c", "d"]
+
+
+def test_a_host_whose_release_was_signed_too_long_ago_is_named_with_the_date():
+    old = {"status": {**SERVING["status"], "signed": "2026-08-01", "signed_days": 91}}
+    results = {"a": SERVING, "b": old, "c": UNREACHABLE, "d": {"status": {"state": "not deployed"}}}
+    assert filters["whisper_service_signed_long_ago"](results, 90) == ["b (2026-08-01)"]
+    assert filters["whisper_service_signed_long_ago"](results, 91) == []
 
 
 def test_problems_of_all_checks_come_together_with_the_reason_of_a_check_that_failed():

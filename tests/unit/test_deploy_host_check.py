@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from collection_module import load_module
@@ -73,3 +75,44 @@ def test_flags_are_read_from_this_machine():
 
 def test_packages_that_dpkg_does_not_know_are_missing():
     assert host_check.packages_missing(["libc6", "no-such-package"]) == ["no-such-package"]
+
+
+@pytest.fixture
+def confirmed(tmp_path):
+    """The root of a host that confirmed a release of `small` from channel `stable`."""
+    entry = {"serial": "20260601000000", "key": "A" * 60, "release_id": "6cb04b80" * 8}
+    (tmp_path / "serials.json").write_text(json.dumps({"stable": {"small": entry}}))
+    return tmp_path
+
+
+def signed(serial: str) -> dict[str, str]:
+    return {"serial": serial, "key": "A" * 60}
+
+
+def test_a_release_older_than_what_was_confirmed_of_its_channel_is_refused_with_both_serials(confirmed):
+    (problem,) = host_check.serial_problems(confirmed, "small", "stable", signed("20260101000000"), ["A" * 60])
+    assert "signed 20260101000000" in problem
+    assert "20260601000000 (6cb04b806cb0) from it: somebody put an old channel back" in problem
+
+
+@pytest.mark.parametrize(
+    ("model", "channel", "serial", "trusted"),
+    [
+        ("small", "stable", "20260601000000", "A" * 60),  # the same
+        ("small", "stable", "20260602000000", "A" * 60),
+        ("small", "", "20260101000000", "A" * 60),  # named
+        ("small", "staging", "20260101000000", "A" * 60),
+        ("medium", "stable", "20260101000000", "A" * 60),
+        ("small", "stable", "20260101000000", "B" * 60),  # the key that was confirmed is trusted no more
+    ],
+)
+def test_any_other_release_is_fit(confirmed, model, channel, serial, trusted):
+    assert host_check.serial_problems(confirmed, model, channel, signed(serial), [trusted]) == []
+
+
+def test_without_a_package_there_is_nothing_to_compare(confirmed):
+    assert host_check.serial_problems(confirmed, "small", "stable", {}, ["A" * 60]) == []
+
+
+def test_a_host_that_has_confirmed_nothing_takes_any(tmp_path):
+    assert host_check.serial_problems(tmp_path, "small", "stable", signed("20200101000000"), ["A" * 60]) == []

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 # The module names, in the order of the report.
 ROWS: tuple[str, ...] = (
+    "attacks",
     "connections",
     "decoders",
     "stalled_uploads",

@@ -5,7 +5,8 @@
 #   MINIO_ENDPOINT    for example https://minio.example.com:9000
 #   MINIO_ACCESS_KEY  MINIO_SECRET_KEY  (never handed on as an argument)
 #   MINIO_BUCKET      default whisper-artifacts; it must exist
-# A release is written once: one that is there already is left alone. Which release hosts install is said by
+#   WHISPER_SIGNING_KEY_FILE  signs the release (openssl, ed25519); not needed where manifest.json.sig is there already
+# A release is written once: one that is there already is left alone, but gets the signature of this run. Which release hosts install is said by
 # channels/<channel>.json in the same bucket; this script shows it and never changes it.
 set -euo pipefail
 
@@ -33,13 +34,27 @@ sha256sum --check --strict --quiet <<<"$checksums" || fail "the files above do n
 extra=$(find . ! -type d ! -name manifest.json ! -name manifest.json.sig -printf '%P\n' | sort | comm -23 - <(cut -c 67- <<<"$checksums" | sort))
 [ -z "$extra" ] || fail "not in manifest.json: $extra"
 
+# Hosts and containers take only what is signed. The form is that of app/whisper_package/signature.py of whisper-xeon.
+scratch=$(mktemp -d)
+trap 'rm -rf -- "$scratch"' EXIT
+signature=$PWD/manifest.json.sig
+if [ -n "${WHISPER_SIGNING_KEY_FILE:-}" ]; then
+    model=${package#whisper_}
+    printf 'whisper-xeon release 1\nmodel %s\nrelease %s\nmanifest_sha256 %s\nserial %s\n' "${model%_xeon}" "$release_id" \
+        "$(sha256sum <manifest.json | cut -c -64)" "$(date -u +%Y%m%d%H%M%S)" >"$scratch/text"
+    openssl pkeyutl -sign -rawin -inkey "$WHISPER_SIGNING_KEY_FILE" -in "$scratch/text" -out "$scratch/raw" ||
+        fail "WHISPER_SIGNING_KEY_FILE does not sign: it must be a private ed25519 key, as \`whisper_store keys\` of whisper-xeon makes it"
+    signature=$scratch/manifest.json.sig
+    { cat "$scratch/text" && printf 'signature %s\n' "$(base64 -w0 "$scratch/raw")"; } >"$signature"
+fi
+[ -f "$signature" ] || fail "this package is not signed, and no host takes it: set WHISPER_SIGNING_KEY_FILE to the file of your key"
+
 target=$bucket/releases/$release_id/$package
 if command -v mc >/dev/null; then
     # mc takes credentials from its configuration (in the environment it stumbles over a colon in a secret), so it gets
     # one of its own that only this user can read and that goes when the script ends.
-    MC_CONFIG_DIR=$(mktemp -d)
-    export MC_CONFIG_DIR
-    trap 'rm -rf -- "$MC_CONFIG_DIR"' EXIT
+    export MC_CONFIG_DIR=$scratch/mc
+    mkdir "$MC_CONFIG_DIR"
     quoted() { local text=${1//\\/\\\\}; printf '"%s"' "${text//\"/\\\"}"; }
     printf '{"version": "10", "aliases": {"whisper": {"url": %s, "accessKey": %s, "secretKey": %s, "api": "S3v4", "path": "on"}}}' \
         "$(quoted "$MINIO_ENDPOINT")" "$(quoted "$MINIO_ACCESS_KEY")" "$(quoted "$MINIO_SECRET_KEY")" >"$MC_CONFIG_DIR/config.json"
@@ -52,7 +67,8 @@ elif command -v aws >/dev/null; then
     export AWS_DEFAULT_REGION=${AWS_DEFAULT_REGION:-us-east-1}
     # Stores other than AWS refuse the checksums that newer clients add by themselves.
     export AWS_REQUEST_CHECKSUM_CALCULATION=when_required AWS_RESPONSE_CHECKSUM_VALIDATION=when_required
-    present() { aws --endpoint-url "$MINIO_ENDPOINT" s3 ls "s3://$1" >/dev/null 2>&1; }
+    # It lists by prefix, so that the signature of a manifest would do for it.
+    present() { aws --endpoint-url "$MINIO_ENDPOINT" s3 ls "s3://$1" 2>/dev/null | grep " ${1##*/}\$" >/dev/null; }
     put() { aws --endpoint-url "$MINIO_ENDPOINT" s3 cp --only-show-errors "$1" "s3://$2"; }
     channels() { aws --endpoint-url "$MINIO_ENDPOINT" s3 ls "s3://$bucket/channels/" | awk '{print $NF}'; }
     show() { aws --endpoint-url "$MINIO_ENDPOINT" s3 cp --quiet "s3://$1" -; }
@@ -61,13 +77,17 @@ else
 fi
 
 if present "$target/manifest.json"; then
+    if [ "$signature" != "$PWD/manifest.json.sig" ] || ! present "$target/manifest.json.sig"; then
+        put "$signature" "$target/manifest.json.sig"
+    fi
     echo "$package release $release_id is in $bucket already"
 else
     cut -c 67- <<<"$checksums" | while IFS= read -r path; do
         echo "$path"
         put "$path" "$target/$path"
     done
-    # The manifest comes last: whoever finds it finds the whole release.
+    put "$signature" "$target/manifest.json.sig"
+    # The manifest comes last: whoever finds it finds the whole release, signed.
     put manifest.json "$target/manifest.json"
     echo "$package release $release_id is in $bucket"
 fi
