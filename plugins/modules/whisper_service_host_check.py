@@ -126,6 +126,15 @@ def system_problems() -> list[str]:
     return found
 
 
+def root_problems(root: Path) -> list[str]:
+    """Return the problem of a directory in which no deployment can be, if there is one."""
+    if not root.is_absolute():
+        return [f"whisper_service_root is {str(root)!r}: set the whole path of a directory on the host"]
+    if root.exists() and not root.is_dir():
+        return [f"whisper_service_root is {root}, which is not a directory: set another one"]
+    return []
+
+
 def processor_problems(flags: set[str], variants: list[dict]) -> list[str]:
     """Return the problem of a processor that no variant of the package supports, if there is one."""
     lacking = [sorted(set(variant["cpu_flags"]) - flags) for variant in variants]
@@ -152,7 +161,7 @@ def disk_problems(root: Path, record: dict, packages_mb: int) -> list[str]:
 
     `packages_mb` is what Debian packages will take of the disk that contains /usr.
     """
-    known = [json.loads(path.read_text("utf-8")) for path in root.glob("deployments/*/deployment.json")]
+    known = [_record(path) for path in root.glob(f"deployments/{'[0-9a-f]' * 64}/deployment.json")]
     present = {entry["sha256"] for each in known for entry in each["files"]}
     missing = sum(entry["size"] for entry in record["files"] if entry["sha256"] not in present)
     needed_mb = int(missing / 1e6 * 1.1 + 50) * (1 if known else 2)
@@ -290,6 +299,16 @@ def store_problems(url: str, sha256: str) -> list[str]:
     return []
 
 
+def _record(path: Path) -> dict:
+    """Return the record of a deployment; one that was altered lists nothing, as its files are fetched again."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        data = b""
+    intact = hashlib.sha256(data).hexdigest() == path.parent.name
+    return json.loads(data) if intact else {"files": []}
+
+
 def _numbers(version: str) -> list[int]:
     return [int(part) for part in version.split(".")]
 
@@ -320,6 +339,7 @@ def main() -> None:
     root = Path(wanted["root"])
     problems = system_problems()
     missing = packages_missing(wanted["packages"]) if shutil.which("dpkg-query") else []
+    problems += root_problems(root)
     if not problems:
         problems = [
             *(package_problems(root, wanted, PACKAGES_MB if missing else 0) if wanted["record"] else ()),

@@ -50,8 +50,10 @@ def status_of(root: Path, unit: str) -> dict:
     """Return the module's `status`."""
     try:
         deployment = json.loads((root / "current" / "deployment.json").read_text("utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {"state": "not deployed"}
+    except (OSError, ValueError):
+        return {"state": f"{root / 'current' / 'deployment.json'} cannot be read: deploy again"}
     shown = show_unit(unit, "ActiveState", "SubState", "MemoryCurrent").splitlines()
     systemd = dict(line.split("=", 1) for line in shown if "=" in line)
     status = {"model": deployment["model"], "release_id": deployment["release_id"]}
