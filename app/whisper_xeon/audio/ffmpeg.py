@@ -2,7 +2,8 @@
 
 It gets an open file descriptor, never a name or a URL from a user, a list of the formats and the protocols it may use,
 an empty environment, and hard limits on memory, processor time, output and wall time. Nothing is written to a
-disk.
+disk. It and the other processes of the service are kept apart (`confinement`): in lists of processes it therefore has
+the number of a descriptor for a name.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 
+from whisper_xeon import confinement
 from whisper_xeon.audio.errors import DecoderMissing, DecodingTooSlow
 from whisper_xeon.audio.file_types import CODECS, DEMUXERS
 
@@ -51,6 +53,14 @@ class Ffmpeg:
         the input. `grown` is called with the bytes in the outputs so far, and what it raises ends the run. Raises
         `DecodingTooSlow` or `DecoderMissing`.
         """
+        with confinement.unreadable_copy(_find("ffmpeg")) as (program, copy):
+            command = self._command(program, before, after, max_bytes, log)
+            passed = (self._upload_fd, *outputs, *copy)
+            return confinement.apart(lambda: self._watch(command, passed, outputs, log, grown))
+
+    def _command(
+        self, program: str, before: Sequence[str], after: Sequence[str], max_bytes: int, log: int
+    ) -> list[str]:
         limits = {
             "data": _MEMORY,
             "as": 2 * _MEMORY,
@@ -59,10 +69,10 @@ class Ffmpeg:
             "nofile": 32,
             "core": 0,
         }
-        command = [
+        return [
             *(_find("choom"), "-n", _OOM_SCORE_ADJUSTMENT, "--"),
             *(_find("prlimit"), *(f"--{name}={value}" for name, value in limits.items()), "--"),
-            *(_find("ffmpeg"), "-nostdin", "-nostats", "-hide_banner"),
+            *(program, "-nostdin", "-nostats", "-hide_banner"),
             *("-loglevel", "quiet" if log == subprocess.DEVNULL else "info"),
             *("-protocol_whitelist", "file", "-codec_whitelist", CODECS, "-threads", "1"),
             *("-probesize", str(_PROBE_BYTES), "-analyzeduration", f"{_PROBE_SECONDS}M"),
@@ -70,13 +80,22 @@ class Ffmpeg:
             *("-i", f"/proc/self/fd/{self._upload_fd}"),
             *after,
         ]
+
+    def _watch(
+        self,
+        command: Sequence[str],
+        passed: Sequence[int],
+        outputs: Sequence[int],
+        log: int,
+        grown: Callable[[int], None],
+    ) -> bool:
         # The pipe stays empty: its end tells at once that the program has ended.
         with subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
-            pass_fds=(self._upload_fd, *outputs),
+            pass_fds=passed,
             env={"LC_ALL": "C"},
             cwd="/",
         ) as process:

@@ -10,12 +10,12 @@ Control socket:
   pool to zygote: {"op": "load", "adapter", "directory", "threads", "audio_ctx", "cpu_variant",
     "vad"} first, then
     {"op": "fork", "id"} with the worker's job socket and {"op": "kill", "id"}
-  zygote to pool: {"event": "loaded", "cpu_variant", "cpu_variant_reason", "load_s"} or {"event": "failed", "reason"},
-    then {"event": "forked", "id", "pid"} and {"event": "exited", "id", "status"}
+  zygote to pool: {"event": "loaded", "cpu_variant", "cpu_variant_reason", "load_s"} with its footprint or
+    {"event": "failed", "reason"}, then {"event": "forked", "id", "pid"} and {"event": "exited", "id", "status"}
 Job socket:
   pool to worker: {"options", "samples"} with the memfd of the samples, or those of the left and of the right side
-  worker to pool: {"event": "ready"} or {"event": "failed", "reason"} once, then for each job {"event": "started"} and
-    {"event": "done", "transcript", "compute_s"} or {"event": "error", "kind", "message"}
+  worker to pool: {"event": "ready"} with its footprint or {"event": "failed", "reason"} once, then for each job
+    {"event": "started"} and {"event": "done", "transcript", "compute_s"} or {"event": "error", "kind", "message"}
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ import signal
 import socket
 import sys
 import time
-from pathlib import Path
 from typing import Any, NoReturn
 
 from whisper_package.errors import PackageError
 from whisper_package.package import Package
+from whisper_xeon import confinement, footprint
 from whisper_xeon.audio.decode import map_samples
 from whisper_xeon.engine import process, sides
 from whisper_xeon.engine.adapter import WhisperAdapter
@@ -45,7 +45,7 @@ from whisper_xeon.transcript import DecodeOptions
 
 _ADAPTERS = {"library": WhisperLibraryAdapter, "cli": WhisperCliAdapter}
 # Workers go first when memory runs out: the pool replaces them.
-_OOM_SCORE_ADJUSTMENT = "500"
+_OOM_SCORE_ADJUSTMENT = 500
 
 
 def main() -> int:
@@ -56,6 +56,8 @@ def main() -> int:
         signal.signal(number, signal.SIG_IGN)
     # A core dump would contain the weights and somebody's speech.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    confinement.hide_memory()
+    confinement.give_up_others()
     process.set_name(b"wx-zygote")
     process.return_memory()
     # The whisper-cli of a killed worker is reaped here: the first process of a container might not do it.
@@ -82,7 +84,9 @@ def _load(control: socket.socket) -> WhisperAdapter | None:
         return None
     load_s = round(time.monotonic() - started, 3)
     chosen = {"cpu_variant": adapter.variant.name, "cpu_variant_reason": adapter.variant.reason}
-    send_message(control, {"event": "loaded", **chosen, "load_s": load_s})
+    own = footprint.open_own()
+    send_message(control, {"event": "loaded", **chosen, "load_s": load_s}, own)
+    close_all(own)
     return adapter
 
 
@@ -161,15 +165,17 @@ class _Zygote:
 def _serve_jobs(jobs: socket.socket, adapter: WhisperAdapter) -> None:
     """Create a state, then transcribe jobs until the pool closes the socket."""
     process.set_name(b"wx-worker")
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE_ADJUSTMENT, encoding="ascii")
+    confinement.set_oom_score(_OOM_SCORE_ADJUSTMENT)
+    confinement.give_up_others()  # neither do workers get at each other
     with contextlib.suppress(EOFError, ConnectionError):
         try:
             adapter.prepare()
         except WhisperLibraryError as error:
             send_message(jobs, {"event": "failed", "reason": str(error)})
             return
-        send_message(jobs, {"event": "ready"})
+        own = footprint.open_own(children=True)
+        send_message(jobs, {"event": "ready"}, own)
+        close_all(own)
         while True:
             job, fds = receive_message(jobs)
             send_message(jobs, {"event": "started"})

@@ -1,0 +1,192 @@
+"""The processes of the service are no single domain of trust: who takes over one of them gets at no other.
+
+The service runs as a user without capabilities, as it does on a host and in the container. That user's processes may
+normally read and end each other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from paths import RECORDINGS, ROOT
+from running_service import running_service, wait_for
+
+NOBODY = "65534"
+PYTHON = "/usr/bin/python3"  # everybody may run it, and it is the one of a host
+# What one process can do to others: prints a line of JSON for each of those whose ids it gets.
+PROBE = """
+import ctypes, json, os, socket, sys
+
+here = os.path.dirname(os.path.abspath(__file__)) if "__file__" in globals() else ""
+libc = ctypes.CDLL(None, use_errno=True)
+
+def can(attempt):
+    try:
+        return attempt() != -1
+    except OSError:
+        return False
+
+def reads(pid):
+    target = ctypes.create_string_buffer(8)
+    local = (ctypes.c_size_t * 2)(ctypes.addressof(target), 8)
+    remote = (ctypes.c_size_t * 2)(0x400000, 8)
+    if libc.process_vm_readv(pid, local, 1, remote, 1, 0) != -1 or ctypes.get_errno() == 14:  # no such address
+        return True
+    return False
+
+def done_to(pid):
+    attempts = {
+        "memory": lambda: open(f"/proc/{pid}/mem", "rb").close(),
+        "map": lambda: open(f"/proc/{pid}/maps").read(),
+        "rollup": lambda: open(f"/proc/{pid}/smaps_rollup").read(),
+        "environment": lambda: open(f"/proc/{pid}/environ").read(),
+        "files": lambda: [os.stat(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")],
+        "process_vm_readv": lambda: 0 if reads(pid) else -1,
+        "ptrace": lambda: libc.ptrace(0x4206, pid, 0, 0),
+        "signal": lambda: os.kill(pid, 0),
+    }
+    return [name for name, attempt in attempts.items() if can(attempt)]
+
+def family(pid):
+    children = []
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        children += open(f"/proc/{pid}/task/{thread}/children").read().split()
+    return [pid] + [each for child in map(int, children) if child != os.getpid() for each in family(child)]
+"""
+OF_OTHERS = (
+    PROBE
+    + """
+print(json.dumps({open(f"/proc/{pid}/comm").read().strip(): done_to(pid) for pid in family(int(sys.argv[1]))}))
+"""
+)
+# Starts in the place of the program that starts ffmpeg, and then starts it.
+TAKEN_OVER = (
+    PROBE
+    + """
+found = {str(pid): done_to(pid) for pid in family(os.getppid())}
+found["itself"] = [
+    name
+    for name, attempt in {
+        "file": lambda: open(f"{here}/new", "w"),
+        "connection": lambda: socket.create_connection(("127.0.0.1", int(open(f"{here}/port").read()))),
+        "key": lambda: libc.syscall(248, b"user", b"x", b"x", 1, -2),
+        "io_uring": lambda: 0 if libc.syscall(425, 0, None) == -1 and ctypes.get_errno() == 14 else -1,
+    }.items()
+    if can(attempt)
+]
+open(f"{here}/found", "w").write(json.dumps(found))
+os.execv("/usr/bin/choom", ["choom", *sys.argv[1:]])
+"""
+)
+
+
+def as_nobody(*command: str) -> list[str]:
+    """Return a command that runs as a user without capabilities."""
+    drop = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"] if os.geteuid() == 0 else []
+    return [*drop, *command]
+
+
+@pytest.fixture(scope="module")
+def ground(artifacts_dir):
+    """A directory that everybody may read, with the application, the small package and a recording for ffmpeg."""
+    with tempfile.TemporaryDirectory(prefix="whisper-xeon-test-") as folder:
+        path = Path(folder)
+        path.chmod(0o755)
+        shutil.copytree(ROOT / "app", path / "app", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(artifacts_dir / "whisper_small_xeon", path / "dist" / "whisper_small_xeon")
+        wav, flac = RECORDINGS / "en-00.wav", path / "en-00.flac"
+        subprocess.run(["ffmpeg", "-loglevel", "error", "-i", wav, flac], check=True, stdin=subprocess.DEVNULL)
+        yield path
+
+
+@contextlib.contextmanager
+def service_of_nobody(ground: Path, **settings: str):
+    python = as_nobody(PYTHON, "-B")
+    with running_service(ground / "dist", python=python, PYTHONPATH=str(ground / "app"), **settings) as service:
+        yield service
+
+
+def test_no_process_of_the_same_user_reads_the_front_the_zygote_or_a_worker(ground):
+    with service_of_nobody(ground, WHISPER_ENGINES="2") as service:
+        wait_for(lambda: len(service.worker_pids()) == 2)
+        probe = as_nobody(PYTHON, "-c", OF_OTHERS, str(service.process.pid))
+        done = json.loads(subprocess.run(probe, stdout=subprocess.PIPE, check=True).stdout)
+        # Signals of this one, which the service did not start, are the system's to forbid.
+        assert done == {"python3": ["signal"], "wx-zygote": ["signal"], "wx-worker": ["signal"]}
+        assert service.transcribe("en-00.wav").status == 200
+
+
+def test_what_takes_over_the_decoder_reaches_no_other_process(ground):
+    tools = ground / "tools"
+    tools.mkdir()
+    (tools / "found").touch()
+    (tools / "found").chmod(0o666)
+    choom = tools / "choom"
+    choom.write_text(f"#!{PYTHON} -S\n{TAKEN_OVER}", encoding="utf-8")
+    choom.chmod(0o755)
+    tools.chmod(0o777)
+    with service_of_nobody(ground, PATH=f"{tools}:{os.environ['PATH']}", WHISPER_ENGINES="1") as service:
+        (tools / "port").write_text(str(service.port), encoding="utf-8")
+        answer = service.post_form("/v1/audio/transcriptions", ("file", ground / "en-00.flac"))
+        engines = service.engine_pids()
+    assert answer.status == 200
+    found = json.loads((tools / "found").read_text(encoding="utf-8"))
+    if ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1) >= 6:  # Landlock keeps signals in as well
+        assert found == {str(pid): [] for pid in (service.process.pid, *engines)} | {"itself": []}
+    else:
+        assert found.pop("itself") == ["file", "connection"]
+        assert found == {str(pid): ["signal"] for pid in (service.process.pid, *engines)}
+
+
+def test_the_memory_of_the_decoder_is_hidden_from_its_first_instruction_on(ground):
+    run = """
+import os, subprocess, sys
+from whisper_xeon.confinement import unreadable_copy
+with unreadable_copy("/bin/cat") as (program, descriptors):
+    with subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=descriptors) as cat:
+        cat.stdin.write(b"hello"); cat.stdin.flush()
+        print(cat.stdout.read(5).decode(), os.access(f"/proc/{cat.pid}/fd", os.R_OK), end=" ")
+        try:
+            open(f"/proc/{cat.pid}/mem", "rb")
+        except PermissionError:
+            print("hidden")
+        cat.stdin.close()
+"""
+    done = subprocess.run(
+        as_nobody(PYTHON, "-c", run),
+        env={"PYTHONPATH": str(ground / "app")},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    assert done.stdout == b"hello False hidden\n"
+
+
+def test_every_call_that_is_given_up_is_refused_and_others_go_on(ground):
+    run = """
+import ctypes, json, os
+from whisper_xeon import confinement
+assert confinement.give_up_calls()
+libc = ctypes.CDLL(None, use_errno=True)
+allowed = []
+for name, number in confinement._DENIED.items():
+    if libc.syscall(number, 0, 0, 0, 0, 0) != -1 or ctypes.get_errno() != 1:
+        allowed.append(name)
+print(json.dumps(allowed))
+os.getpid(), os.pipe(), os.fork() or os._exit(0), os.wait()
+"""
+    done = subprocess.run(
+        as_nobody(PYTHON, "-c", run),
+        env={"PYTHONPATH": str(ground / "app")},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    assert json.loads(done.stdout) == []
