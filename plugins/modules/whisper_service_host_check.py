@@ -16,12 +16,13 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import urllib.error
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whisper.xeon.plugins.module_utils.whisper_service_host import (
-    direct_opener,
+    DirectOpener,
     show_unit,
     store_of,
 )
@@ -271,10 +272,19 @@ def _listener(port: int) -> str:
 def store_problems(url: str, sha256: str) -> list[str]:
     """Return the problem of a store from which this host cannot fetch a file, without the signed URL."""
     store = store_of(url)
+    opener = DirectOpener()
+    end = threading.Timer(STORE_TIMEOUT_S, opener.hang_up)
+    end.daemon = True
+    end.start()
     try:
-        with direct_opener().open(url, timeout=STORE_TIMEOUT_S) as answer:
+        with opener.open(url, STORE_TIMEOUT_S) as answer:
             data = answer.read(STORE_MAX_BYTES)
     except urllib.error.HTTPError as error:
+        if 300 <= error.code < 400:
+            return [
+                f"the store {store} sends this host elsewhere ({error.code} {error.reason}), which is not followed: "
+                "set artifact_store_host_endpoint to the address that answers itself"
+            ]
         return [
             f"the store {store} answers this host with {error.code} {error.reason}: compare the clocks, and check that "
             "artifact_store_host_endpoint leads to the store without a proxy that rewrites requests"
@@ -291,6 +301,8 @@ def store_problems(url: str, sha256: str) -> list[str]:
             f"the store {store} cannot be reached from this host: {why}; set artifact_store_host_endpoint to "
             "an address that hosts can reach, or deploy with -e whisper_service_transport=copy"
         ]
+    finally:
+        end.cancel()
     if hashlib.sha256(data).hexdigest() != sha256:
         return [
             f"the store {store} sends this host content that differs from what the control node reads: is a proxy "

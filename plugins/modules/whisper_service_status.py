@@ -10,7 +10,7 @@ import urllib.error
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whisper.xeon.plugins.module_utils.whisper_service_host import direct_opener, show_unit
+from ansible_collections.whisper.xeon.plugins.module_utils.whisper_service_host import DirectOpener, show_unit
 
 DOCUMENTATION = r"""
 module: whisper_service_status
@@ -40,7 +40,7 @@ REQUESTS = re.compile(r'^whisper_requests_total\{[^}]*status="(\d+)"[^}]*\} ([0-
 def get(url: str) -> str:
     """Return the body of an answer of the service, whatever its status. Raises OSError."""
     try:
-        with direct_opener().open(url, timeout=TIMEOUT_S) as answer:
+        with DirectOpener().open(url, TIMEOUT_S) as answer:
             return answer.read().decode("utf-8")
     except urllib.error.HTTPError as error:
         return error.read().decode("utf-8")
