@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from whisper_package.errors import PackageError
 from whisper_package.models import ALIASES, MODEL_CONFIGS, model_name
+from whisper_package.printable import printable
 from whisper_store import catalog
 from whisper_store.download import download
 from whisper_store.errors import BadSetting, DigestMismatch, StoreError
@@ -54,11 +55,15 @@ def _run(options: argparse.Namespace) -> int:
     try:
         return options.run(options)
     except StoreError as error:
-        print(f"{error}", file=sys.stderr)
+        _complain(str(error))
         return error.exit_status
     except KeyboardInterrupt:
         print("interrupted: run the same command again to resume", file=sys.stderr)
         return 130
+
+
+def _complain(line: str) -> None:
+    print(printable(line), file=sys.stderr)  # it may have words of a store in it
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -152,7 +157,11 @@ def _list_options(parser: argparse.ArgumentParser) -> None:
 
 def _list(options: argparse.Namespace) -> int:
     store = _store()
-    channels, releases = catalog.channels(store), catalog.releases(store)
+    broken: list[str] = []
+    channels = catalog.channels(store, broken.append)
+    releases = catalog.releases(store, channels)
+    for line in broken:
+        _complain(line)
     if options.json:
         content = {
             "channels": {channel.name: channel.models for channel in channels},
@@ -169,7 +178,7 @@ def _list(options: argparse.Namespace) -> int:
             ],
         }
         print(json.dumps(content, indent=1))
-        return 0
+        return StoreError.exit_status if broken else 0
     rows = [
         (channel.name, model, entry["release_id"]) for channel in channels for model, entry in channel.models.items()
     ]
@@ -188,7 +197,7 @@ def _list(options: argparse.Namespace) -> int:
             for release in releases
         ],
     )
-    return 0
+    return StoreError.exit_status if broken else 0
 
 
 def _verify_options(parser: argparse.ArgumentParser) -> None:

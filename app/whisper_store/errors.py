@@ -30,6 +30,10 @@ class DigestMismatch(StoreError):
     exit_status = 4
 
 
+class BrokenChannel(StoreError):
+    """An object in the place of a channel is none."""
+
+
 class StoreUnreachable(StoreError):
     """Nothing that speaks S3 answers at the endpoint."""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from whisper_package.small_files import text_of
 from whisper_store.errors import BadSetting
 
 DEFAULT_BUCKET = "whisper-artifacts"
@@ -96,7 +97,6 @@ def _setting(environ: Mapping[str, str], name: str) -> str:
     if not file_name:
         return value
     try:
-        return Path(file_name).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise BadSetting(f"{name}_FILE names {file_name}, which cannot be read: {reason}") from None
+        return text_of(file_name)
+    except OSError as error:
+        raise BadSetting(f"{name}_FILE names {file_name[:200]!r}, which cannot be read: {error.strerror}") from None

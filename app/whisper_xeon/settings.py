@@ -19,6 +19,7 @@ from typing import Any, Callable
 
 from whisper_package.errors import PackageError
 from whisper_package.models import ALIASES, MODEL_CONFIGS, model_name
+from whisper_package.small_files import read_small
 from whisper_xeon.audio.url_policy import AllowList
 from whisper_xeon.engine.cores import MAX_THREADS, available_cores
 from whisper_xeon.languages import find_language
@@ -614,7 +615,7 @@ def _unknown(environ: Mapping[str, str]) -> list[str]:
 def read_api_keys(path: Path) -> tuple[bytes, ...]:
     """Return the keys of `WHISPER_API_KEY_FILE`, one per line, without empty lines. Raises `SettingsError`."""
     try:
-        keys = tuple(line.strip() for line in path.read_bytes().splitlines() if line.strip())
+        keys = tuple(line.strip() for line in read_small(path).splitlines() if line.strip())
     except OSError as error:
         raise SettingsError(f"WHISPER_API_KEY_FILE='{path}' cannot be read: {error.strerror}") from None
     if not keys or not all(re.fullmatch(rb"[\x21-\x7e]+", key) for key in keys):

@@ -79,6 +79,11 @@ def test_image_runs_as_a_user_that_is_not_root(config):
     assert config["User"] == "10001:10001"
 
 
+def test_no_program_of_the_image_gains_the_rights_of_its_owner(service_image):
+    found = docker("run", "--rm", "--entrypoint=find", service_image, "/", "-xdev", "-perm", "/6000", "-type", "f")
+    assert found.stdout == ""
+
+
 def test_docker_asks_every_30_seconds_waits_10_and_tries_3_times(config):
     check = config["Healthcheck"]
     assert (check["Interval"], check["Timeout"], check["Retries"]) == (30 * SECOND, 10 * SECOND, 3)
