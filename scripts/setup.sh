@@ -16,7 +16,7 @@ fail() {
   exit 1
 }
 
-packages=(ca-certificates curl debootstrap espeak-ng ffmpeg git iptables libgomp1 libopencore-amrnb0 openssh-client python3-venv xz-utils)
+packages=(ca-certificates curl debian-archive-keyring debootstrap espeak-ng ffmpeg git iptables libgomp1 libopencore-amrnb0 openssh-client python3-venv xz-utils)
 
 missing_packages() {
   local name
