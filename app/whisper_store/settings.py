@@ -86,7 +86,14 @@ def check_endpoint(endpoint: str) -> None:
 
 def ca_bundle(environ: Mapping[str, str] = os.environ) -> str | None:
     """Return the CA file that the environment names for TLS, or None for botocore's own."""
-    return environ.get("AWS_CA_BUNDLE") or environ.get("REQUESTS_CA_BUNDLE") or environ.get("SSL_CERT_FILE") or None
+    for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
+        path = environ.get(name)
+        if path:
+            place = Path(path[:4096])
+            if os.path.exists(place) and not (place.is_file() or place.is_dir()):  # noqa: PTH110 - false if too long
+                raise BadSetting(f"{name} names {path[:200]!r}, which is no file of certificates")
+            return path
+    return None
 
 
 def _setting(environ: Mapping[str, str], name: str) -> str:

@@ -61,6 +61,8 @@ OLDEST_PYTHON = (3, 9)
 STORE_TIMEOUT_S = 15
 STORE_MAX_BYTES = 1 << 20
 PACKAGES_MB = 450  # ffmpeg and what it needs, on a bare Debian 12
+# What the unit does not see (ProtectHome, PrivateTmp and others in vars/main.yml).
+HIDDEN = tuple(map(Path, ("/home", "/root", "/run", "/tmp", "/var/tmp", "/var/log", "/dev")))  # noqa: S108
 LIBSTDCXX = ("/usr/lib/x86_64-linux-gnu/libstdc++.so.6", "/usr/lib64/libstdc++.so.6")
 
 
@@ -131,6 +133,9 @@ def root_problems(root: Path) -> list[str]:
     """Return the problem of a directory in which no deployment can be, if there is one."""
     if not root.is_absolute():
         return [f"whisper_service_root is {str(root)!r}: set the whole path of a directory on the host"]
+    hidden = next((place for place in HIDDEN if place in (root, *root.parents)), None)
+    if hidden:
+        return [f"whisper_service_root is {root}, but the service's sandbox hides {hidden}: set a directory elsewhere"]
     if root.exists() and not root.is_dir():
         return [f"whisper_service_root is {root}, which is not a directory: set another one"]
     return []

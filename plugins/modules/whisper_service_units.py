@@ -53,8 +53,8 @@ def target_of(link: Path) -> str | None:
 
 def root_of(target: str | None) -> Path | None:
     """Return the root from whose current deployment a link takes its unit, by its real path; None if from no root."""
-    found = re.fullmatch(r"(/.*)/current/units/[^/]+", target or "")
-    return Path(found.group(1)).resolve() if found else None
+    found = re.fullmatch(r"(/.*)?/current/units/[^/]+", target or "")
+    return Path(found.group(1) or "/").resolve() if found else None
 
 
 def leads_to(link: Path, target: str) -> bool:

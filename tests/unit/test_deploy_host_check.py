@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from collection_module import load_module
@@ -73,3 +75,23 @@ def test_flags_are_read_from_this_machine():
 
 def test_packages_that_dpkg_does_not_know_are_missing():
     assert host_check.packages_missing(["libc6", "no-such-package"]) == ["no-such-package"]
+
+
+@pytest.mark.parametrize(
+    ("root", "says"),
+    [
+        ("opt/whisper", "set the whole path"),
+        ("", "set the whole path"),
+        ("/home/x/whisper", "hides /home"),
+        ("/run/whisper", "hides /run"),
+        ("/etc/passwd", "is not a directory"),
+    ],
+)
+def test_a_root_in_which_nothing_can_serve_is_a_problem(root, says):
+    (problem,) = host_check.root_problems(Path(root))
+    assert says in problem
+
+
+@pytest.mark.parametrize("root", ["/", "/opt", "/opt/whisper-xeon", "/srv/homes/x"])
+def test_a_root_that_others_use_too_is_none(root):
+    assert host_check.root_problems(Path(root)) == []
