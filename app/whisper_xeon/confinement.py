@@ -5,8 +5,8 @@ Whatever the kernel here cannot do is left out: the rest still holds.
 
 * `hide_memory`: no process of the same user may read or write the memory, environment or open files of this one.
 * `give_up_calls`: no system call that debugs or looks into processes, holds keys, or hands work to the kernel unseen.
-* `give_up_others`: no signal or debugging to a process outside, no new file, no TCP connection (Landlock). It is for a
-  thread and what that starts.
+* `give_up_others`: no signal or debugging to a process outside, no new file, no TCP connection, and none of the files
+  that it does not need, such as that of the API keys (Landlock). It is for a thread and what that starts.
 * `unreadable_copy`: a program that hides its memory by itself, since a new program begins with its memory readable.
 """
 
@@ -20,7 +20,7 @@ import os
 import struct
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -56,11 +56,16 @@ _DENIED = {
 }
 
 # From <linux/landlock.h>; the numbers of these calls are the same everywhere.
-_SYS_CREATE_RULESET, _SYS_RESTRICT_SELF = 444, 446
+_SYS_CREATE_RULESET, _SYS_ADD_RULE, _SYS_RESTRICT_SELF = 444, 445, 446
 _GET_VERSION = 1
+_PATH_BENEATH = 1
+_READ_FILE = 1 << 2
 _NEW_OR_GONE = sum(1 << bit for bit in range(4, 13))  # removing and making files of every kind
 _TCP = 1 | 2  # bind, connect; since version 4
 _SCOPED = 1 | 2  # abstract sockets, signals; since version 6
+
+# What any program reads: itself, its libraries, and what the kernel says.
+SYSTEM_FILES = ("/usr", "/lib", "/lib64", "/proc", "/sys", "/dev", "/etc/ld.so.cache", "/etc/ld.so.preload")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -106,28 +111,43 @@ def give_up_calls() -> bool:
     return _libc.syscall(_SYS_SECCOMP, _SECCOMP_SET_MODE_FILTER, _FLAGS, program) == 0
 
 
-def give_up_others() -> bool:
+def give_up_others(readable: Iterable[Path | str] | None = None) -> bool:
     """Have this thread, and what it starts, do without other processes, new files and TCP, as far as the kernel can.
 
-    Returns whether it can: Linux has Landlock since 5.13, with TCP since 6.7 and signals since 6.12; some containers
-    deny it.
+    With `readable`, files and directories, it opens no other files to read; anonymous ones are not affected. Returns
+    whether it can: Linux has Landlock since 5.13, with TCP since 6.7 and signals since 6.12; some containers deny it.
     """
     version = _libc.syscall(_SYS_CREATE_RULESET, None, ctypes.c_size_t(0), _GET_VERSION)
     if version < 1:
         return False
     # struct landlock_ruleset_attr: handled_access_fs, handled_access_net, scoped; older kernels take zeros at its end.
-    rules = (ctypes.c_uint64 * 3)(_NEW_OR_GONE, _TCP if version >= 4 else 0, _SCOPED if version >= 6 else 0)
+    files = _NEW_OR_GONE if readable is None else _NEW_OR_GONE | _READ_FILE
+    rules = (ctypes.c_uint64 * 3)(files, _TCP if version >= 4 else 0, _SCOPED if version >= 6 else 0)
     ruleset = _libc.syscall(_SYS_CREATE_RULESET, rules, ctypes.c_size_t(ctypes.sizeof(rules)), 0)
     if ruleset < 0:
         return False
     try:
+        for path in readable or ():
+            with contextlib.suppress(FileNotFoundError, PermissionError):  # what is not there need not be read
+                _allow_reading(ruleset, path)
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
         return _libc.syscall(_SYS_RESTRICT_SELF, ruleset, 0) == 0
     finally:
         os.close(ruleset)
 
 
-def apart(task: Callable[[], T]) -> T:
+def _allow_reading(ruleset: int, path: Path | str) -> None:
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        # struct landlock_path_beneath_attr: allowed_access, parent_fd; packed.
+        rule = ctypes.create_string_buffer(struct.pack("=Qi", _READ_FILE, descriptor))
+        if _libc.syscall(_SYS_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0) != 0:
+            raise PermissionError(ctypes.get_errno(), "landlock_add_rule failed")
+    finally:
+        os.close(descriptor)
+
+
+def apart(task: Callable[[], T], readable: Iterable[Path | str] | None = None) -> T:
     """Return what `task` returns in a thread of its own that has given up others, so that what it starts has, too.
 
     The thread lasts as long as the task: a child that is to die with its parent dies with the thread that started it.
@@ -137,7 +157,7 @@ def apart(task: Callable[[], T]) -> T:
 
     def run() -> None:
         try:
-            give_up_others()
+            give_up_others(readable)
             results.append(task())
         except BaseException as error:  # raised again below
             errors.append(error)

@@ -31,6 +31,7 @@ found = {str(pid): done_to(pid) for pid in family(os.getppid())}
 found["itself"] = [
     name
     for name, attempt in {
+        "keys": lambda: open(f"{here}/../keys").read(),
         "file": lambda: open(f"{here}/new", "w"),
         "connection": lambda: socket.create_connection(("127.0.0.1", int(open(f"{here}/port").read()))),
         "key": lambda: libc.syscall(248, b"user", b"x", b"x", 1, -2),
@@ -89,7 +90,10 @@ def test_what_takes_over_the_decoder_reaches_no_other_process(ground):
     choom.write_text(f"#!{PYTHON} -S\n{TAKEN_OVER}", encoding="utf-8")
     choom.chmod(0o755)
     tools.chmod(0o777)
-    with service_of_nobody(ground, PATH=f"{tools}:{os.environ['PATH']}", WHISPER_ENGINES="1") as service:
+    (ground / "keys").write_text("a-key\n", encoding="ascii")
+    settings = {"WHISPER_ENGINES": "1", "WHISPER_API_KEY_FILE": str(ground / "keys")}
+    with service_of_nobody(ground, PATH=f"{tools}:{os.environ['PATH']}", **settings) as service:
+        service.headers["Authorization"] = "Bearer a-key"
         (tools / "port").write_text(str(service.port), encoding="utf-8")
         answer = service.post_form("/v1/audio/transcriptions", ("file", ground / "en-00.flac"))
         engines = service.engine_pids()
@@ -98,7 +102,7 @@ def test_what_takes_over_the_decoder_reaches_no_other_process(ground):
     if ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1) >= 6:  # Landlock keeps signals in as well
         assert found == {str(pid): [] for pid in (service.process.pid, *engines)} | {"itself": []}
     else:
-        assert found.pop("itself") == ["file", "connection"]
+        assert found.pop("itself") == ["keys", "file", "connection"]
         assert found == {str(pid): ["signal"] for pid in (service.process.pid, *engines)}
 
 

@@ -8,11 +8,13 @@ the number of a descriptor for a name.
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from whisper_xeon import confinement
 from whisper_xeon.audio.errors import DecoderMissing, DecodingTooSlow
@@ -56,7 +58,10 @@ class Ffmpeg:
         with confinement.unreadable_copy(_find("ffmpeg")) as (program, copy):
             command = self._command(program, before, after, max_bytes, log)
             passed = (self._upload_fd, *outputs, *copy)
-            return confinement.apart(lambda: self._watch(command, passed, outputs, log, grown))
+            readable = _readable()
+            if readable is not None:
+                readable += (f"/proc/self/fd/{self._upload_fd}",)  # it may be a file with a name, as a self-test's is
+            return confinement.apart(lambda: self._watch(command, passed, outputs, log, grown), readable)
 
     def _command(
         self, program: str, before: Sequence[str], after: Sequence[str], max_bytes: int, log: int
@@ -120,6 +125,22 @@ def require_tools() -> None:
     """Raise `DecoderMissing` unless everything that decoding runs is installed."""
     for tool in _TOOLS:
         _find(tool)
+    _readable()  # now, and not while somebody waits
+
+
+@functools.cache
+def _readable() -> tuple[str, ...] | None:
+    """Return what the tools read; None, which means anything, where that does not do: their libraries are elsewhere."""
+    paths = (*confinement.SYSTEM_FILES, *(str(Path(_find(tool)).parent) for tool in _TOOLS))
+    command = [_find("ffmpeg"), "-version"]
+
+    def starts() -> bool:
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
+
+    try:
+        return paths if confinement.apart(starts, paths) else None
+    except OSError:
+        return None
 
 
 def _find(tool: str) -> str:

@@ -166,7 +166,9 @@ def _serve_jobs(jobs: socket.socket, adapter: WhisperAdapter) -> None:
     """Create a state, then transcribe jobs until the pool closes the socket."""
     process.set_name(b"wx-worker")
     confinement.set_oom_score(_OOM_SCORE_ADJUSTMENT)
-    confinement.give_up_others()  # neither do workers get at each other
+    # Neither do workers get at each other, nor at the files of keys.
+    libraries = filter(None, (*os.environ.get("LD_LIBRARY_PATH", "").split(":"), *sys.path))
+    confinement.give_up_others((*confinement.SYSTEM_FILES, *libraries, adapter.package.directory))
     with contextlib.suppress(EOFError, ConnectionError):
         try:
             adapter.prepare()
