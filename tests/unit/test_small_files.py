@@ -72,3 +72,13 @@ def test_a_program_that_is_given_it_ends_with_one_line(strange, what, program, s
     assert ended.returncode == 2
     assert len(ended.stderr.splitlines()) == 1
     assert setting in ended.stderr
+
+
+@pytest.mark.parametrize("what", ["fifo", "endless"])
+def test_certificates_are_in_files(strange, what):
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(APP), "MINIO_ENDPOINT": "https://127.0.0.1:1"}
+    environment |= {"MINIO_ACCESS_KEY": "a", "MINIO_SECRET_KEY": "b", "AWS_CA_BUNDLE": strange[what]}
+    command = [sys.executable, "-m", "whisper_store", "list"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20)
+    assert ended.returncode == 2
+    assert ended.stderr == f"AWS_CA_BUNDLE names {strange[what]!r}, which is no file of certificates\n"
