@@ -23,26 +23,25 @@ from running_service import running_service, wait_for
 
 NOBODY = "65534"
 PYTHON = "/usr/bin/python3"  # everybody may run it, and it is the one of a host
-# Starts in the place of the program that starts ffmpeg, and then starts it.
+# Runs in the place of a program of the service, and notes what it can do beside what it is for.
 TAKEN_OVER = (
     PROBE
     + """
-found = {str(pid): done_to(pid) for pid in family(os.getppid())}
-found["itself"] = [
-    name
-    for name, attempt in {
-        "keys": lambda: open(f"{here}/../keys").read(),
-        "file": lambda: open(f"{here}/new", "w"),
-        "connection": lambda: socket.create_connection(("127.0.0.1", int(open(f"{here}/port").read()))),
-        "key": lambda: libc.syscall(248, b"user", b"x", b"x", 1, -2),
-        "io_uring": lambda: 0 if libc.syscall(425, 0, None) == -1 and ctypes.get_errno() == 14 else -1,
-    }.items()
-    if can(attempt)
-]
+front = int(open(f"{here}/front").read())
+itself = {
+    "keys": lambda: open(f"{here}/keys-of-others/keys").read(),
+    "file": lambda: open(f"{here}/new", "w"),
+    "connection": lambda: socket.create_connection(("127.0.0.1", int(open(f"{here}/port").read()))),
+    "key": lambda: libc.syscall(248, b"user", b"x", b"x", 1, -2),
+    "io_uring": lambda: 0 if libc.syscall(425, 0, None) == -1 and ctypes.get_errno() == 14 else -1,
+}
+found = {str(pid): done_to(pid) for pid in family(front) if pid != worker}
+found["itself"] = [name for name, attempt in itself.items() if can(attempt)]
 open(f"{here}/found", "w").write(json.dumps(found))
-os.execv("/usr/bin/choom", ["choom", *sys.argv[1:]])
 """
 )
+DECODER = f"{TAKEN_OVER.replace('!= worker', '!= 0')}os.execv('/usr/bin/choom', ['choom', *sys.argv[1:]])\n"
+ENGINE = f"{TAKEN_OVER.replace('!= worker', '!= os.getppid()')}sys.exit(1)\n"
 
 
 def as_nobody(*command: str) -> list[str]:
@@ -81,29 +80,58 @@ def test_no_process_of_the_same_user_reads_the_front_the_zygote_or_a_worker(grou
         assert service.transcribe("en-00.wav").status == 200
 
 
-def test_what_takes_over_the_decoder_reaches_no_other_process(ground):
-    tools = ground / "tools"
-    tools.mkdir()
-    (tools / "found").touch()
-    (tools / "found").chmod(0o666)
-    choom = tools / "choom"
-    choom.write_text(f"#!{PYTHON} -S\n{TAKEN_OVER}", encoding="utf-8")
-    choom.chmod(0o755)
-    tools.chmod(0o777)
+def taken_over(ground: Path, program: Path, code: str, recording: Path, **settings: str) -> tuple[dict, list[str], int]:
+    """Have `code` run in the place of a program; return what it found, the processes of the service, and the status."""
+    here = program.parent
+    here.mkdir(exist_ok=True)
+    program.unlink(missing_ok=True)
+    program.write_text(f"#!{PYTHON} -S\n{code}", encoding="utf-8")
+    program.chmod(0o755)
     (ground / "keys").write_text("a-key\n", encoding="ascii")
-    settings = {"WHISPER_ENGINES": "1", "WHISPER_API_KEY_FILE": str(ground / "keys")}
-    with service_of_nobody(ground, PATH=f"{tools}:{os.environ['PATH']}", **settings) as service:
+    (here / "keys-of-others").symlink_to(ground)
+    (here / "found").touch()
+    (here / "found").chmod(0o666)
+    here.chmod(0o777)
+    with service_of_nobody(ground, WHISPER_API_KEY_FILE=str(ground / "keys"), **settings) as service:
+        (here / "front").write_text(str(service.process.pid), encoding="ascii")
+        (here / "port").write_text(str(service.port), encoding="ascii")
         service.headers["Authorization"] = "Bearer a-key"
-        (tools / "port").write_text(str(service.port), encoding="utf-8")
-        answer = service.post_form("/v1/audio/transcriptions", ("file", ground / "en-00.flac"))
-        engines = service.engine_pids()
-    assert answer.status == 200
-    found = json.loads((tools / "found").read_text(encoding="utf-8"))
-    if ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1) >= 6:  # Landlock keeps signals in as well
-        assert found == {str(pid): [] for pid in (service.process.pid, *engines)} | {"itself": []}
+        engines = wait_for(service.worker_pids) and service.engine_pids()
+        answer = service.post_form("/v1/audio/transcriptions", ("file", recording))
+    found = json.loads((here / "found").read_text(encoding="utf-8"))
+    return found, [str(pid) for pid in (service.process.pid, *engines)], answer.status
+
+
+def landlock() -> int:
+    """Return the version of Landlock in this kernel; signals are in it since 6."""
+    return ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1)
+
+
+def test_what_takes_over_the_decoder_reaches_no_other_process_and_no_key(ground):
+    tools = ground / "tools"
+    settings = {"PATH": f"{tools}:{os.environ['PATH']}", "WHISPER_ENGINES": "1"}
+    found, pids, status = taken_over(ground, tools / "choom", DECODER, ground / "en-00.flac", **settings)
+    assert status == 200
+    if landlock() >= 6:
+        assert found == {pid: [] for pid in pids} | {"itself": []}
     else:
-        assert found.pop("itself") == ["keys", "file", "connection"]
-        assert found == {str(pid): ["signal"] for pid in (service.process.pid, *engines)}
+        assert found.pop("itself") == (["keys", "file", "connection"] if landlock() < 1 else ["connection"])
+        assert found == {pid: ["signal"] for pid in pids}
+
+
+def test_what_takes_over_an_engine_reaches_no_other_process_and_no_key(ground):
+    program = ground / "dist" / "whisper_small_xeon" / "whisper-cli"
+    program.rename(ground / "whisper-cli")
+    settings = {"WHISPER_ADAPTER": "cli", "WHISPER_ENGINES": "2"}
+    try:
+        found, pids, status = taken_over(ground, program, ENGINE, RECORDINGS / "en-00.wav", **settings)
+    finally:
+        (ground / "whisper-cli").rename(program)
+    assert status == 500
+    assert len(found) == len(pids)  # itself in the place of the engine that started it
+    assert found.keys() < {*pids, "itself"}
+    if landlock() >= 6:
+        assert not any(found.values())
 
 
 def test_the_memory_of_the_decoder_is_hidden_from_its_first_instruction_on(ground):

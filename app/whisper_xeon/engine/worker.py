@@ -29,6 +29,7 @@ import signal
 import socket
 import sys
 import time
+from pathlib import Path
 from typing import Any, NoReturn
 
 from whisper_package.errors import PackageError
@@ -167,8 +168,7 @@ def _serve_jobs(jobs: socket.socket, adapter: WhisperAdapter) -> None:
     process.set_name(b"wx-worker")
     confinement.set_oom_score(_OOM_SCORE_ADJUSTMENT)
     # Neither do workers get at each other, nor at the files of keys.
-    libraries = filter(None, (*os.environ.get("LD_LIBRARY_PATH", "").split(":"), *sys.path))
-    confinement.give_up_others((*confinement.SYSTEM_FILES, *libraries, adapter.package.directory))
+    confinement.give_up_others((*confinement.SYSTEM_FILES, *_own_files(), adapter.package.directory))
     with contextlib.suppress(EOFError, ConnectionError):
         try:
             adapter.prepare()
@@ -187,6 +187,12 @@ def _serve_jobs(jobs: socket.socket, adapter: WhisperAdapter) -> None:
                 close_all(fds)
             send_message(jobs, answer)
             adapter.prepare()
+
+
+def _own_files() -> list[str]:
+    """Return where Python, the application and further libraries are; not sys.path, which has the working directory."""
+    libraries = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    return [sys.prefix, sys.base_prefix, str(Path(__file__).resolve().parents[2]), *filter(None, libraries)]
 
 
 def _transcribe(adapter: WhisperAdapter, job: dict[str, Any], pcm_fds: list[int]) -> dict[str, Any]:
