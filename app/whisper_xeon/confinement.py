@@ -127,22 +127,25 @@ def give_up_others(readable: Iterable[Path | str] | None = None) -> bool:
     if ruleset < 0:
         return False
     try:
-        for path in readable or ():
-            with contextlib.suppress(FileNotFoundError, PermissionError):  # what is not there need not be read
-                _allow_reading(ruleset, path)
+        if not all(_allow_reading(ruleset, path) for path in readable or ()):
+            return give_up_others()  # a filter of calls has no rules in it
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
         return _libc.syscall(_SYS_RESTRICT_SELF, ruleset, 0) == 0
     finally:
         os.close(ruleset)
 
 
-def _allow_reading(ruleset: int, path: Path | str) -> None:
-    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+def _allow_reading(ruleset: int, path: Path | str) -> bool:
+    """Add a rule to a set; return whether that is possible at all. What is not there, or anonymous, needs none."""
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return True
     try:
         # struct landlock_path_beneath_attr: allowed_access, parent_fd; packed.
         rule = ctypes.create_string_buffer(struct.pack("=Qi", _READ_FILE, descriptor))
-        if _libc.syscall(_SYS_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0) != 0:
-            raise PermissionError(ctypes.get_errno(), "landlock_add_rule failed")
+        added = _libc.syscall(_SYS_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0) == 0
+        return added or ctypes.get_errno() == errno.EBADFD
     finally:
         os.close(descriptor)
 
