@@ -34,12 +34,13 @@ from whisper_xeon.engine.errors import WhisperLibraryError
 from whisper_xeon.engine.outcome import EngineError
 from whisper_xeon.engine.pool import EnginePool
 from whisper_xeon.languages import known_to
-from whisper_xeon.settings import SETTINGS, Settings, SettingsError, describe_settings, load_settings, read_api_keys
+from whisper_xeon.settings import SETTINGS, Settings, SettingsError, describe_settings, load_settings
 from whisper_xeon.systemd import Notifier, SocketActivationError, inherited_socket
 from whisper_xeon.transcript import NON_SPEECH, DecodeOptions
 from whisper_xeon.web.cors import allow_origins
 from whisper_xeon.web.forwarded import TrustedProxies
 from whisper_xeon.web.framing import Limits
+from whisper_xeon.web.key_file import KeyFile
 from whisper_xeon.web.routes import Application
 from whisper_xeon.web.server import Server
 
@@ -62,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings, warnings = load_settings(os.environ)
         confinement.hide_memory()  # before it has anything to hide
         confinement.give_up_calls()
-        keys = read_api_keys(settings.api_key_file) if settings.api_key_file else ()
+        keys = KeyFile(settings.api_key_file) if settings.api_key_file else None
         if options.check_config:
             _print_settings(settings, warnings)
             return 0
@@ -211,7 +212,7 @@ def _check_decoding(settings: Settings, package: Package) -> None:
         )
 
 
-def _serve(settings: Settings, keys: tuple[bytes, ...]) -> int:
+def _serve(settings: Settings, keys: KeyFile | None) -> int:
     started_at = time.time()
     _raise_file_limit()
     process.return_memory()

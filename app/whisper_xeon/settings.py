@@ -19,7 +19,6 @@ from typing import Any, Callable
 
 from whisper_package.errors import PackageError
 from whisper_package.models import ALIASES, MODEL_CONFIGS, model_name
-from whisper_package.small_files import read_small
 from whisper_xeon.audio.url_policy import AllowList
 from whisper_xeon.engine.cores import MAX_THREADS, available_cores
 from whisper_xeon.languages import find_language
@@ -501,16 +500,17 @@ SETTINGS: tuple[Setting, ...] = (
         "WHISPER_TRUSTED_PROXIES",
         "",
         "addresses or networks separated by commas, such as 127.0.0.1, 10.0.0.0/8",
-        "The proxies that are believed whose request it is, for the log: by X-Forwarded-For, Forwarded, or the PROXY "
-        "protocol. Not set: none.",
+        "The proxies that are believed whose request it is, for the log and for fair shares: by X-Forwarded-For, "
+        "Forwarded, or the PROXY protocol. Not set: none.",
         _networks,
     ),
     Setting(
         "WHISPER_API_KEY_FILE",
         "",
         "a readable file",
-        "A file with one API key per line. If set, requests to transcribe must send `Authorization: Bearer <key>`, or "
-        "the key as X-API-Key.",
+        "A file with one API key per line, or its digest as sha256:…; then, each after a space, name=, priority= and "
+        "limits. Read again when it changes. If set, requests to transcribe must send `Authorization: Bearer <key>`, "
+        "or the key as X-API-Key.",
         _file,
     ),
     Setting(
@@ -610,20 +610,6 @@ def _unknown(environ: Mapping[str, str]) -> list[str]:
         hint = f"did you mean {near[0]}?" if near else "--help lists all settings"
         warnings.append(f"{variable} is not a setting and has no effect: {hint}")
     return warnings
-
-
-def read_api_keys(path: Path) -> tuple[bytes, ...]:
-    """Return the keys of `WHISPER_API_KEY_FILE`, one per line, without empty lines. Raises `SettingsError`."""
-    try:
-        keys = tuple(line.strip() for line in read_small(path).splitlines() if line.strip())
-    except OSError as error:
-        raise SettingsError(f"WHISPER_API_KEY_FILE='{path}' cannot be read: {error.strerror}") from None
-    if not keys or not all(re.fullmatch(rb"[\x21-\x7e]+", key) for key in keys):
-        raise SettingsError(
-            f"WHISPER_API_KEY_FILE='{path}' is not allowed: it must be a file with one key per line, "
-            "each of printable ASCII characters without spaces"
-        )
-    return keys
 
 
 def describe_settings() -> str:

@@ -202,6 +202,10 @@ def memory_limit(memory_max: str) -> int | None:
     return int(number * 1024 ** " KMGTPE".index(unit or " "))
 
 
+# What one decoder may take (app/whisper_xeon/audio/ffmpeg.py).
+_DECODER_MB = 400
+
+
 def limit_problems(memory_max: str, weights_bytes: int, memory_mb: int) -> list[str]:
     """Return the problem of a memory limit below the size of the weights, if there is one."""
     limit = memory_limit(memory_max)
@@ -209,7 +213,7 @@ def limit_problems(memory_max: str, weights_bytes: int, memory_mb: int) -> list[
         return []
     return [
         f"whisper_service_memory_max is {memory_max}, but the weights alone take {weights_bytes / 1e6:.0f} MB: set at "
-        f"least {memory_mb}M, which one engine with ten minutes of audio needs"
+        f"least {memory_mb + _DECODER_MB}M, which one engine with ten minutes of audio and one decoder need"
     ]
 
 

@@ -21,6 +21,7 @@ from whisper_package.manifest import MANIFEST_NAME, memory_mb, weights_bytes
 from whisper_package.models import model_name, package_directory
 from whisper_package.package import Package
 from whisper_xeon.settings import settings_problems
+from whisper_xeon.web.key_file import parse_keys
 
 DOCUMENTATION = r"""
 module: whisper_service_plan
@@ -37,6 +38,7 @@ options:
   app_dir: {type: path, required: true, description: Directory that contains the application, whisper_xeon.}
   texts: {type: dict, required: true, description: "Path in the deployment -> content: settings and units."}
   settings: {type: dict, default: {}, description: The service's settings from the inventory, to be checked.}
+  api_keys: {type: str, default: "", description: "The service's API keys, to be checked."}
 """
 
 RETURN = r"""
@@ -171,6 +173,19 @@ def without_package(model: str, url: str) -> dict:
     }
 
 
+def key_problems(api_keys: str, settings: dict[str, str]) -> list[str]:
+    """Return what is wrong with the API keys, without any of them."""
+    if not api_keys:
+        return []
+    try:
+        parse_keys(api_keys.encode())
+    except ValueError as error:
+        return [f"whisper_service_api_keys: {error}"]
+    if settings.get("WHISPER_API_KEY_FILE"):
+        return ["whisper_service_api_keys and WHISPER_API_KEY_FILE are both set: leave one out"]
+    return []
+
+
 def main() -> None:
     """Run as an Ansible module."""
     module = AnsibleModule(
@@ -183,15 +198,17 @@ def main() -> None:
             "app_dir": {"type": "path", "required": True},
             "texts": {"type": "dict", "required": True},
             "settings": {"type": "dict", "default": {}},
+            "api_keys": {"type": "str", "default": "", "no_log": True},
         },
         required_one_of=[("artifact_dir", "manifest")],
         mutually_exclusive=[("artifact_dir", "manifest")],
         required_together=[("manifest", "files")],
         supports_check_mode=True,
     )
-    settings = module.params.pop("settings")
+    settings, api_keys = module.params.pop("settings"), module.params.pop("api_keys")
     named = {name: str(value) for name, value in settings.items()}
     problems = [f"whisper_service_settings: {problem}" for problem in settings_problems(named)]
+    problems += key_problems(api_keys, named)
     empty = {"artifact_dir": "", "manifest": {}, "files": []}
     given = {name: module.params[name] or default for name, default in empty.items()}
     try:

@@ -40,6 +40,7 @@ from whisper_package.models import package_directory
 from whisper_package.package import packaged_models
 from whisper_xeon.__main__ import _sign_of_life
 from whisper_xeon.engine.pool import EnginePool
+from whisper_xeon.shares import Caller
 from whisper_xeon.systemd import Notifier
 from whisper_xeon.web.connection_slots import ConnectionSlots
 from whisper_xeon.web.server import Response, Server
@@ -329,9 +330,9 @@ def test_an_accept_loop_that_hangs_gives_no_sign_of_life():
         taking = threading.Event()
         go_on = threading.Event()
 
-        def take(request: socket.socket) -> bool:
+        def take(request: socket.socket, caller: Caller) -> bool:
             taking.set()
-            return go_on.wait(60) and ConnectionSlots.take(server.slots, request)
+            return go_on.wait(60) and ConnectionSlots.take(server.slots, request, caller)
 
         server.slots.take = take
         server.start()
@@ -345,16 +346,18 @@ def test_an_accept_loop_that_hangs_gives_no_sign_of_life():
         wait_for(lambda: len(ticks) > before)
 
 
-def test_a_loop_that_cannot_accept_who_waits_gives_no_sign_of_life():
+def test_a_loop_without_files_tells_who_waits_and_gives_no_sign_of_life():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with ticking() as (server, ticks), socket.create_connection(server.server_address) as sock:
+    with ticking() as (server, ticks), contextlib.ExitStack() as stack:
+        waiting = [stack.enter_context(socket.create_connection(server.server_address, timeout=10)) for _ in range(3)]
+        last = stack.enter_context(socket.create_connection(server.server_address, timeout=10))
         failures = []
 
         def get_request():
             try:
                 return Server.get_request(server)
             except OSError as error:
-                failures.append(error.errno)
+                failures.append((error.errno, len(ticks)))
                 raise
 
         server.get_request = get_request
@@ -363,12 +366,15 @@ def test_a_loop_that_cannot_accept_who_waits_gives_no_sign_of_life():
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
             server.start()
-            wait_for(lambda: failures[:2] == [errno.EMFILE, errno.EMFILE])
-            assert ticks == []
+            for sock in waiting:
+                sock.shutdown(socket.SHUT_WR)
+                answer = b"".join(iter(lambda sock=sock: sock.recv(65536), b""))
+                assert answer.startswith(b"HTTP/1.1 503 ")
+                assert b"\r\nRetry-After: 1\r\n" in answer
+            wait_for(lambda: failures[:3] == [(errno.EMFILE, 0)] * 3)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert sock.recv(65536).startswith(b"HTTP/1.1 200 OK")
+        last.shutdown(socket.SHUT_WR)
         wait_for(lambda: ticks)
 
 

@@ -5,6 +5,7 @@ Each test starts from the small host (or both) serving what the inventory says a
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import pytest
 
 from host_container import table_row
 from paths import ROOT
+from running_service import wait_for
 from sealed_packages import rewrite, variant
 from whisper_package.package import packaged_models
 from whisper_store.client import s3_client
@@ -103,6 +105,37 @@ def test_no_more_than_three_deployments_stay_those_in_use_do_and_shared_files_ar
 def test_another_port_is_listened_on_after_the_deploy(host, deploy):
     deploy("-e", "whisper_service_port=8123")
     assert "8123" in host.run("systemctl", "show", "--property=Listen", "whisper-xeon.socket")
+
+
+def test_keys_of_the_inventory_are_read_by_the_service_alone_and_change_without_a_restart(
+    host, deploy, exact_recordings
+):
+    def transcribes(key: str) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", host.port, timeout=120)
+        sound = exact_recordings[0]["path"].read_bytes()
+        connection.request("POST", "/transcribe", sound, {"Content-Type": "audio/wav", "X-API-Key": key})
+        answer = json.loads(connection.getresponse().read())
+        connection.close()
+        assert "text" in answer or answer["error"]["code"] == "invalid_api_key"
+        return answer.get("text") == exact_recordings[0]["text"]
+
+    def with_keys(content: str) -> tuple[str, str]:
+        return "-e", json.dumps({"whisper_service_api_keys": content})
+
+    deploy("--check", *with_keys("first-key name=calls"))
+    play = deploy(*with_keys("first-key name=calls"))
+    assert "first-key" not in play.output
+    assert (transcribes("first-key"), transcribes("second-key")) == (True, False)
+    file = "/etc/whisper-xeon-api-keys"
+    assert host.run("stat", "--format=%a %U %G", file).split() == ["640", "root", "whisper-xeon-keys"]
+    assert "first-key" not in host.run("runuser", "--user", "nobody", "--", "cat", file, check=False)
+    before = host.main_pid()
+    assert deploy(*with_keys("second-key name=calls\n")).changed == 1
+    assert (wait_for(lambda: transcribes("second-key")), transcribes("first-key")) == (True, False)
+    assert host.main_pid() == before
+    play = deploy(*with_keys("third key"), check=False)
+    assert "whisper_service_api_keys: line 1: after the key, a space and nothing but name=" in play.said
+    assert host.main_pid() == before
 
 
 def test_rollback_needs_no_store_and_no_package_a_second_one_returns_and_a_host_without_a_previous_one_stays(

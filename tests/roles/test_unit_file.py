@@ -71,6 +71,19 @@ def test_exposure_is_at_most_what_the_design_promises(render, settings, threshol
     assert result.returncode == 0, result.stdout
 
 
+def test_with_keys_of_the_role_the_service_reads_their_file_by_a_group_of_its_own(render):
+    folder = render(whisper_service_model="small", whisper_service_api_keys="a-key")
+    assert "SupplementaryGroups=whisper-xeon-keys" in directives(folder / NAMES[0])
+    assert "a-key" not in (folder / NAMES[0]).read_text("utf-8")
+    result = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--threshold=4", str(folder / NAMES[0])],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout
+
+
 def test_every_directive_of_the_sandbox_has_its_reason_above_it(units):
     lines = (units / NAMES[0]).read_text("utf-8").partition("# The sandbox.")[2].splitlines()
     sandbox = [number for number, line in enumerate(lines) if "=" in line and not line.startswith(("#", "WantedBy"))]

@@ -180,6 +180,11 @@ class Service:
         for pid in wait_for(self.worker_pids):
             os.kill(pid, signal.SIGSTOP)
 
+    def release_workers(self) -> None:
+        """Let the workers that were stopped go on."""
+        for pid in self.worker_pids():
+            os.kill(pid, signal.SIGCONT)
+
     def terminate(self) -> int:
         """Send SIGTERM and return the exit status."""
         self.process.send_signal(signal.SIGTERM)

@@ -11,6 +11,7 @@ import pytest
 
 from paths import ROOT
 from whisper_xeon.formats import Shape, render
+from whisper_xeon.shares import NoneLeft, OverLimit
 from whisper_xeon.transcript import DecodeOptions, Segment, Transcript, Word
 from whisper_xeon.web import docs_page, openapi
 from whisper_xeon.web.api_table import (
@@ -24,6 +25,7 @@ from whisper_xeon.web.api_table import (
 )
 from whisper_xeon.web.failures import FAILURES
 from whisper_xeon.web.fields import Asked
+from whisper_xeon.web.overload import SHARED, overload
 from whisper_xeon.web.values import LEFT_OUT, Members, Number, Switch, Whole
 
 FIELDS = [one for one, _ in documented_fields()]
@@ -46,6 +48,8 @@ def raised_errors() -> set[tuple[int, str]]:
 def test_every_error_of_the_code_is_in_the_table_and_the_other_way_round():
     failures = {(failure.status, failure.code) for failure in FAILURES.values()}
     conditional = {(400, "invalid_form"), (400, "invalid_value")}  # `_malformed` of multipart.py chooses between them
+    overloads = {overload(kind(share)) for kind in (NoneLeft, OverLimit) for share in SHARED}
+    conditional |= {(error.status, error.code) for error in overloads}
     assert raised_errors() | failures | conditional == {(error.status, error.code) for error in ERRORS}
 
 

@@ -286,7 +286,7 @@ def test_a_body_may_take_as_long_as_its_size_takes_at_the_least_rate(mebibytes):
         return bytes(mebibytes << 20)
 
     head = Head("POST", "/", "", False, {"content-length": str(mebibytes + 1 << 20)})
-    body = Body(SimpleNamespace(read_some=arrive), head, Limits(rate=1024, grace=10), lambda: None)
+    body = Body(SimpleNamespace(read_some=arrive), head, Limits(rate=1024, grace=10, stall=1e9), lambda: None)
     body.accept(1 << 40, HttpError(413, "too large", code="file_too_large"))
     body.read()
     body.read()

@@ -8,10 +8,11 @@ import os
 import pytest
 
 from running_service import encode_form
+from whisper_xeon.shares import Guest, Shares
 from whisper_xeon.web.api_table import ENDPOINTS
 from whisper_xeon.web.errors import HttpError
 from whisper_xeon.web.multipart import FilePart, Form, read_form
-from whisper_xeon.web.spool import Spool, SpooledFile
+from whisper_xeon.web.spool import SpooledFile
 
 TYPE = "multipart/form-data; boundary=b"
 FILE = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\nRIFF\r\n'
@@ -22,7 +23,7 @@ ENDPOINT = {endpoint.name: endpoint for endpoint in ENDPOINTS}
 def read(body: bytes, content_type: str = TYPE, piece: int = 65536, endpoint: str = "inference") -> tuple[Form, bytes]:
     """Read a body that arrives in pieces; returns the form and the file."""
     stream, too_large = io.BytesIO(body), HttpError(413, "too large", code="file_too_large")
-    with SpooledFile(Spool(1 << 26), 1 << 26, too_large) as file:
+    with SpooledFile(Shares("spool", 1 << 26), Guest(), 1 << 26, too_large) as file:
         form = read_form(lambda size: stream.read(min(size, piece)), content_type, ENDPOINT[endpoint], file)
         assert not stream.read(), "something of the body was left unread"
         return form, os.pread(file.fd, file.size + 1, 0)

@@ -14,7 +14,6 @@ from whisper_xeon.settings import (
     Settings,
     SettingsError,
     load_settings,
-    read_api_keys,
     settings_problems,
 )
 from whisper_xeon.transcript import DecodeOptions
@@ -267,18 +266,6 @@ def test_an_unknown_variable_is_warned_about_with_the_nearest_name():
 
 def test_variables_of_the_tooling_and_of_others_are_none_of_its_business():
     assert load_settings({"WHISPER_XEON_CACHE": "/tmp", "HOME": "/"})[1] == []
-
-
-def test_api_keys_stand_one_a_line(tmp_path):
-    (tmp_path / "keys").write_text("first-key\n\nsecond-key\n", encoding="ascii")
-    assert read_api_keys(tmp_path / "keys") == (b"first-key", b"second-key")
-
-
-@pytest.mark.parametrize("content", ["", "\n \n", "two words\n", "schlüssel\n"])
-def test_a_key_file_without_usable_keys_is_refused(tmp_path, content):
-    (tmp_path / "keys").write_text(content, encoding="utf-8")
-    with pytest.raises(SettingsError, match="WHISPER_API_KEY_FILE"):
-        read_api_keys(tmp_path / "keys")
 
 
 @pytest.mark.parametrize("arguments", [(), ("--check-config",), ("--self-test",)])

@@ -17,7 +17,7 @@ from whisper_package.small_files import MOST, read_small, text_of
 def strange(tmp_path) -> dict[str, str]:
     """What somebody may name in the place of a file, by what it is."""
     os.mkfifo(tmp_path / "fifo")
-    (tmp_path / "huge").write_bytes(b"x" * (MOST + 1))
+    (tmp_path / "huge").write_bytes(b"x" * (8 * MOST))
     (tmp_path / "binary").write_bytes(b"\xff\xfe\0")
     return {
         **{name: str(tmp_path / name) for name in ("fifo", "huge", "binary", "missing")},

@@ -1,4 +1,4 @@
-"""The smaller parts of the web side: paths, names of models, keys, cross-origin answers, encodings of a body."""
+"""The smaller parts of the web side: paths, names of models, cross-origin answers, encodings of a body."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from whisper_xeon.web.access import Keys
 from whisper_xeon.web.api_table import ENDPOINTS
 from whisper_xeon.web.content import Content, content_kind, decoded, looks_like_fields, looks_like_json, may_be_audio
 from whisper_xeon.web.cors import allow_origins
@@ -141,44 +140,6 @@ def test_names_of_other_models_are_not_found_and_the_served_one_told(name):
 
 def test_the_list_of_models_is_openais():
     assert MODELS.listed()[0] == {"id": "small", "object": "model", "created": 1, "owned_by": "whisper-xeon"}
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"authorization": "Bearer key-2"},
-        {"authorization": "bearer  key-2"},
-        {"x-api-key": "key-1"},
-        {"api-key": "key-2"},
-        {"authorization": "Bearer wrong", "api-key": "key-1"},
-    ],
-)
-def test_a_key_opens_in_each_of_its_headers(headers):
-    Keys((b"key-1", b"key-2")).check(headers)
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {},
-        {"authorization": "key-1"},
-        {"authorization": "Basic key-1"},
-        {"authorization": "Bearer"},
-        {"x-api-key": ""},
-        {"x-api-key": "key-"},
-        {"api-key": "key-1x"},
-        {"x-key": "key-1"},
-        {"x-api-key": "\xe9"},
-    ],
-)
-def test_without_a_key_it_stays_closed(headers):
-    with pytest.raises(HttpError) as caught:
-        Keys((b"key-1", b"key-2")).check(headers)
-    assert (caught.value.status, caught.value.headers["WWW-Authenticate"]) == (401, "Bearer")
-
-
-def test_without_keys_everybody_may():
-    Keys(()).check({})
 
 
 @pytest.mark.parametrize(

@@ -22,13 +22,25 @@ from whisper_xeon.audio.file_types import CODECS, DEMUXERS
 
 _MEMORY = 400 << 20  # of its own; the address space beyond is its libraries'
 _OOM_SCORE_ADJUSTMENT = "1000"  # decoders go first when memory runs out
+_NICENESS = "10"
 _GROWTH_SECONDS = 0.05  # how often the output is measured: ffmpeg writes some MB in that time
 # What is read to find out about tracks; a track that begins late in a film is found far behind its header.
 _PROBE_BYTES = 32 << 20
 _PROBE_SECONDS = 60
+_OF_PROCESS = 2  # the kind of clock that counts the processor time of a process (clock_getcpuclockid)
 # Formats are recognized among these only. A forced format has a list of its own.
 RECOGNIZE = ("-format_whitelist", DEMUXERS)
-_TOOLS = {"ffmpeg": "ffmpeg", "prlimit": "util-linux", "choom": "util-linux"}  # with Debian's packages
+# With Debian's packages.
+_TOOLS = {
+    "ffmpeg": "ffmpeg",
+    "nice": "coreutils",
+    **dict.fromkeys(("prlimit", "choom", "setpriv"), "util-linux"),
+}
+# Processor time that is allowed for any file, for each MiB of it, and for each second of audio that came out so far.
+_CPU_SECONDS = 10.0
+_CPU_SECONDS_PER_MIB = 0.02
+_CPU_SECONDS_PER_SECOND = 0.1
+_BYTES_PER_SECOND = 4 * 16000  # of the first output
 
 
 class Ffmpeg:
@@ -75,6 +87,10 @@ class Ffmpeg:
             "core": 0,
         }
         return [
+            # It ends with the thread that started it, and so with the service, however that ends.
+            *(_find("setpriv"), "--pdeathsig", "KILL", "--"),
+            # Where that is allowed, which it is not in the unit: engines go first.
+            *(_find("nice"), "-n", _NICENESS),
             *(_find("choom"), "-n", _OOM_SCORE_ADJUSTMENT, "--"),
             *(_find("prlimit"), *(f"--{name}={value}" for name, value in limits.items()), "--"),
             *(program, "-nostdin", "-nostats", "-hide_banner"),
@@ -115,10 +131,27 @@ class Ffmpeg:
                                 f"decoding the audio took longer than {self._timeout:g} s: send a shorter file, or a "
                                 "simpler format such as wav"
                             ) from None
+                        self._check_cpu(process.pid, os.fstat(outputs[0]).st_size)
                     finally:
                         grown(sum(os.fstat(output).st_size for output in outputs))
             finally:
                 process.kill()  # does nothing once it has ended
+
+    def _check_cpu(self, pid: int, written: int) -> None:
+        """Raise `DecodingTooSlow` for a file that takes more than any recording of its length would."""
+        try:
+            spent = time.clock_gettime(~pid << 3 | _OF_PROCESS)
+        except OSError:  # it has just ended
+            return
+        mebibytes = os.fstat(self._upload_fd).st_size / (1 << 20)
+        allowed = (
+            _CPU_SECONDS + mebibytes * _CPU_SECONDS_PER_MIB + written / _BYTES_PER_SECOND * _CPU_SECONDS_PER_SECOND
+        )
+        if spent > allowed:
+            raise DecodingTooSlow(
+                "decoding the audio takes out of all proportion to its length: convert it, for example with "
+                "ffmpeg -i FILE -vn -ac 1 -ar 16000 audio.flac"
+            )
 
 
 def require_tools() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 from whisper_xeon.audio.errors import UnreadableAudio
@@ -66,8 +67,11 @@ class Media(NamedTuple):
     has_clock: bool = True  # not where each of several streams has its own
 
 
-def probe(ffmpeg: Ffmpeg, head: bytes, hint: FileHint) -> Media:
-    """Return what the file says about itself; `head` are its first bytes. Raises `AudioError`."""
+def probe(ffmpeg: Ffmpeg, head: bytes, hint: FileHint, waiting: Callable[[int], None]) -> Media:
+    """Return what the file says about itself; `head` are its first bytes. Raises `AudioError`.
+
+    `waiting` is called while it takes, with 0; what it raises ends it.
+    """
     with contextlib.ExitStack() as stack:
         answer, log = (os.memfd_create("probe", os.MFD_CLOEXEC) for _ in range(2))
         stack.callback(os.close, answer)
@@ -78,6 +82,7 @@ def probe(ffmpeg: Ffmpeg, head: bytes, hint: FileHint) -> Media:
             outputs=[answer],
             max_bytes=_MAX_ANSWER_BYTES,
             log=log,
+            grown=lambda size: waiting(0),
         )
         lines, messages = (os.pread(fd, _MAX_ANSWER_BYTES, 0).decode("utf-8", "replace") for fd in (answer, log))
     if "matches no streams" in messages:

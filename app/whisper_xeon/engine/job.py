@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Callable
 
 from whisper_xeon.audio.decode import PcmAudio
 from whisper_xeon.engine.outcome import Cancelled, EngineTimeout
+from whisper_xeon.shares import Guest
 from whisper_xeon.transcript import DecodeOptions
 
 
@@ -20,6 +21,7 @@ class Job:
     options: DecodeOptions
     deadline: float | None
     cancelled: Callable[[], bool] | None
+    guest: Guest = field(default_factory=Guest)  # whose request it is
 
     def time_left(self) -> float:
         """Return the seconds until the deadline, negative after it."""

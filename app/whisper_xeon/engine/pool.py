@@ -22,6 +22,7 @@ from whisper_xeon.engine.supervisor import Supervisor, Wakeup
 from whisper_xeon.engine.workers import Workers
 from whisper_xeon.footprint import Footprint
 from whisper_xeon.logs import Log
+from whisper_xeon.shares import Guest
 from whisper_xeon.transcript import DecodeOptions
 
 _COUNTERS = ("requests", "completed", "rejected", "cancelled", "timeouts", "crashes", "retries", "restarts", "loads")
@@ -134,14 +135,17 @@ class EnginePool:
         *,
         deadline: float | None = None,
         cancelled: Callable[[], bool] | None = None,
+        guest: Guest | None = None,
     ) -> EngineResult:
         """Wait for a worker and return what it made of the audio.
 
-        `deadline` is a time of `time.monotonic`; `cancelled` is asked every 0.1 s. Raises a subclass of `EngineError`.
+        `deadline` is a time of `time.monotonic`; `cancelled` is asked every 0.1 s; `guest` is whose request it is.
+        Raises a subclass of `EngineError`, or `SentAway` or `OverLimit`.
         """
-        with self._queue.admitted():
+        job = Job(pcm, options, deadline, cancelled, guest or Guest())
+        with self._queue.admitted(job.guest):
             try:
-                return self._runner.run(Job(pcm, options, deadline, cancelled))
+                return self._runner.run(job)
             except Cancelled:
                 self._state.count("cancelled")
                 raise

@@ -584,6 +584,10 @@ ERRORS = (
     Error(417, "expectation_failed", "an expectation other than `100-continue`", "every"),
     Error(422, "audio_unreadable", "the file holds no sound that can be [decoded](audio.md)"),
     Error(422, "audio_url_failed", "the host of `audio_url` refused the file", "url"),
+    Error(
+        429, "limit_reached", "a limit of the caller's key, or of callers without one; the message says which", "every"
+    ),
+    Error(429, "too_many_wrong_keys", "too many wrong API keys from this address"),
     Error(431, "headers_too_large", "the headers are too long, or too many", "every"),
     Error(500, "engine_crashed", "two engines crashed on this request; other requests are not affected"),
     Error(500, "engine_error", "whisper.cpp could not transcribe this audio; the log says why"),
@@ -591,7 +595,9 @@ ERRORS = (
     Error(502, "audio_url_failed", "the host of `audio_url` cannot be reached", "url"),
     Error(503, "queue_full", "`WHISPER_QUEUE` requests are waiting; `Retry-After` says when to try again"),
     Error(503, "spool_full", "uploads and decoded audio fill `WHISPER_SPOOL_MB`; `Retry-After` says when to try again"),
+    Error(503, "too_many_uploads", "384 uploads are being received; `Retry-After` says when to try again"),
     Error(503, "too_many_connections", "all 512 connections are busy", "every"),
+    Error(503, "overloaded", "the service is out of file descriptors or memory; `Retry-After` says when", "every"),
     Error(
         503,
         "engine_unavailable",

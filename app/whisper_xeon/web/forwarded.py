@@ -1,7 +1,7 @@
 """Whose request it is behind a proxy: Forwarded (RFC 7239), X-Forwarded-For, and HAProxy's PROXY protocol.
 
-Only a proxy that the operator trusts is believed, since anybody can send these. The address goes to the log and decides
-nothing.
+Only a proxy that the operator trusts is believed, since anybody can send these. The address goes to the log, and tells
+the callers apart among whom the service is shared.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from typing import Union
 
+from whisper_xeon.shares import Caller
 from whisper_xeon.web.framing import Reader, bad_request
 
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
@@ -25,6 +26,7 @@ _LINE_BYTES = 107
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"  # of version 2
 _MAX_BLOCK_BYTES = 4096  # of version 2: the addresses, and what else the proxy tells
 _INET, _INET6 = 1, 2
+_SITE_BITS = 64  # of an IPv6 address, that one customer has at least
 
 
 class TrustedProxies:
@@ -37,6 +39,17 @@ class TrustedProxies:
         """Whether a connection from this address is a trusted proxy's."""
         parsed = _parse(address)
         return parsed is not None and any(parsed in network for network in self._networks)
+
+    def caller(self, address: str) -> Caller:
+        """Return the caller that requests from an address are, or connections of which no request is known yet.
+
+        A proxy is not held to what one caller may have: its connections are many callers'.
+        """
+        parsed = _parse(address)
+        if isinstance(parsed, ipaddress.IPv6Address):
+            site = ipaddress.ip_network((parsed, _SITE_BITS), strict=False)
+            return Caller(f"address {site}", capped=not self.trust(address))
+        return Caller(f"address {parsed or address}", capped=parsed is not None and not self.trust(address))
 
     def client(self, peer: str, headers: Mapping[str, str]) -> str:
         """Return the address of the client of a request that came from `peer`.

@@ -43,10 +43,13 @@ class Limits:
     headers: int = 100
     head: int = 32768  # request line and all headers
     connections: int = 512
+    connections_each: int = 384  # of one caller without an API key
+    uploads: int = 384  # bodies that are being received
     idle: float = 15.0  # between two requests of a connection
     head_time: float = 10.0
     grace: float = 10.0  # for a body or an answer before its rate counts
     rate: int = 1024  # bytes per second that a body or an answer must move after the grace
+    stall: float = 15.0  # for a body without a byte
     linger: float = 10.0  # for the rest of a rejected upload, so that the client reads why
 
 
@@ -61,6 +64,10 @@ class Reader(io.BufferedReader):
     def __init__(self, sock: socket.socket):
         self._receiver = _Receiver(sock)
         super().__init__(self._receiver, _RECEIVE_BYTES)
+
+    def silent_since(self) -> float | None:
+        """Return since when it waits for the client to send; None while it does not."""
+        return self._receiver.silent_since
 
     def wait(self, seconds: float) -> bool:
         """Wait for a byte; false when none came in time or the client has sent its last one."""
@@ -108,6 +115,7 @@ class _Receiver(io.RawIOBase):
     def __init__(self, sock: socket.socket):
         self._sock = sock
         self.deadline = 0.0
+        self.silent_since: float | None = None
         self.returned = b""  # was received before, and comes again
 
     def readable(self) -> bool:
@@ -118,6 +126,7 @@ class _Receiver(io.RawIOBase):
             size = min(len(buffer), len(self.returned))
             buffer[:size], self.returned = self.returned[:size], self.returned[size:]
             return size
+        self.silent_since = time.monotonic()
         try:
             self._sock.settimeout(_remaining(self.deadline))
             return self._sock.recv_into(buffer)
@@ -125,6 +134,8 @@ class _Receiver(io.RawIOBase):
             raise HttpError(408, "the request did not arrive in time", code="request_timeout", close=True) from None
         except OSError:
             raise ClientGone from None
+        finally:
+            self.silent_since = None
 
 
 class Writer(io.BufferedIOBase):
@@ -375,7 +386,8 @@ class Body:
         return data
 
     def _deadline(self) -> float:
-        return self._start + self._limits.grace + self.received / self._limits.rate
+        at_rate = self._start + self._limits.grace + self.received / self._limits.rate
+        return min(at_rate, time.monotonic() + self._limits.stall)
 
     def _next_chunk(self) -> bool:
         line = self._reader.read_line(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from whisper_xeon.audio.fetch import FileTooLarge, fetch
 from whisper_xeon.settings import Settings
+from whisper_xeon.shares import Shares
 from whisper_xeon.web import content
 from whisper_xeon.web.api_table import AUDIO_URL, Endpoint
 from whisper_xeon.web.content import Content
@@ -18,7 +19,7 @@ from whisper_xeon.web.failures import answered
 from whisper_xeon.web.fields import Asked, Values, json_fields, merge, query_fields, read_fields
 from whisper_xeon.web.multipart import FilePart, read_form
 from whisper_xeon.web.server import Request
-from whisper_xeon.web.spool import Spool, SpooledFile
+from whisper_xeon.web.spool import SpooledFile
 
 _MAX_TEXT_BYTES = 1 << 16  # of a JSON object, or of fields without a file
 _FORM_OVERHEAD_BYTES = 1 << 20  # fields, part headers and boundaries around the file
@@ -37,9 +38,10 @@ class Received:
 class Receiver:
     """Takes in uploads under the settings' limits; shared by all connections."""
 
-    def __init__(self, settings: Settings, spool: Spool):
-        """`spool` holds the uploads."""
+    def __init__(self, settings: Settings, *, uploads: Shares, spool: Shares):
+        """`uploads` counts those that are being received, `spool` their bytes."""
         self._settings = settings
+        self._uploads = uploads
         self._spool = spool
         # Reads the host's certificates once; SSL_CERT_FILE names others.
         self._tls = ssl.create_default_context() if settings.audio_url_allow else None
@@ -52,14 +54,16 @@ class Receiver:
         """
         too_large = self._too_large(endpoint.file_field, "the file", close=True)
         query = query_fields(request.query)
-        with SpooledFile(self._spool, self._settings.max_upload_bytes, too_large) as upload:
-            values, file = self._read_body(request, endpoint, upload)
-            asked = read_fields(merge(query, values), endpoint, strict=self._settings.strict_fields)
-            deadline = time.monotonic() + self._settings.request_timeout
-            if file is None or (asked.audio_url and not upload.size):
-                file = self._fetch(request, endpoint, asked, upload, deadline)
-            elif asked.audio_url:
-                raise invalid_value(AUDIO_URL.name, "the request has a file and an audio_url: send one of them")
+        guest = request.connection
+        with SpooledFile(self._spool, guest, self._settings.max_upload_bytes, too_large) as upload:
+            with self._uploads.take(guest):
+                values, file = self._read_body(request, endpoint, upload)
+                asked = read_fields(merge(query, values), endpoint, strict=self._settings.strict_fields)
+                deadline = time.monotonic() + self._settings.request_timeout
+                if file is None or (asked.audio_url and not upload.size):
+                    file = self._fetch(request, endpoint, asked, upload, deadline)
+                elif asked.audio_url:
+                    raise invalid_value(AUDIO_URL.name, "the request has a file and an audio_url: send one of them")
             yield Received(upload, asked, file, deadline)
 
     def _too_large(self, field: str, what: str, *, close: bool = False) -> HttpError:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Callable
 from urllib.parse import quote
@@ -18,7 +16,7 @@ from urllib.parse import quote
 import whisper_xeon
 from whisper_package.package import Package
 from whisper_xeon import metrics
-from whisper_xeon.audio.decode import SAMPLE_RATE, decode
+from whisper_xeon.audio.decode import DIRECT_SECONDS, SAMPLE_RATE, PcmAudio, decode, plain_seconds
 from whisper_xeon.audio.errors import DecodingTooSlow
 from whisper_xeon.audio.file_types import WEBSERVICE_PCM, FileHint
 from whisper_xeon.engine.cores import available_cores
@@ -28,22 +26,25 @@ from whisper_xeon.footprint import Footprint, open_own
 from whisper_xeon.formats import JSON_TYPE, Shape, encode_json, json_parts, openai_whisper_json, render
 from whisper_xeon.languages import LANGUAGES
 from whisper_xeon.settings import Settings
+from whisper_xeon.shares import Hold, Shares
 from whisper_xeon.transcript import DecodeOptions, Transcript
 from whisper_xeon.web import docs_page, openapi, start_page
 from whisper_xeon.web.access import Keys
 from whisper_xeon.web.api_table import ENDPOINTS, Endpoint
+from whisper_xeon.web.decoders import Decoders
 from whisper_xeon.web.errors import ClientGone, HttpError, invalid_value
 from whisper_xeon.web.failures import answered
 from whisper_xeon.web.fields import Asked
+from whisper_xeon.web.framing import Limits
+from whisper_xeon.web.key_file import KEY, KeyFile
 from whisper_xeon.web.model_names import ModelNames
+from whisper_xeon.web.overload import overloads_answered
 from whisper_xeon.web.paths import Found, Paths
 from whisper_xeon.web.receive import Received, Receiver
 from whisper_xeon.web.server import Request, Response
-from whisper_xeon.web.spool import Reservation, Spool
 
 _DECODE_SECONDS = 60.0  # for any file, and for each MiB of it:
 _DECODE_SECONDS_PER_MIB = 4.0
-_POLL_SECONDS = 0.5
 _DETECTED_SECONDS = 120  # of a recording are listened to for its language
 _MAX_IGNORED_NAMES = 20  # that an answer and the log tell of
 _MAX_NAME = 64  # characters of each, and of all together, escaped and with what separates them:
@@ -82,17 +83,18 @@ class Application:
     """Answers requests; shared by all connections."""
 
     def __init__(
-        self, settings: Settings, package: Package, pool: EnginePool, *, api_keys: tuple[bytes, ...], started_at: float
+        self, settings: Settings, package: Package, pool: EnginePool, *, api_keys: KeyFile | None, started_at: float
     ):
-        """`api_keys`: empty for no check; `started_at`: seconds since 1970."""
+        """`api_keys`: None for no check; `started_at`: seconds since 1970."""
         self._settings = settings
         self._package = package
         self._pool = pool
-        self._keys = Keys(api_keys)
+        self._keys = Keys(api_keys.current if api_keys else None)
         self._started_at = started_at
-        self._spool = Spool(settings.spool_bytes)
-        self._receiver = Receiver(settings, self._spool)
-        self._decoders = threading.BoundedSemaphore(available_cores())
+        has_keys, takes_urls = api_keys is not None, bool(settings.audio_url_allow)
+        self._spool = Shares("spool", settings.spool_bytes)
+        self._receiver = Receiver(settings, uploads=Shares("uploads", Limits.uploads), spool=self._spool)
+        self._decoders = Decoders(available_cores())
         self._models = ModelNames(package, settings.model_aliases or (), created=started_at)
         self._paths = Paths(ENDPOINTS)
         self._handlers: dict[str, Handler] = {
@@ -105,10 +107,7 @@ class Application:
             "models": self._list_models,
             "model": self._describe_model,
             "openapi": _fixed(
-                encode_json(
-                    openapi.document(whisper_xeon.__version__, keys=bool(api_keys), urls=bool(settings.audio_url_allow))
-                ),
-                JSON_TYPE,
+                encode_json(openapi.document(whisper_xeon.__version__, keys=has_keys, urls=takes_urls)), JSON_TYPE
             ),
             "docs": _fixed(docs_page.page(whisper_xeon.__version__), "text/html; charset=utf-8", docs_page.HEADERS),
             "page": _fixed(
@@ -127,6 +126,10 @@ class Application:
         self._memory = metrics.Memory(lambda: (own, *pool.footprints()))
 
     def __call__(self, request: Request) -> Response:
+        with overloads_answered():
+            return self._answer(request)
+
+    def _answer(self, request: Request) -> Response:
         found = self._paths.find(request.path)
         if found is None:
             raise HttpError(
@@ -145,9 +148,16 @@ class Application:
                 headers={"Allow": allowed},
             )
         if endpoint.transcribes:
-            self._keys.check(request.headers)
+            self._identify(request)
             self._reject_unless_serving(request)
         return self._handlers[endpoint.name](request, endpoint, found)
+
+    def _identify(self, request: Request) -> None:
+        """Let the request count as its key's. Raises `HttpError` 401, or `OverLimit`."""
+        caller = self._keys.caller(request.headers, request.connection.caller.id)
+        if caller:
+            request.log["key"] = caller.id.removeprefix(KEY)
+            request.connection.identify(caller)
 
     def _live(self, request: Request, endpoint: Endpoint, found: Found) -> Response:
         return _json(200, {"status": "ok"})
@@ -262,35 +272,18 @@ class Application:
         if received.asked.ignored:
             request.log["ignored"] = _names(received.asked.ignored)
         with answered(received.file.field, request.log), contextlib.ExitStack() as stack:
-            with self._decoder(request, received.deadline):
-                start = time.monotonic()
-                held = stack.enter_context(Reservation(self._spool))
-                try:
-                    audio = decode(
-                        received.upload.fd,
-                        max_seconds=self._settings.max_audio_seconds,
-                        timeout=min(_decode_seconds(received.upload.size), max(1.0, received.deadline - start)),
-                        grown=held.grow,
-                        hint=FileHint(
-                            received.file.content_type,
-                            received.file.file_name,
-                            None if received.asked.encode else WEBSERVICE_PCM,
-                        ),
-                        sides=options.diarize == "channel",
-                    )
-                except DecodingTooSlow as error:
-                    if time.monotonic() >= received.deadline:
-                        raise EngineTimeout("the audio was not decoded at the deadline") from error
-                    raise
-                stack.enter_context(audio)
-                decode_s = time.monotonic() - start
-                if seconds is not None:
-                    audio.samples = min(audio.samples, seconds * SAMPLE_RATE)
+            held = stack.enter_context(Hold(self._spool, request.connection))
+            audio, decode_s = self._decode(request, received, held, sides=options.diarize == "channel")
+            stack.enter_context(audio)
+            if seconds is not None:
+                audio.samples = min(audio.samples, seconds * SAMPLE_RATE)
             received.upload.close()
             request.log.update(audio_seconds=round(audio.duration, 2), decode_ms=_ms(decode_s))
             # An engine takes a fraction of the audio's length: what takes all of it and the timeout does not progress.
             deadline = received.deadline + audio.duration
-            result = self._pool.transcribe(audio, options, deadline=deadline, cancelled=request.client_gone)
+            result = self._pool.transcribe(
+                audio, options, deadline=deadline, cancelled=request.client_gone, guest=request.connection
+            )
         request.log.update(wait_ms=_ms(result.wait_s), compute_ms=_ms(result.compute_s), attempts=result.attempts)
         speech_s = result.transcript.speech_seconds
         if speech_s is not None:
@@ -300,18 +293,47 @@ class Application:
         )
         return _Timed(result, received.asked, decode_s)
 
-    @contextlib.contextmanager
-    def _decoder(self, request: Request, deadline: float) -> Iterator[None]:
-        """Wait for one of as many decoders as there are cores: ffmpeg's processes must not outnumber them."""
-        while not self._decoders.acquire(timeout=_POLL_SECONDS):
+    def _decode(self, request: Request, received: Received, held: Hold, *, sides: bool) -> tuple[PcmAudio, float]:
+        """Return the file's audio, and the seconds that it took to decode; `held` grows with it."""
+        fd = received.upload.fd
+        plain_s = plain_seconds(fd)
+
+        def still_wanted() -> None:
             if request.client_gone():
                 raise ClientGone
-            if time.monotonic() > deadline:
-                raise EngineTimeout("no decoder was free before the deadline")
+            if time.monotonic() > received.deadline:
+                raise EngineTimeout("the audio was not decoded at the deadline")
+
+        def work(look: Callable[[], None]) -> tuple[PcmAudio, float]:
+            start = time.monotonic()
+
+            def grown(size: int) -> None:
+                held.grow(size)
+                still_wanted()
+                look()
+
+            audio = decode(
+                fd,
+                max_seconds=self._settings.max_audio_seconds,
+                timeout=min(_decode_seconds(received.upload.size), max(1.0, received.deadline - start)),
+                grown=grown,
+                hint=FileHint(
+                    received.file.content_type,
+                    received.file.file_name,
+                    None if received.asked.encode else WEBSERVICE_PCM,
+                ),
+                sides=sides,
+            )
+            return audio, time.monotonic() - start
+
+        if plain_s is not None and plain_s <= DIRECT_SECONDS and not sides:
+            return work(lambda: None)
         try:
-            yield
-        finally:
-            self._decoders.release()
+            return self._decoders.run(request.connection, work, plain=plain_s is not None, still_wanted=still_wanted)
+        except DecodingTooSlow as error:
+            if time.monotonic() >= received.deadline:
+                raise EngineTimeout("the audio was not decoded at the deadline") from error
+            raise
 
     def _result_headers(self, timed: _Timed) -> dict[str, str]:
         result = timed.result

@@ -14,6 +14,7 @@ import re
 import secrets
 import socket
 import socketserver
+import threading
 import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,15 +22,20 @@ from typing import Any, Callable
 
 from whisper_xeon.formats import JSON_TYPE, encode_json
 from whisper_xeon.logs import log, logger
-from whisper_xeon.web.connection_slots import ConnectionSlots
+from whisper_xeon.shares import NoneLeft, SentAway
+from whisper_xeon.web.connection_slots import Connection, ConnectionSlots
 from whisper_xeon.web.errors import ClientGone, HttpError
 from whisper_xeon.web.forwarded import TrustedProxies, read_proxy_header
 from whisper_xeon.web.framing import Body, Limits, Reader, Writer, linger, read_head
+from whisper_xeon.web.lobby import Lobby
+from whisper_xeon.web.overload import is_starved, overload, overloads_answered
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_REFUSED_AT_ONCE = 64  # surplus connections that are answered at the same time; more are just closed
-_REFUSED_SECONDS = 1.0
+_PROBES_AT_ONCE = 8  # that are answered when there is no slot
+_PROBE_PATHS = ("/readyz", "/health")
 _FIRST_REQUEST_WHILE_STOPPING = 1.0  # a connection made just before the stop may still send its request
+_SILENCE_WHILE_STOPPING = 2.0  # that is allowed of an upload
+_UPLOAD_WHILE_STOPPING = 30.0
 _NOTICE_STOP_SECONDS = 0.25
 _CLIENT_GONE_STATUS = 499  # nginx's number for it; only logged and counted
 
@@ -45,6 +51,8 @@ class Request:
     headers: dict[str, str]  # lower-case names
     body: Body
     client_gone: Callable[[], bool]
+    connection: Connection
+    client: str = ""  # address
     log: dict[str, Any] = field(default_factory=dict)  # figures for the request's log line; never text or names
 
 
@@ -88,10 +96,12 @@ class Server(ThreadingHTTPServer):
         self.answered = answered
         self.limits = limits or Limits()
         self.proxies = proxies or TrustedProxies(())
-        self.slots = ConnectionSlots(self.limits.connections)
+        self.slots = ConnectionSlots(self.limits.connections, each=self.limits.connections_each)
         self.stopping = False
         self._starved = False  # of files or memory: the last iteration could not accept a connection
-        self._refusals = ConnectionSlots(_REFUSED_AT_ONCE)
+        self._spare = open(os.devnull, "rb")  # noqa: SIM115 - kept, to tell somebody so with
+        self._lobby = Lobby(_PROBE_PATHS, _refusal(), self._let_in)
+        self._probing = threading.BoundedSemaphore(_PROBES_AT_ONCE)
         self._inherited = isinstance(address, socket.socket)
         if isinstance(address, socket.socket):
             # The base always makes a socket; the sandbox of the unit allows no other family than this one.
@@ -145,52 +155,86 @@ class Server(ThreadingHTTPServer):
         """Wait until the running requests are answered, for `seconds` at most; returns whether all are."""
         deadline = time.monotonic() + seconds
         self.slots.end_waiting(fresh=False)
-        if self.slots.await_empty(min(seconds, _FIRST_REQUEST_WHILE_STOPPING)):
+        upload_until = time.monotonic() + _UPLOAD_WHILE_STOPPING
+
+        def await_empty(until: float) -> bool:
+            return self.slots.await_empty(until, silence=_SILENCE_WHILE_STOPPING, upload_until=upload_until)
+
+        if await_empty(min(deadline, time.monotonic() + _FIRST_REQUEST_WHILE_STOPPING)):
             return True
         self.slots.end_waiting(fresh=True)
-        return self.slots.await_empty(deadline - time.monotonic())
+        return await_empty(deadline)
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept a connection. The base leaves Nagle's delay on and, out of files or memory, spins silently."""
         try:
             sock, address = super().get_request()
         except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+            if is_starved(error) and error.errno != errno.EAGAIN:
                 self._starved = True
                 log(logging.ERROR, "cannot accept connections", reason=error.strerror)
-                time.sleep(0.1)
+                self._refuse_one()
             raise
         with contextlib.suppress(OSError):  # a Unix socket has none
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock, address
 
-    def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Whether the connection gets a thread: to be served, or to be told why not. The base has no limit."""
-        return self.slots.take(request) or self._refusals.take(request)
+    def server_close(self) -> None:
+        """Close the listening socket, and what is beside it."""
+        super().server_close()
+        self._lobby.close()
+        self._spare.close()
+
+    def _refuse_one(self) -> None:
+        """Tell one that waits to be accepted that there is no file for it, with the one that is kept for that."""
+        self._spare.close()
+        try:
+            with super().get_request()[0] as sock:
+                sock.settimeout(_NOTICE_STOP_SECONDS)
+                sock.sendall(_refusal())
+                sock.shutdown(socket.SHUT_WR)
+                while sock.recv(1 << 16):  # closing at once would reset the connection
+                    pass
+        except OSError:
+            time.sleep(0.1)  # not even that one: do not spin
+        with contextlib.suppress(OSError):  # whoever took the last file gives it back some time
+            self._spare = open(os.devnull, "rb")  # noqa: SIM115
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Start the connection's thread. The base knows nothing about the slot that was taken for it."""
-        try:
-            super().process_request(request, client_address)
-        except RuntimeError:  # no thread available, because of the unit's TasksMax for example
-            self._release(request)
-            raise
+        """Start the connection's thread if it gets a slot. The base has no limit."""
+        if self.slots.take(request, self.proxies.caller(_host(client_address))):
+            try:
+                super().process_request(request, client_address)
+                return
+            except RuntimeError as error:  # no thread available, because of the unit's TasksMax for example
+                log(logging.ERROR, "cannot serve a connection", reason=str(error))
+                self.slots.leave(request)
+        self._lobby.add(request, client_address)
+
+    def _let_in(self, request: socket.socket, client_address: Any) -> bool:
+        """Serve a probe that got no slot; false when there are too many."""
+        if self._probing.acquire(blocking=False):
+            try:
+                super().process_request(request, client_address)
+                return True
+            except RuntimeError:
+                self._probing.release()
+        return False
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """Serve or refuse the connection, in its thread. The base has one handler for all connections."""
-        handler = Handler if request in self.slots else Refusal
+        """Serve the connection, in its thread. The base knows nothing about the slot that was taken for it."""
+        connection = self.slots.find(request)
         try:
-            handler(request, client_address, self)
+            Handler(request, client_address, self)
         finally:
-            self._release(request)
+            if connection:
+                self.slots.leave(request)
+            else:
+                self._probing.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log what ended a connection. The base prints a traceback beside the log."""
         logger.exception("a connection ended unexpectedly")
-
-    def _release(self, request: socket.socket) -> None:
-        self.slots.leave(request)
-        self._refusals.leave(request)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -206,7 +250,11 @@ class Handler(BaseHTTPRequestHandler):
         self.connection = self.request
         self.rfile, self.wfile = Reader(self.connection), Writer(self.connection, self.server.limits)
         self._kept = False  # whether a request was answered on this connection
-        self._peer = self.address_string() if self.client_address else "unix"
+        self._peer = _host(self.client_address)
+        place = self.server.slots.find(self.connection)
+        self._is_probe = place is None
+        self._place = place or Connection(self.connection, self.server.proxies.caller(self._peer))
+        self._place.silent_since = self.rfile.silent_since
         self._behind = self.server.proxies.trust(self._peer)
         self._introduced = not self._behind  # whether what a proxy may send before all else was read
         self._malformed: HttpError | None = None  # what is wrong with that
@@ -221,9 +269,13 @@ class Handler(BaseHTTPRequestHandler):
         status = _CLIENT_GONE_STATUS
         try:
             try:
-                request = self._read_request()
-                response = self.server.application(request)
-            except HttpError as error:
+                with overloads_answered():
+                    request = self._read_request()
+                    response = self.server.application(request)
+            except HttpError as raised:
+                # To the thread of a connection that is sent away it looks as if its client ended it.
+                away = self._place.sent_away
+                error = raised if away is None else overload(SentAway(away))
                 response = error_response(error)
                 self.close_connection |= error.close
             except ClientGone:
@@ -260,6 +312,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _begin(self) -> None:
         self._start = time.monotonic()
+        self._place.rest()  # whatever was done for the request before it
         self._request_id = "req_" + secrets.token_hex(12)
         self._client = self._peer
         self._fields: dict[str, Any] = {"route": None}
@@ -269,12 +322,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def _await_request(self) -> bool:
         """Wait for the first byte of a request; false when none came or the connection must end."""
+        if self._is_probe:  # it has arrived, and nothing after it is served
+            return not self._kept
         if self.rfile.buffered:
             return True
-        if not self.server.slots.wait(self.connection, kept=self._kept):
+        if not self.server.slots.wait(self._place, kept=self._kept):
             return False
         arrived = self.rfile.wait(self.server.limits.idle if self._kept else self.server.limits.head_time)
-        return self.server.slots.resume(self.connection) and arrived
+        return self.server.slots.resume(self._place) and arrived
 
     def _introduce(self) -> bool:
         """Read what a trusted proxy sends before all else; false when no request follows, as when it only probes."""
@@ -295,8 +350,9 @@ class Handler(BaseHTTPRequestHandler):
             raise self._malformed
         head = read_head(self.rfile, self.server.limits)
         self._client = self.server.proxies.client(self._peer, head.headers) if self._behind else self._peer
+        self._place.identify(self.server.proxies.caller(self._client))
         self.command = head.method
-        self.close_connection = not head.keep_alive
+        self.close_connection = not head.keep_alive or self._is_probe
         # The client's own id if it is harmless, so that its log and ours can be joined.
         given = head.headers.get("x-request-id", "")
         if _REQUEST_ID.fullmatch(given):
@@ -310,6 +366,8 @@ class Handler(BaseHTTPRequestHandler):
             head.headers,
             body,
             self.wfile.client_gone,
+            self._place,
+            self._client,
             self._fields,
         )
 
@@ -336,19 +394,20 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
 
-class Refusal(Handler):
-    """Answers a connection that got no slot."""
+def _host(client_address: Any) -> str:
+    return str(client_address[0]) if client_address else "unix"
 
-    def handle(self) -> None:
-        """Say so at once, whatever the client wants. The base would wait for a request."""
-        self._begin()
-        error = HttpError(
-            503,
-            "too many connections: try again in a second",
-            code="too_many_connections",
-            headers={"Retry-After": "1"},
-        )
-        with contextlib.suppress(ClientGone):
-            self._answer(error_response(error))
-            linger(self.connection, _REFUSED_SECONDS)
-        self.log_request(error.status)
+
+def _refusal() -> bytes:
+    """Return the answer to a connection that gets no slot."""
+    error = overload(NoneLeft("connections"))
+    body = encode_json(error.body())
+    headers = {
+        "Content-Type": JSON_TYPE,
+        "Content-Length": str(len(body)),
+        "Cache-Control": "no-store",
+        "Connection": "close",
+        **error.headers,
+    }
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 503 Service Unavailable\r\n{lines}\r\n".encode("ascii") + body

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # The module names, in the order of the report.
-ROWS: tuple[str, ...] = ()
+ROWS: tuple[str, ...] = ("connections", "decoders", "stalled_uploads", "memory_bombs")
 
 
 @dataclass(frozen=True)
