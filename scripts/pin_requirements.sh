@@ -1,20 +1,25 @@
 #!/usr/bin/env bash
-# Resolve each file of requirements in a scratch venv and write what was installed to the requirements.txt beside it.
+# Resolve each file of requirements and write the exact versions, with the digests of their wheels, to the .txt beside it.
+# With NAME.in as an argument only that one. It holds for Python 3.11 and newer; a package without a wheel is an error,
+# because installing from source runs what nobody pinned.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+PATH=$PWD/.venv/bin:$PATH
 
-pin() { # pin NAME VENV: NAME.in into NAME.txt
-  local scratch
-  scratch=$(mktemp -d)
-  python3 -m venv "$scratch"
-  "$scratch/bin/pip" install --quiet --requirement "$1.in"
-  {
-    echo "# Exact versions of everything in $2, made from ${1##*/}.in by 'make requirements'."
-    "$scratch/bin/pip" freeze
-  } >"$1.txt"
-  rm -rf "$scratch"
+command -v uv >/dev/null || {
+  printf "pin_requirements: uv is missing: run 'make setup' first\n" >&2
+  exit 1
 }
 
+pin() { # pin NAME VENV: NAME.in into NAME.txt
+  local resolved
+  [[ -z $only || $only == "$1.in" ]] || return 0
+  resolved=$(uv pip compile --quiet --universal --python-version 3.11 --no-build --generate-hashes \
+    --no-annotate --no-header "$1.in")
+  printf "# Exact versions of everything in %s, made from %s.in by 'make requirements'.\n%s\n" "$2" "${1##*/}" "$resolved" >"$1.txt"
+}
+
+only=${1:-}
 pin requirements .venv
 pin bench/requirements .build/bench/venv
 pin bench/words-requirements .build/bench/words-venv

@@ -16,7 +16,7 @@ fail() {
   exit 1
 }
 
-packages=(ca-certificates curl debootstrap espeak-ng ffmpeg git iptables libgomp1 libopencore-amrnb0 openssh-client python3-venv xz-utils)
+packages=(ca-certificates curl debian-archive-keyring debootstrap espeak-ng ffmpeg git iptables libgomp1 libopencore-amrnb0 openssh-client python3-venv xz-utils)
 
 missing_packages() {
   local name
@@ -53,7 +53,8 @@ make_venv() { # make_venv DIRECTORY REQUIREMENTS WORDS
   mkdir -p "$state"
   rm -rf "$1"
   python3 -m venv "$1"
-  "$1/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$2" >"$state/pip.log" 2>&1 </dev/null ||
+  "$1/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
+    --requirement "$2" >"$state/pip.log" 2>&1 </dev/null ||
     fail "pip could not install ${2#"$root"/} ($(grep -m1 ERROR "$state/pip.log" || tail -n1 "$state/pip.log")); the whole log is in $state/pip.log"
   made_from "$1" "$2" >"$1/.made-from"
 }

@@ -121,6 +121,10 @@ class Cache:
             wheel = self._from_index(part["name"], part["version"], part["sha256"], wheel=True)
             _join(wheel, part["files"], directory)
 
+    def source_distribution(self, name: str, version: str, sha256: str) -> Path:
+        """Return the archive of a Python package that has no wheel; nothing in it is run. Raises `SourceError`."""
+        return self._from_index(name, version, sha256)
+
     def _first(
         self, name: str, sources: list[dict[str, Any]], fetch: Callable[[dict[str, Any]], Fetched]
     ) -> Fetched | None:
@@ -209,7 +213,8 @@ class Cache:
         except ImportError as error:
             raise SourceError(
                 f"{path}: models are read with {error.name}, which this Python ({sys.executable}) lacks: "
-                f"{sys.executable} -m pip install --constraint {_PINS} numpy safetensors"
+                rf"sed -n '/^\(numpy\|safetensors\)==/,/[^\\]$/p' {_PINS} | "
+                f"{sys.executable} -m pip install --require-hashes --only-binary :all: --requirement /dev/stdin"
             ) from None
         source = convert.source(path)
         if source is None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Any
+from typing import Any, NoReturn
 
 from whisper_package.errors import PackageError
 from whisper_package.models import MODEL_CONFIGS, model_name, package_directory, size_of
+from whisper_package.printable import printable
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -18,6 +19,8 @@ MAX_MANIFEST_SIZE = 4 << 20
 # `HyperParameters.dimensions` of the weights.
 _DIMENSIONS = {"width", "encoder_layers", "decoder_layers"}
 
+# Of a file in a package: short enough for every file system, with what a download adds to it.
+_MAX_PATH = 200
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*(/[A-Za-z0-9_][A-Za-z0-9._+-]*)*")
 
@@ -39,9 +42,11 @@ def encode_manifest(manifest: dict[str, Any]) -> bytes:
 def parse_manifest(data: bytes, source: str) -> dict[str, Any]:
     """Return the checked content of a `manifest.json`; `source` names it in messages. Raises `PackageError`."""
     try:
-        manifest = json.loads(data.decode("utf-8"), object_pairs_hook=_unique_keys)
-    except (ValueError, RecursionError) as error:
-        raise PackageError(f"{source} is not valid JSON ({error}): fetch or build the package again") from None
+        manifest = json.loads(data.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_no_number)
+        actual = release_id(manifest) if isinstance(manifest, dict) else ""
+    except (ValueError, RecursionError) as error:  # half of a surrogate pair is a ValueError of `release_id`
+        why = "its text is not Unicode" if isinstance(error, UnicodeError) else error
+        raise PackageError(f"{source} is not valid JSON ({why}): fetch or build the package again") from None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("schema_version"), int):
         raise PackageError(f"{source} has no schema_version: it is not the manifest of a whisper-xeon package")
     if manifest["schema_version"] > SCHEMA_VERSION:
@@ -50,13 +55,16 @@ def parse_manifest(data: bytes, source: str) -> dict[str, Any]:
             "update whisper-xeon before using this package"
         )
     _check_fields(manifest, source)
-    actual = release_id(manifest)
     if manifest["release_id"] != actual:
         raise PackageError(
-            f"{source} was altered: it names release {manifest['release_id']}, but its content is {actual}: "
-            "fetch or build the package again"
+            f"{source} was altered: it names release {printable(manifest['release_id'], 64)}, but its content is "
+            f"{actual}: fetch or build the package again"
         )
     return manifest
+
+
+def _no_number(word: str) -> NoReturn:
+    raise ValueError(f"{word} is not a number")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -99,6 +107,7 @@ def _check_fields(manifest: dict[str, Any], source: str) -> None:
         path = entry.get("path") if isinstance(entry, dict) else None
         if (
             not isinstance(path, str)
+            or len(path) > _MAX_PATH
             or not _PATH.fullmatch(path)
             or path in seen
             or path in (MANIFEST_NAME, SIGNATURE_NAME)
@@ -108,7 +117,8 @@ def _check_fields(manifest: dict[str, Any], source: str) -> None:
             or not _DIGEST.fullmatch(entry["sha256"])
             or not isinstance(entry.get("executable"), bool)
         ):
-            raise PackageError(f"{source} lists an invalid file entry {entry!r}: fetch or build the package again")
+            shown = printable(repr(entry), _MAX_PATH)
+            raise PackageError(f"{source} lists an invalid file entry {shown}: fetch or build the package again")
         seen.add(path)
     _check_name(manifest, source)
     for variant in manifest["variants"]:
@@ -119,7 +129,8 @@ def _check_fields(manifest: dict[str, Any], source: str) -> None:
             or not isinstance(variant.get("cpu_flags"), list)
             or not all(isinstance(flag, str) for flag in variant["cpu_flags"])
         ):
-            raise PackageError(f"{source} lists an invalid variant {variant!r}: fetch or build the package again")
+            shown = printable(repr(variant), _MAX_PATH)
+            raise PackageError(f"{source} lists an invalid variant {shown}: fetch or build the package again")
     patches = manifest["whisper_cpp"].get("patches", [])  # the first packages had none and do not say so
     if not isinstance(patches, list) or not all(
         isinstance(patch, dict) and isinstance(patch.get("name"), str) for patch in patches
@@ -135,7 +146,8 @@ def _check_fields(manifest: dict[str, Any], source: str) -> None:
     weights = [manifest["model"]["file"], *([vad["file"]] if vad else [])]
     for path in (*weights, manifest["selftest"]["audio"], *libraries):
         if path not in seen:
-            raise PackageError(f"{source} names {path} but does not list it: fetch or build the package again")
+            shown = printable(path, _MAX_PATH)
+            raise PackageError(f"{source} names {shown} but does not list it: fetch or build the package again")
 
 
 def _check_name(manifest: dict[str, Any], source: str) -> None:
@@ -148,7 +160,8 @@ def _check_name(manifest: dict[str, Any], source: str) -> None:
     if named != name:
         raise PackageError(f"{source} names its model {name!r} instead of {named}: build the package again")
     if manifest["package"] != directory:
-        raise PackageError(f"{source} names its package {manifest['package']!r} instead of {directory}: it is not ours")
+        shown = printable(repr(manifest["package"]), _MAX_PATH)
+        raise PackageError(f"{source} names its package {shown} instead of {directory}: it is not ours")
     # The first packages do not have them; the names that they can have say enough.
     if dimensions is None and name in MODEL_CONFIGS:
         return

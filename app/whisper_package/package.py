@@ -17,7 +17,8 @@ from whisper_package.digests import file_digest
 from whisper_package.errors import PackageError
 from whisper_package.manifest import MANIFEST_NAME, MAX_MANIFEST_SIZE, SIGNATURE_NAME, listed_files, parse_manifest
 from whisper_package.models import did_you_mean, model_name, model_of, package_directory
-from whisper_package.signature import Signature, Signer, UntrustedError, read_small, signed, unsigned, verified
+from whisper_package.signature import Signature, Signer, UntrustedError, signed, unsigned, verified
+from whisper_package.small_files import read_small
 
 
 def packaged_models(artifacts_dir: os.PathLike[str] | str) -> list[str]:
@@ -41,8 +42,7 @@ class Package:
         self.directory = Path(directory)
         manifest_path = self.directory / MANIFEST_NAME
         try:
-            with open(manifest_path, "rb") as stream:
-                data = stream.read(MAX_MANIFEST_SIZE + 1)
+            data = read_small(manifest_path, MAX_MANIFEST_SIZE)
         except FileNotFoundError:
             what = "has no manifest.json" if self.directory.is_dir() else "does not exist"
             raise PackageError(
@@ -50,8 +50,6 @@ class Package:
             ) from None
         except OSError as error:
             raise PackageError(f"{manifest_path} cannot be read: {error.strerror}") from None
-        if len(data) > MAX_MANIFEST_SIZE:
-            raise PackageError(f"{manifest_path} is larger than any manifest: fetch or build the package again")
         self.signature = None if trusted is None else self._verified(data, trusted)
         self.manifest = parse_manifest(data, str(manifest_path))
         self.manifest_digest = hashlib.sha256(data).hexdigest()
@@ -66,7 +64,7 @@ class Package:
         except FileNotFoundError:
             raise unsigned(where, where) from None
         except OSError as error:
-            raise PackageError(f"{path} cannot be read: {error.strerror}") from None
+            raise UntrustedError(f"{path} is no signature: {error.strerror}") from None
         return verified(signature, trusted, manifest=data, where=where, target=where)
 
     @classmethod

@@ -28,9 +28,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 
 from whisper_package.errors import PackageError
+from whisper_package.small_files import text_of
 
 # One in use, and its successor or predecessor while keys are exchanged.
 MAX_TRUSTED_KEYS = 2
@@ -259,21 +259,11 @@ def unsigned(where: str, target: str) -> UntrustedError:
     return UntrustedError(f"{where} is not signed: if it is yours, sign it with `{SIGN_COMMAND} {target}`")
 
 
-def read_small(path: Path) -> bytes:
-    """Return the bytes of a file of keys or of a signature, as far as such a file can go. Raises OSError.
-
-    A device or a FIFO gives nothing without end, and does not block.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as stream:
-        return stream.read(16 << 10) or b""
-
-
 def _key_file(setting: str, path: str) -> str:
     try:
-        return read_small(Path(path)).decode("utf-8")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not text"
+        return text_of(path)
+    except OSError as error:
+        reason = error.strerror
         raise SigningError(f"{setting} names {path[:200]}, which cannot be read: {reason}") from None
 
 

@@ -16,6 +16,7 @@ from whisper_package.errors import PackageError
 from whisper_package.manifest import MANIFEST_NAME
 from whisper_package.models import ALIASES, MODEL_CONFIGS, model_name
 from whisper_package.package import Package
+from whisper_package.printable import printable
 from whisper_package.signature import (
     Signature,
     SigningError,
@@ -23,10 +24,10 @@ from whisper_package.signature import (
     new_private_key,
     new_serial,
     public_key,
-    read_small,
     signer_of,
     trusted_keys_of,
 )
+from whisper_package.small_files import text_of
 from whisper_store import catalog
 from whisper_store.download import download
 from whisper_store.errors import BadSetting, DigestMismatch, StoreError, Untrusted
@@ -78,11 +79,15 @@ def _run(options: argparse.Namespace) -> int:
     try:
         return options.run(options)
     except StoreError as error:
-        print(f"{error}", file=sys.stderr)
+        _complain(str(error))
         return error.exit_status
     except KeyboardInterrupt:
         print("interrupted: run the same command again to resume", file=sys.stderr)
         return 130
+
+
+def _complain(line: str) -> None:
+    print(printable(line), file=sys.stderr)  # it may have words of a store in it
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -143,7 +148,7 @@ def _keys(options: argparse.Namespace) -> int:
                 "copy where no bucket is, and remove the file. Its public key, for whisper_service_trusted_keys and "
                 "for WHISPER_TRUSTED_KEYS of containers, is:"
             )
-        print(public_key(read_small(path).decode("ascii", "replace")))
+        print(public_key(text_of(path)))
     except OSError as error:
         raise StoreError(f"{path} cannot be used: {error.strerror}") from None
     except SigningError as error:
@@ -270,7 +275,11 @@ def _list_options(parser: argparse.ArgumentParser) -> None:
 
 def _list(options: argparse.Namespace) -> int:
     store = _store(trusting=False)
-    channels, releases = catalog.channels(store), catalog.releases(store)
+    broken: list[str] = []
+    channels = catalog.channels(store, broken.append)
+    releases = catalog.releases(store, channels)
+    for line in broken:
+        _complain(line)
     if options.json:
         content = {
             "channels": {channel.name: channel.models for channel in channels},
@@ -287,7 +296,7 @@ def _list(options: argparse.Namespace) -> int:
             ],
         }
         print(json.dumps(content, indent=1))
-        return 0
+        return StoreError.exit_status if broken else 0
     rows = [
         (channel.name, model, entry["release_id"]) for channel in channels for model, entry in channel.models.items()
     ]
@@ -306,7 +315,7 @@ def _list(options: argparse.Namespace) -> int:
             for release in releases
         ],
     )
-    return 0
+    return StoreError.exit_status if broken else 0
 
 
 def _verify_options(parser: argparse.ArgumentParser) -> None:

@@ -104,13 +104,12 @@ class Bucket:
         return digest.hexdigest()
 
     def holds(self, key: str, size: int, sha256: str) -> bool:
-        """Return whether an object has that content, by the digest that `create` recorded, else by reading its bytes.
-
-        Raises `ObjectMissing`.
+        """Return whether an object has that content, by reading its bytes: the digest that `create` recorded was given
+        by whoever wrote it. Raises `ObjectMissing`.
         """
         with translated(self.settings, key):
             head = self._s3.head_object(Bucket=self.settings.bucket, Key=key)
-        return head["ContentLength"] == size and (head["Metadata"].get("sha256") or self.digest(key)) == sha256
+        return head["ContentLength"] == size and self.digest(key) == sha256
 
     def list(self, prefix: str) -> Iterator[Entry]:
         """Yield every object whose key begins with `prefix`, in the order of keys."""

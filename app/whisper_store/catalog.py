@@ -14,8 +14,8 @@ from whisper_package.manifest import MANIFEST_NAME
 from whisper_package.models import model_of
 from whisper_package.signature import Signer, new_serial
 from whisper_store.bucket import Entry
-from whisper_store.errors import ConditionFailed, NoSuchRelease, ObjectMissing, StoreError
-from whisper_store.store import Channel, Release, Store
+from whisper_store.errors import BrokenChannel, ConditionFailed, NoSuchRelease, ObjectMissing, StoreError
+from whisper_store.store import Channel, Release, Store, is_channel, is_release_id
 
 # What an interrupted publish left is kept this long: its publisher may still be running.
 UNFINISHED_AGE = timedelta(hours=24)
@@ -39,21 +39,36 @@ class StoredRelease:
         return model_of(self.package)
 
 
-def channels(store: Store) -> list[Channel]:
-    """Return every channel, by name."""
-    names = [entry.key[len("channels/") :] for entry in store.bucket.list("channels/")]
-    return [store.read_channel(name[: -len(".json")]) for name in names if name.endswith(".json")]
+def channels(store: Store, report: Callable[[str], None] | None = None) -> list[Channel]:
+    """Return every channel, by name; an object that cannot be the name of one is passed over.
+
+    What is wrong with a broken one goes to `report`, and the others are returned. Without `report` it is raised:
+    whoever deletes what no channel names must know them all.
+    """
+    names = [entry.key.removeprefix("channels/").removesuffix(".json") for entry in store.bucket.list("channels/")]
+    found = []
+    for name in filter(is_channel, names):
+        try:
+            found.append(store.read_channel(name))
+        except BrokenChannel as error:
+            if report is None:
+                raise
+            report(str(error))
+    return found
 
 
-def releases(store: Store) -> list[StoredRelease]:
-    """Return every release, newest first; one without a manifest is not complete."""
+def releases(store: Store, known: list[Channel] | None = None) -> list[StoredRelease]:
+    """Return every release, newest first; one without a manifest is not complete.
+
+    `known` are the channels, which are read otherwise. Objects that cannot be of a release are passed over.
+    """
     objects: dict[tuple[str, str], list[Entry]] = {}
     for entry in store.bucket.list("releases/"):
         parts = entry.key.split("/", 3)
-        if len(parts) == 4:
+        if len(parts) == 4 and is_release_id(parts[1]) and model_of(parts[2]):
             objects.setdefault((parts[1], parts[2]), []).append(entry)
     named: dict[str, list[str]] = {}
-    for channel in channels(store):
+    for channel in channels(store) if known is None else known:
         for of_model in channel.models.values():
             named.setdefault(of_model["release_id"], []).append(channel.name)
     found = []
@@ -75,7 +90,9 @@ def releases(store: Store) -> list[StoredRelease]:
 
 def chosen(store: Store, digits: list[str], channel: str | None = None) -> list[StoredRelease]:
     """Return the complete releases whose ids begin with one of `digits`, or that `channel` names, or all of them."""
-    found = [release for release in releases(store) if release.complete and release.model]
+    # A broken channel is no reason to leave releases unread, unless it is the one that is asked for.
+    known = [store.read_channel(channel)] if channel else channels(store, lambda line: None)
+    found = [release for release in releases(store, known) if release.complete]
     if channel:
         found = [release for release in found if channel in release.channels]
         if not found:

@@ -36,6 +36,10 @@ class Untrusted(StoreError):
     exit_status = 6
 
 
+class BrokenChannel(StoreError):
+    """An object in the place of a channel is none."""
+
+
 class StoreUnreachable(StoreError):
     """Nothing that speaks S3 answers at the endpoint."""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from whisper_package.small_files import text_of
 from whisper_store.errors import BadSetting
 
 DEFAULT_BUCKET = "whisper-artifacts"
@@ -85,7 +86,14 @@ def check_endpoint(endpoint: str) -> None:
 
 def ca_bundle(environ: Mapping[str, str] = os.environ) -> str | None:
     """Return the CA file that the environment names for TLS, or None for botocore's own."""
-    return environ.get("AWS_CA_BUNDLE") or environ.get("REQUESTS_CA_BUNDLE") or environ.get("SSL_CERT_FILE") or None
+    for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
+        path = environ.get(name)
+        if path:
+            place = Path(path[:4096])
+            if os.path.exists(place) and not (place.is_file() or place.is_dir()):  # noqa: PTH110 - false if too long
+                raise BadSetting(f"{name} names {path[:200]!r}, which is no file of certificates")
+            return path
+    return None
 
 
 def _setting(environ: Mapping[str, str], name: str) -> str:
@@ -96,7 +104,6 @@ def _setting(environ: Mapping[str, str], name: str) -> str:
     if not file_name:
         return value
     try:
-        return Path(file_name).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise BadSetting(f"{name}_FILE names {file_name}, which cannot be read: {reason}") from None
+        return text_of(file_name)
+    except OSError as error:
+        raise BadSetting(f"{name}_FILE names {file_name[:200]!r}, which cannot be read: {error.strerror}") from None

@@ -37,6 +37,7 @@ from whisper_package.signature import (
 from whisper_store.bucket import PART_SIZE, Bucket
 from whisper_store.errors import (
     BadSetting,
+    BrokenChannel,
     ConditionFailed,
     ConditionsIgnored,
     DigestMismatch,
@@ -53,6 +54,7 @@ DEFAULT_CHANNEL = "stable"
 # Eight publishers that write one channel at the same time need about as many attempts.
 CHANNEL_ATTEMPTS = 20
 
+# Also how a name from the store is told that may be printed: no other has bytes that mean something to a terminal.
 _CHANNEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _RELEASE_ID = re.compile(r"[0-9a-f]{64}")
 _RELEASE_ID_START = re.compile(r"[0-9a-f]{8,63}")
@@ -125,9 +127,19 @@ def release_key(release_id: str, package: str, path: str) -> str:
     return f"releases/{release_id}/{package}/{path}"
 
 
+def is_channel(name: str) -> bool:
+    """Return whether a channel may have that name."""
+    return bool(_CHANNEL.fullmatch(name))
+
+
+def is_release_id(text: str) -> bool:
+    """Return whether that is a whole release id."""
+    return bool(_RELEASE_ID.fullmatch(text))
+
+
 def channel_key(channel: str) -> str:
     """Return the key of a channel. Raises `StoreError` for an invalid name."""
-    if not _CHANNEL.fullmatch(channel):
+    if not is_channel(channel):
         raise StoreError(f"{channel!r} is not a valid channel name: use a-z, 0-9, '.', '_' and '-', at most 63")
     return f"channels/{channel}.json"
 
@@ -153,16 +165,18 @@ class Store:
     def read_channel(self, name: str) -> Channel:
         """Return a channel; one that was never written is empty. Raises `StoreError` for other content."""
         key = channel_key(name)
+        where = self.bucket.where(key)
         try:
             data, etag = self.bucket.read_document(key)
         except ObjectMissing:
             return Channel(name)
-        where = self.bucket.where(key)
+        except DigestMismatch as error:
+            raise BrokenChannel(str(error)) from None
         try:
             content = json.loads(data)
             version = content["schema_version"]
             if isinstance(version, int) and version > CHANNEL_SCHEMA_VERSION:
-                raise StoreError(
+                raise BrokenChannel(
                     f"{where} has schema_version {version}, but this version reads up to {CHANNEL_SCHEMA_VERSION}: "
                     "update whisper-xeon before using it"
                 )
@@ -170,13 +184,14 @@ class Store:
             valid = isinstance(version, int) and all(
                 _RELEASE_ID.fullmatch(entry["release_id"])
                 and _RELEASE_ID.fullmatch(entry["manifest_sha256"])
-                and isinstance(entry["package"], str)
-                for entry in models.values()
+                and entry["package"] == package_directory(model)
+                and model_name(model) == model
+                for model, entry in models.items()
             )
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, PackageError):
             valid = False
         if not valid:
-            raise StoreError(f"{where} is not a channel of whisper-xeon: remove it and publish again")
+            raise BrokenChannel(f"{where} is not a channel of whisper-xeon: remove it and publish again")
         return Channel(name, models, etag)
 
     def resolve(self, model: str, channel: str = DEFAULT_CHANNEL, release: str | None = None) -> Release:
@@ -394,8 +409,8 @@ class Store:
             )
         found = set()
         for entry in self.bucket.list(f"releases/{digits}"):
-            _, release_id, name = entry.key.split("/", 2)
-            if name == f"{package}/{MANIFEST_NAME}":
+            _, release_id, *name = entry.key.split("/", 2)
+            if name == [f"{package}/{MANIFEST_NAME}"] and is_release_id(release_id):
                 found.add(release_id)
         if len(found) != 1:
             what = "no release begins" if not found else f"{len(found)} releases begin"

@@ -25,7 +25,7 @@ from whisper_package.model_file import check_model_file
 from whisper_package.package import Package
 from whisper_package.selftest import same_words
 from whisper_package.variants import choose_variant, cpu_flags
-from whisper_xeon import logs
+from whisper_xeon import confinement, logs
 from whisper_xeon.audio.decode import decode
 from whisper_xeon.audio.errors import AudioError
 from whisper_xeon.audio.ffmpeg import require_tools
@@ -63,6 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         settings, warnings = load_settings(os.environ)
+        confinement.hide_memory()  # before it has anything to hide
+        confinement.give_up_calls()
         keys = KeyFile(settings.api_key_file) if settings.api_key_file else None
         if options.check_config:
             _certificate(settings)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import bisect
 import collections
-import contextlib
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, Callable
+
+from whisper_xeon.footprint import Footprint
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # Upper bounds of the histograms' buckets in seconds: from a short clip on a fast host to the longest request allowed.
@@ -149,45 +149,27 @@ class _Histogram:
 class Memory:
     """Memory of a set of processes, with each shared page counted once, as the kernel does."""
 
-    def __init__(self, pids: Callable[[], Iterable[int]]):
-        """`pids` returns the processes to measure; those that have ended are ignored."""
-        self._pids = pids
+    def __init__(self, processes: Callable[[], Iterable[Footprint]]):
+        """`processes` returns what to measure; those that have ended are ignored."""
+        self._processes = processes
         self._lock = threading.Lock()
         self._read_at = -_MEMORY_AGE_S
         self._bytes: int | None = None
 
     def read(self) -> int | None:
-        """Return the bytes of all processes and their children; None where the kernel does not tell.
+        """Return the bytes of all processes; None where the kernel does not tell.
 
         At most `_MEMORY_AGE_S` old. A call during a measurement returns the last value.
         """
         if self._lock.acquire(blocking=self._bytes is None):
             try:
                 if time.monotonic() - self._read_at >= _MEMORY_AGE_S:
-                    pids = set(self._pids())
-                    pids.update(child for pid in tuple(pids) for child in _children(pid))
-                    sizes = [size for size in map(_proportional_size, pids) if size is not None]
+                    sizes = [size for each in self._processes() if (size := each.read()) is not None]
                     self._bytes = sum(sizes) if sizes else None
                     self._read_at = time.monotonic()
             finally:
                 self._lock.release()
         return self._bytes
-
-
-def _proportional_size(pid: int) -> int | None:
-    # Also within the unit's sandbox: ProtectProc=invisible hides the processes of other users only.
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup", "rb") as lines:
-        for line in lines:
-            if line.startswith(b"Pss:"):
-                return int(line.split()[1]) * 1024
-    return None
-
-
-def _children(pid: int) -> list[int]:
-    """Return the children of a process's first thread: the whisper-cli of a worker."""
-    with contextlib.suppress(OSError):
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
-    return []
 
 
 def _one(value: float | None) -> list[Sample]:

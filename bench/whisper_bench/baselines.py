@@ -8,12 +8,17 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tarfile
+import tempfile
 import venv
 from pathlib import Path
 
+import yaml
+
 from whisper_bench import builds
-from whisper_bench.locations import BENCH_DIR, WORK_DIR
+from whisper_bench.locations import BENCH_DIR, ROOT, WORK_DIR
 from whisper_bench.processes import HttpProcess, form
+from whisper_build.sources import Cache, default_cache
 from whisper_package.package import Package
 
 BUILDER_IMAGE = "whisper-xeon-bench-builder"
@@ -29,17 +34,36 @@ COMPILE_SERVER = (
 )
 
 
-def python(requirements: str = "requirements.txt", name: str = "venv") -> Path:
-    """Return the interpreter of a venv in .build/bench, made again when its requirements (in bench/) have changed."""
+def python(requirements: str = "requirements.txt", name: str = "venv", unpacked: str = "") -> Path:
+    """Return the interpreter of a venv in .build/bench, made again when its requirements (in bench/) have changed.
+
+    `unpacked` names a package of versions.yml that has no wheel: its files are put there, and nothing of it is run.
+    """
     directory = WORK_DIR / name
     stamp = directory / ".made-from"
-    wanted = (BENCH_DIR / requirements).read_text(encoding="utf-8")
+    pin = yaml.safe_load((ROOT / "versions.yml").read_text(encoding="utf-8"))[unpacked]["pypi"] if unpacked else {}
+    wanted = (BENCH_DIR / requirements).read_text(encoding="utf-8") + pin.get("sha256", "")
     if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
         venv.create(directory, clear=True, with_pip=True)
         pip = [directory / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "--requirement", BENCH_DIR / requirements], stdout=sys.stderr, check=True)
+        checked = ["--require-hashes", "--only-binary", ":all:", "--requirement", BENCH_DIR / requirements]
+        subprocess.run([*pip, *checked], stdout=sys.stderr, check=True)
+        if pin:
+            _unpack(pin, directory)
         stamp.write_text(wanted, encoding="utf-8")
     return directory / "bin" / "python"
+
+
+def _unpack(pin: dict[str, str], directory: Path) -> None:
+    """Put a package's modules, and what says which version it is, into a venv."""
+    cache = Cache(default_cache(), lambda line: print(line, file=sys.stderr))
+    archive = cache.source_distribution(pin["name"], pin["version"], pin["sha256"])
+    (packages,) = directory.glob("lib/python3*/site-packages")
+    with tempfile.TemporaryDirectory(dir=directory) as scratch, tarfile.open(archive) as files:
+        files.extractall(scratch, filter="data")
+        (described,) = Path(scratch).glob("*/*.egg-info")
+        for name in (described.name, *(described / "top_level.txt").read_text(encoding="utf-8").split()):
+            (described.parent / name).rename(packages / name)
 
 
 def faster_whisper_model(model: str) -> Path:

@@ -158,6 +158,7 @@ class PeakMemory(threading.Thread):
         self.mb = 0.0
 
     def __enter__(self) -> PeakMemory:
+        self.mb = summed_pss(self._pid)  # here, so that what prevents it ends the program
         self.start()
         return self
 
@@ -176,12 +177,16 @@ def summed_pss(pid: int, *kinds: str) -> float:
     """Return the proportional set size of a process and its descendants in MB: pages shared by n count 1/n each.
 
     `kinds` (`Anon`, `File`, `Shmem`) restrict it to pages of these kinds.
+    Of the service only root can read it.
     """
     names = "|".join(f"Pss_{kind}" for kind in kinds) or "Pss"
     total = 0
     for process in (pid, *descendants(pid)):
-        with contextlib.suppress(OSError):
-            rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            try:
+                rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
+            except PermissionError:
+                raise SystemExit("bench: the service hides its memory from its own user: run this as root") from None
             total += sum(int(kilobytes) for kilobytes in re.findall(rf"^(?:{names}): +(\d+) kB$", rollup, re.MULTILINE))
     return total * 1024 / 1e6
 

@@ -112,7 +112,11 @@ flags=(
     -DWHISPER_BUILD_SERVER=OFF
     -DWHISPER_BUILD_TESTS=OFF
 )
-shared_linker_flags=-Wl,--enable-new-dtags
+# The libraries read what strangers send. What a linker resolves is read-only before the first byte is read, a function
+# whose arrays were overrun ends the process, and so does a copy that is larger than its target.
+linker_flags=-Wl,--enable-new-dtags,-z,relro,-z,now,-z,noexecstack
+hardening="-fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2"
+shared_linker_flags=$linker_flags
 blas_flags=()
 case ${BLAS:-none} in
     none) ;;
@@ -169,11 +173,11 @@ prefix_map="-ffile-prefix-map=$build_dir=build -ffile-prefix-map=$source_dir=."
 # shellcheck disable=SC2054  # the commas belong to the linker's options
 placement=(
     -DCMAKE_BUILD_WITH_INSTALL_RPATH=ON
-    -DCMAKE_EXE_LINKER_FLAGS=-Wl,--enable-new-dtags
+    "-DCMAKE_EXE_LINKER_FLAGS=$linker_flags"
     "-DCMAKE_SHARED_LINKER_FLAGS=$shared_linker_flags"
     "${blas_flags[@]}"
-    "-DCMAKE_C_FLAGS_RELEASE=-O3 -DNDEBUG $prefix_map"
-    "-DCMAKE_CXX_FLAGS_RELEASE=-O3 -DNDEBUG $prefix_map"
+    "-DCMAKE_C_FLAGS_RELEASE=-O3 -DNDEBUG $hardening $prefix_map"
+    "-DCMAKE_CXX_FLAGS_RELEASE=-O3 -DNDEBUG $hardening $prefix_map"
     "-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$build_dir/bin"
 )
 # whisper.cpp asks git for a commit: a repository that happens to surround the source must not answer.

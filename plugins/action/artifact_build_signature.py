@@ -25,9 +25,9 @@ from whisper_package.signature import (
     key_signer,
     new_serial,
     public_key,
-    read_small,
     trusted_keys,
 )
+from whisper_package.small_files import read_small
 
 
 class ActionModule(ActionBase):

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import functools
+import http.client
 import json
 import os
+import socket
 import subprocess
+import threading
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 # Names the run that changes the host (module whisper_service_lock); its modification time is its last sign of life.
@@ -60,9 +67,71 @@ def show_unit(unit: str, *properties: str) -> str:
     ).stdout
 
 
-def direct_opener() -> urllib.request.OpenerDirector:
-    """Return an opener that uses no proxy, whatever the environment says."""
-    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
+class _Connection(http.client.HTTPConnection):
+    """Tells its opener of its socket before anything, TLS included, comes over it."""
+
+    def __init__(self, *arguments: Any, opener: DirectOpener, **options: Any):
+        super().__init__(*arguments, **options)
+        self._opener = opener
+
+    def connect(self) -> None:
+        super().connect()
+        self._opener.connected(self.sock)
+
+
+class _TlsConnection(http.client.HTTPSConnection, _Connection):  # whose connect calls that of _Connection
+    pass
+
+
+class DirectOpener:
+    """Opens http and https URLs for one thread, without a proxy, whatever the environment says.
+
+    A redirect is an error: where root fetches from is decided on the control node.
+    """
+
+    def __init__(self) -> None:
+        self._connected: socket.socket | None = None
+        self._lock = threading.Lock()
+        handlers = [
+            urllib.request.UnknownHandler(),
+            urllib.request.HTTPDefaultErrorHandler(),
+            urllib.request.HTTPErrorProcessor(),
+            _handler(urllib.request.HTTPHandler, "http", functools.partial(_Connection, opener=self)),
+            _handler(urllib.request.HTTPSHandler, "https", functools.partial(_TlsConnection, opener=self)),
+        ]
+        self._director = urllib.request.OpenerDirector()
+        for handler in handlers:
+            self._director.add_handler(handler)
+
+    def open(self, url: str | urllib.request.Request, timeout: float) -> http.client.HTTPResponse:
+        """Open a URL; no single step may take longer than `timeout` seconds. Raises as `urllib.request.urlopen`."""
+        return self._director.open(url, timeout=timeout)
+
+    def connected(self, connection: socket.socket) -> None:
+        """Note the connection that `hang_up` ends."""
+        with self._lock:
+            self._forget()
+            self._connected = connection.dup()
+
+    def hang_up(self) -> None:
+        """End the connection, from any thread: whoever reads from it sees its end."""
+        with self._lock:
+            if self._connected:
+                with contextlib.suppress(OSError):
+                    self._connected.shutdown(socket.SHUT_RDWR)
+            self._forget()
+
+    def _forget(self) -> None:
+        if self._connected:
+            self._connected.close()
+            self._connected = None
+
+
+def _handler(base: type, scheme: str, connection: Callable[..., Any]) -> urllib.request.BaseHandler:
+    def open_url(self: Any, request: urllib.request.Request) -> Any:
+        return self.do_open(connection, request)
+
+    return type(base.__name__, (base,), {f"{scheme}_open": open_url})()
 
 
 def store_of(url: str) -> str:

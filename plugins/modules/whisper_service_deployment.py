@@ -6,7 +6,8 @@ switch is unfinished, so the run after an interrupted one sees that, and what to
 the SHA-256 of its `deployment.json`, which lists every file. A directory with a digest as its name is complete, because
 it gets that name last, by a rename.
 
-The module never reads or changes anything outside the root and needs only Python 3.9 on the host.
+The module never reads or changes anything outside the root and needs only Python 3.9 on the host. Whatever else the
+root contains stays: what is removed is told from it by its name, by its record and by what a link names.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import stat
 import tarfile
@@ -35,20 +37,23 @@ module: whisper_service_deployment
 short_description: The deployments on a host
 description:
   - Stages, verifies, switches, confirms and removes the deployments below a directory, and reports what is there.
+  - What else that directory contains is never touched.
 options:
   root: {type: path, required: true, description: Directory of the service.}
   state:
     type: str
     default: query
-    choices: [query, staged, complete, current, confirmed, absent, pruned]
+    choices: [query, created, staged, complete, current, confirmed, absent, pruned, uninstalled]
     description:
       - C(query) changes nothing.
+      - C(created) creates the directories, and notes for C(uninstalled) which of them it created.
       - C(staged) fills a staging directory with the files that are at hand and returns those that are missing.
       - C(complete) verifies the staging directory and renames it to the digest.
       - C(current) makes a deployment the one that systemd starts; an empty digest means none.
       - C(confirmed) records that the current deployment is healthy, and what was signed of its release.
       - C(absent) removes a deployment and its staging directory, unless a link names it.
       - C(pruned) removes all deployments except the newest O(keep) and those in use.
+      - C(uninstalled) removes the links, every deployment and the directories that the role created, and nothing else.
   digest: {type: str, description: Name of the deployment.}
   record: {type: str, description: Text of deployment.json, for C(staged).}
   bundle: {type: str, description: "Base64 of a tar.gz of the small files, for C(staged)."}
@@ -66,10 +71,14 @@ complete: {description: The deployment exists and every digest is right, type: b
 missing: {description: "Files that must be brought to the staging directory: path, size, sha256", type: list}
 restart: {description: The service may not be running the current deployment, type: bool}
 restart_socket: {description: The socket's unit differs from the confirmed deployment's, type: bool}
+left: {description: "What C(uninstalled) left in the root, because no deployment made it: paths below it", type: list}
 """
 
 LINKS = ("current", "confirmed", "previous")
 RECORD = "deployment.json"
+CREATED = "created-directories"  # those that the role created for the root, one per line, the outermost first
+COMPLETE = re.compile(r"[0-9a-f]{64}")
+UNFINISHED = re.compile(r"\.(?:staging|broken)-[0-9a-f]{64}")
 SOCKET_UNIT = "units/whisper-xeon.socket"
 
 
@@ -122,6 +131,20 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def remove_listed(directory: Path, record: dict) -> None:
+    """Remove the files of a record from a directory, and directories that are empty then; links are not followed."""
+    listed = {entry["path"] for entry in record["files"]} | {RECORD}
+    for parent, directories, files, descriptor in os.fwalk(directory, topdown=False):
+        for name in files:
+            if Path(parent, name).relative_to(directory).as_posix() in listed:
+                os.unlink(name, dir_fd=descriptor)
+        for name in directories:
+            with contextlib.suppress(OSError):  # something else is in it, or it is a link
+                os.rmdir(name, dir_fd=descriptor)
+    with contextlib.suppress(OSError):
+        directory.rmdir()
+
+
 def remove_tree(directory: Path) -> None:
     """Remove a directory, read-only directories in it included."""
     for parent, _, _ in os.walk(directory):
@@ -170,7 +193,7 @@ class Deployments:
     def complete(self) -> dict[str, dict]:
         """Return digest -> record of every complete deployment whose record is unaltered."""
         found = {}
-        for path in sorted(self.directory.glob("[0-9a-f]*")):
+        for path in self._named(COMPLETE):
             with contextlib.suppress(DeploymentError):
                 found[path.name] = self.record(path.name)
         return found
@@ -313,11 +336,75 @@ class Deployments:
     def superfluous(self, keep: int) -> list[Path]:
         """Return the directories that `pruned` removes: unfinished ones, and deployments neither in use nor newest."""
         used = {self.link(name) for name in LINKS}
-        complete = [path for path in self.directory.glob("[0-9a-f]*") if path.is_dir()]
+        complete = self._named(COMPLETE)
         newest_first = sorted(complete, key=lambda path: (path.name in used, path.stat().st_mtime), reverse=True)
-        return newest_first[max(keep, len(used & {path.name for path in complete})) :] + list(
-            self.directory.glob(".*-*")
-        )
+        return newest_first[max(keep, len(used & {path.name for path in complete})) :] + self._named(UNFINISHED)
+
+    def _named(self, pattern: re.Pattern) -> list[Path]:
+        """Return the directories among the deployments that have such a name: no other is this module's."""
+        try:
+            with os.scandir(self.directory) as entries:
+                names = [each.name for each in entries if each.is_dir(follow_symlinks=False)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [self.directory / name for name in sorted(names) if pattern.fullmatch(name)]
+
+    def create(self, dry_run: bool) -> bool:
+        """Create the directories of the deployments, noting which; return whether any was missing."""
+        missing = [path for path in (self.directory, *self.directory.parents) if not path.exists()]
+        note_path = self.root / CREATED
+        # Deployments without a note are older than it; `_created` says what is known of these.
+        if not dry_run and (missing or not (note_path.exists() or self.complete())):
+            self.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+            with open(note_path, "a", encoding="utf-8") as note:
+                note.writelines(f"{path}\n" for path in reversed(missing))
+        return bool(missing)
+
+    def uninstall(self, dry_run: bool) -> tuple[bool, list[str]]:
+        """Remove what deployments made; return whether there was anything, and the paths below the root that stay."""
+        links = [
+            path
+            for name in LINKS
+            for path in (self.root / name, self.root / f".{name}.new")
+            if path.is_symlink() and re.fullmatch(f"deployments/{COMPLETE.pattern}", os.readlink(path))  # noqa: PTH115
+        ]
+        # A record that was altered says nothing about who made the files beside it.
+        records = self.complete()
+        unfinished = self._named(UNFINISHED)
+        found = bool(links or records or unfinished or (self.root / CREATED).is_file())
+        if found and not dry_run:
+            for link in links:
+                link.unlink()
+            for directory in unfinished:
+                remove_tree(directory)
+            for digest, record in records.items():
+                remove_listed(self.path(digest), record)
+            with contextlib.suppress(ValueError):  # it was altered, or is not this module's
+                if read_serials(self.root):
+                    serials_file(self.root).unlink()
+            for directory in reversed(self._created()):
+                with contextlib.suppress(OSError):  # it is not empty, or a file system is mounted there
+                    directory.rmdir()
+        try:
+            left = sorted(os.listdir(self.root))  # noqa: PTH208 - names
+            if "deployments" in left and self.directory.is_dir():
+                left.remove("deployments")
+                left += [f"deployments/{name}" for name in sorted(os.listdir(self.directory))]  # noqa: PTH208
+        except (FileNotFoundError, NotADirectoryError):
+            left = []
+        return found, left
+
+    def _created(self) -> list[Path]:
+        """Return the directories that the role created, the outermost first, and forget the note of them."""
+        note = self.root / CREATED
+        try:
+            lines = note.read_text("utf-8", "replace").splitlines()
+            note.unlink()
+        except OSError:
+            # From before the note: a directory of that name was made for nothing else.
+            lines = [str(self.root)] if self.root.name == "whisper-xeon" else []
+            lines.append(str(self.directory))
+        return [path for path in (*reversed(self.directory.parents), self.directory) if str(path) in lines]
 
 
 def _identity(entry: dict) -> tuple:
@@ -329,7 +416,9 @@ def run(deployments: Deployments, parameters: dict, dry_run: bool) -> dict:
     """Bring the deployments into the requested state and return the module's result. Raises `DeploymentError`."""
     state, digest = parameters["state"], parameters["digest"]
     result: dict[str, Any] = {"changed": False}
-    if state == "staged":
+    if state == "created":
+        result["changed"] = deployments.create(dry_run)
+    elif state == "staged":
         result["complete"] = deployments.is_sound(digest)
         result["staging"] = str(deployments.staging(digest))
         result["missing"] = []
@@ -372,6 +461,8 @@ def run(deployments: Deployments, parameters: dict, dry_run: bool) -> dict:
         directories = deployments.superfluous(parameters["keep"])
         result["changed"] = bool(directories)
         _remove(directories, dry_run)
+    elif state == "uninstalled":
+        result["changed"], result["left"] = deployments.uninstall(dry_run)
     return result
 
 
@@ -389,7 +480,17 @@ def main() -> None:
             "state": {
                 "type": "str",
                 "default": "query",
-                "choices": ["query", "staged", "complete", "current", "confirmed", "absent", "pruned"],
+                "choices": [
+                    "query",
+                    "created",
+                    "staged",
+                    "complete",
+                    "current",
+                    "confirmed",
+                    "absent",
+                    "pruned",
+                    "uninstalled",
+                ],
             },
             "digest": {"type": "str"},
             "record": {"type": "str"},
@@ -407,9 +508,15 @@ def main() -> None:
         supports_check_mode=True,
     )
     deployments = Deployments(module.params["root"])
+    state = module.params["state"]
     try:
-        if module.params["state"] != "query" and not module.check_mode:
-            deployments.directory.mkdir(parents=True, exist_ok=True)
+        if not deployments.root.is_absolute():
+            raise DeploymentError(
+                f"whisper_service_root is {module.params['root']!r}: set the whole path of a directory on the host"
+            )
+        if state not in ("query", "created", "uninstalled"):
+            deployments.create(module.check_mode)
+        if state != "query" and not module.check_mode and deployments.directory.is_dir():
             wait_for_others(deployments.directory)
         result = run(deployments, module.params, module.check_mode)
         result["deployments"] = {

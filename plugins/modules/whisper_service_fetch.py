@@ -11,6 +11,7 @@ import http.client
 import io
 import os
 import threading
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -18,7 +19,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whisper.xeon.plugins.module_utils.whisper_service_host import (
     LOCK,
-    direct_opener,
+    DirectOpener,
     store_of,
     wait_for_others,
 )
@@ -27,7 +28,8 @@ DOCUMENTATION = r"""
 module: whisper_service_fetch
 short_description: Fetch the files of a package from the store
 description:
-  - An interrupted transfer is resumed. A file with an unexpected digest fails the task.
+  - An interrupted transfer is resumed. A file with an unexpected digest fails the task, and so does a store that sends
+    the host elsewhere, or a file that comes too slowly.
 options:
   directory: {type: path, required: true, description: The staging directory.}
   files: {type: list, elements: dict, required: true, description: "path below O(directory), size in bytes, sha256"}
@@ -42,8 +44,10 @@ bytes: {description: Number of bytes that were fetched, type: int}
 CONNECTIONS = 4
 ATTEMPTS = 5  # in a row without another byte
 TIMEOUT_S = 30  # without any data
+# What a transfer brings at least, or it counts as one that brought nothing.
+LEAST_BYTES = 300_000
+LEAST_BYTES_S = 30
 BLOCK_BYTES = 1 << 20
-SIGN_OF_LIFE_S = 60
 
 
 class FetchError(Exception):
@@ -57,6 +61,20 @@ class Transfer:
         """`path` is where the file goes, `entry` what it must be; `stop` is set when another file has failed."""
         self._path, self._entry, self._url, self._stop = path, entry, url, stop
         self._arrived, self._digest = 0, hashlib.sha256()
+        self._opener: DirectOpener | None = None  # while something is expected
+        self._mark = (0.0, 0)  # a time, and what had arrived then
+        self._slow = False
+
+    def keep_pace(self) -> None:
+        """End the connection, from another thread, if it brings too little."""
+        opener, (since, arrived) = self._opener, self._mark
+        now = time.monotonic()
+        if opener is None or now - since < LEAST_BYTES_S:
+            return
+        if self._arrived - arrived < LEAST_BYTES:
+            self._slow = True
+            opener.hang_up()
+        self._mark = now, self._arrived
 
     def run(self) -> int:
         """Fetch the file and return its size in bytes. Raises `FetchError`."""
@@ -68,10 +86,15 @@ class Transfer:
             attempt = 0
             while not self._stop.is_set():
                 before = self._arrived
-                reason = self._go_on(target)
+                self._mark, self._slow, self._opener = (time.monotonic(), before), False, DirectOpener()
+                reason = self._go_on(target, self._opener)
+                self._opener.hang_up()
+                self._opener = None
                 if not reason:
                     return self._finish()
-                attempt = 1 if self._arrived > before else attempt + 1
+                if self._slow:
+                    reason = f"it sent less than {LEAST_BYTES // 1000} kB in {LEAST_BYTES_S:g} s"
+                attempt = 1 if self._arrived > before and not self._slow else attempt + 1
                 if attempt == ATTEMPTS:
                     break
                 self._stop.wait(2 ** (attempt - 1))
@@ -82,14 +105,14 @@ class Transfer:
             f"(after {self._arrived} of {self._entry['size']} bytes)"
         )
 
-    def _go_on(self, target: io.FileIO) -> str:
+    def _go_on(self, target: io.FileIO, opener: DirectOpener) -> str:
         """Fetch what is missing; return why some still is, or an empty string. Raises `FetchError` if a retry is
         of no use."""
         request = urllib.request.Request(self._url)  # noqa: S310 - signed on the control node, for an http(s) endpoint
         if self._arrived:
             request.add_header("Range", f"bytes={self._arrived}-")
         try:
-            with direct_opener().open(request, timeout=TIMEOUT_S) as answer:
+            with opener.open(request, TIMEOUT_S) as answer:
                 expected = f"bytes {self._arrived}-{self._entry['size'] - 1}/{self._entry['size']}"
                 if self._arrived and answer.headers.get("Content-Range") != expected:
                     self._arrived, self._digest = 0, hashlib.sha256()
@@ -100,8 +123,10 @@ class Transfer:
                 self._receive(answer, target)
         except urllib.error.HTTPError as error:
             if error.code < 500:
+                hint = " (redirects are not followed)" if error.code < 400 else ""
                 raise FetchError(
                     f"{self._entry['path']} did not arrive from {store_of(self._url)}: {error.code} {error.reason}"
+                    f"{hint}"
                 ) from None
             return f"{error.code} {error.reason}"
         except (OSError, ValueError, http.client.HTTPException) as error:
@@ -111,7 +136,7 @@ class Transfer:
 
     def _receive(self, answer: http.client.HTTPResponse, target: io.FileIO) -> None:
         while not self._stop.is_set():
-            block = answer.read(BLOCK_BYTES)
+            block = answer.read1(BLOCK_BYTES)
             if not block:
                 return
             if self._arrived + len(block) > self._entry["size"]:
@@ -154,9 +179,11 @@ def fetch(directory: Path, package: str, files: list[dict], urls: dict[str, str]
         try:
             while running:
                 done, running = concurrent.futures.wait(
-                    running, SIGN_OF_LIFE_S, return_when=concurrent.futures.FIRST_COMPLETED
+                    running, LEAST_BYTES_S / 6, return_when=concurrent.futures.FIRST_COMPLETED
                 )
                 fetched += sum(transfer.result() for transfer in done)
+                for transfer in transfers:
+                    transfer.keep_pace()
                 if LOCK.exists():
                     os.utime(LOCK)
         finally:

@@ -16,12 +16,13 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import urllib.error
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whisper.xeon.plugins.module_utils.whisper_service_host import (
-    direct_opener,
+    DirectOpener,
     read_serials,
     show_unit,
     store_of,
@@ -70,6 +71,8 @@ OLDEST_PYTHON = (3, 9)
 STORE_TIMEOUT_S = 15
 STORE_MAX_BYTES = 1 << 20
 PACKAGES_MB = 450  # ffmpeg and what it needs, on a bare Debian 12
+# What the unit does not see (ProtectHome, PrivateTmp and others in vars/main.yml).
+HIDDEN = tuple(map(Path, ("/home", "/root", "/run", "/tmp", "/var/tmp", "/var/log", "/dev")))  # noqa: S108
 LIBSTDCXX = ("/usr/lib/x86_64-linux-gnu/libstdc++.so.6", "/usr/lib64/libstdc++.so.6")
 
 
@@ -136,6 +139,18 @@ def system_problems() -> list[str]:
     return found
 
 
+def root_problems(root: Path) -> list[str]:
+    """Return the problem of a directory in which no deployment can be, if there is one."""
+    if not root.is_absolute():
+        return [f"whisper_service_root is {str(root)!r}: set the whole path of a directory on the host"]
+    hidden = next((place for place in HIDDEN if place in (root, *root.parents)), None)
+    if hidden:
+        return [f"whisper_service_root is {root}, but the service's sandbox hides {hidden}: set a directory elsewhere"]
+    if root.exists() and not root.is_dir():
+        return [f"whisper_service_root is {root}, which is not a directory: set another one"]
+    return []
+
+
 def processor_problems(flags: set[str], variants: list[dict]) -> list[str]:
     """Return the problem of a processor that no variant of the package supports, if there is one."""
     lacking = [sorted(set(variant["cpu_flags"]) - flags) for variant in variants]
@@ -162,7 +177,7 @@ def disk_problems(root: Path, record: dict, packages_mb: int) -> list[str]:
 
     `packages_mb` is what Debian packages will take of the disk that contains /usr.
     """
-    known = [json.loads(path.read_text("utf-8")) for path in root.glob("deployments/*/deployment.json")]
+    known = [_record(path) for path in root.glob(f"deployments/{'[0-9a-f]' * 64}/deployment.json")]
     present = {entry["sha256"] for each in known for entry in each["files"]}
     missing = sum(entry["size"] for entry in record["files"] if entry["sha256"] not in present)
     needed_mb = int(missing / 1e6 * 1.1 + 50) * (1 if known else 2)
@@ -276,10 +291,19 @@ def _listener(port: int) -> str:
 def store_problems(url: str, sha256: str) -> list[str]:
     """Return the problem of a store from which this host cannot fetch a file, without the signed URL."""
     store = store_of(url)
+    opener = DirectOpener()
+    end = threading.Timer(STORE_TIMEOUT_S, opener.hang_up)
+    end.daemon = True
+    end.start()
     try:
-        with direct_opener().open(url, timeout=STORE_TIMEOUT_S) as answer:
+        with opener.open(url, STORE_TIMEOUT_S) as answer:
             data = answer.read(STORE_MAX_BYTES)
     except urllib.error.HTTPError as error:
+        if 300 <= error.code < 400:
+            return [
+                f"the store {store} sends this host elsewhere ({error.code} {error.reason}), which is not followed: "
+                "set artifact_store_host_endpoint to the address that answers itself"
+            ]
         return [
             f"the store {store} answers this host with {error.code} {error.reason}: compare the clocks, and check that "
             "artifact_store_host_endpoint leads to the store without a proxy that rewrites requests"
@@ -296,6 +320,8 @@ def store_problems(url: str, sha256: str) -> list[str]:
             f"the store {store} cannot be reached from this host: {why}; set artifact_store_host_endpoint to "
             "an address that hosts can reach, or deploy with -e whisper_service_transport=copy"
         ]
+    finally:
+        end.cancel()
     if hashlib.sha256(data).hexdigest() != sha256:
         return [
             f"the store {store} sends this host content that differs from what the control node reads: is a proxy "
@@ -323,6 +349,16 @@ def serial_problems(root: Path, model: str, channel: str, signature: dict, trust
         f"signed {confirmed['serial']} ({confirmed['release_id'][:12]}) from it: somebody put an old channel back, or "
         "its owner pointed it back and must sign that release again; an older one is deployed by id (docs/signing.md)"
     ]
+
+
+def _record(path: Path) -> dict:
+    """Return the record of a deployment; one that was altered lists nothing, as its files are fetched again."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        data = b""
+    intact = hashlib.sha256(data).hexdigest() == path.parent.name
+    return json.loads(data) if intact else {"files": []}
 
 
 def _numbers(version: str) -> list[int]:
@@ -359,6 +395,7 @@ def main() -> None:
     root = Path(wanted["root"])
     problems = system_problems()
     missing = packages_missing(wanted["packages"]) if shutil.which("dpkg-query") else []
+    problems += root_problems(root)
     if not problems:
         problems = [
             *(package_problems(root, wanted, PACKAGES_MB if missing else 0) if wanted["record"] else ()),

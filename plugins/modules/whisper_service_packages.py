@@ -19,7 +19,11 @@ short_description: Remove the Debian packages that the role installed
 description:
   - Removes those that no other package needs by now, with what was installed for them only.
 options:
-  record: {type: path, required: true, description: "File with one package per line; it need not exist."}
+  record:
+    type: path
+    required: true
+    description: File with one package per line; it need not exist. What was removed is taken out of it.
+  among: {type: list, elements: str, required: true, description: "Packages that the role installs. Others stay."}
 """
 
 RETURN = r"""
@@ -81,15 +85,30 @@ def remove(packages: list[str]) -> list[str]:
 
 def main() -> None:
     """Run as an Ansible module."""
-    module = AnsibleModule(argument_spec={"record": {"type": "path", "required": True}}, supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec={
+            "record": {"type": "path", "required": True},
+            "among": {"type": "list", "elements": "str", "required": True},
+        },
+        supports_check_mode=True,
+    )
     record = Path(module.params["record"])
-    packages = record.read_text("utf-8").split() if record.exists() else []
+    lines = record.read_text("utf-8", "replace").split() if record.is_file() else []
+    # Whatever else a file of this name lists was not installed by the role.
+    packages = [line for line in lines if line in module.params["among"]]
     if module.check_mode or not packages:
         module.exit_json(changed=bool(packages), removed=[])
     try:
         names = remove(packages)
+        others = [line for line in lines if line not in packages]
+        if others:
+            record.write_text("".join(f"{line}\n" for line in others), "utf-8")
+        else:
+            record.unlink()
     except PackageManagerError as error:
         module.fail_json(msg=f"{error}; remove {' '.join(packages)} by hand, or fix apt-get and run this again")
+    except OSError as error:
+        module.fail_json(msg=f"{record}: {error.strerror}")
     module.exit_json(changed=bool(names), removed=names)
 
 

@@ -13,7 +13,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whisper.xeon.plugins.module_utils.whisper_service_host import read_serials, show_unit
+from ansible_collections.whisper.xeon.plugins.module_utils.whisper_service_host import (
+    read_serials,
+    show_unit,
+)
 
 DOCUMENTATION = r"""
 module: whisper_service_status
@@ -75,8 +78,10 @@ def status_of(root: Path, unit: str) -> dict:
     """Return the module's `status`."""
     try:
         deployment = json.loads((root / "current" / "deployment.json").read_text("utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {"state": "not deployed"}
+    except (OSError, ValueError):
+        return {"state": f"{root / 'current' / 'deployment.json'} cannot be read: deploy again"}
     shown = show_unit(unit, "ActiveState", "SubState", "MemoryCurrent").splitlines()
     systemd = dict(line.split("=", 1) for line in shown if "=" in line)
     status = {"model": deployment["model"], "release_id": deployment["release_id"]}

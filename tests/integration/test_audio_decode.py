@@ -227,7 +227,7 @@ def test_ffmpeg_sees_no_environment_no_name_and_has_limits(bomb, monkeypatch):
             for pid in children.read_text().split():
                 with contextlib.suppress(OSError):
                     command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                    if command[0].endswith(b"/ffmpeg") and b"-filter_complex" in command:
+                    if command[0].startswith(b"/proc/self/fd/") and b"-filter_complex" in command:
                         process = Path(f"/proc/{pid}")
         time.sleep(0.001)
     names = ("environ", "cmdline", "limits", "oom_score_adj")

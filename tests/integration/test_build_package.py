@@ -139,6 +139,22 @@ def test_nothing_is_needed_that_neither_package_nor_host_has(small_package, name
 
 
 @pytest.mark.parametrize("name", BINARIES)
+def test_nothing_is_writable_any_more_when_the_first_byte_is_read(small_package, name):
+    path = small_package.path(name)
+    segments = readelf(path, "--segments")
+    assert re.search(r"GNU_RELRO", segments)
+    assert re.search(r"GNU_STACK .* RW +0x", segments)
+    assert re.search(r"\(FLAGS_1\).*\bNOW\b", readelf(path, "--dynamic"))
+
+
+@pytest.mark.parametrize("name", ["libwhisper.so.1", "libggml-base.so.0", "whisper-cli"])
+def test_overruns_of_arrays_and_copies_end_the_process(small_package, name):
+    asked = re.findall(r"UND (__\w+_chk(?:_fail)?)@", readelf(small_package.path(name), "--dyn-syms"))
+    assert "__stack_chk_fail" in asked
+    assert len(set(asked)) > 2
+
+
+@pytest.mark.parametrize("name", BINARIES)
 def test_no_path_of_the_builder_is_in_the_binary(small_package, name):
     content = small_package.path(name).read_bytes()
     assert re.findall(rb"(?<![\w.])/(?:src|build|built|builder)/[\w./-]+", content) == []

@@ -128,6 +128,49 @@ def test_list_gives_size_and_completeness(store, three_releases):
     assert newest.complete
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{",
+        b'{"schema_version": 1, "models": []}',
+        b'{"schema_version": 99, "models": {}}',
+        b'{"schema_version": 1, "models": {"small": {"release_id": "../../x"}}}',
+        b'{"schema_version": 1, "models": {"\\u001b]0;x\\u0007": {"release_id": "%s", "manifest_sha256": "%s", '
+        b'"package": "whisper_small_xeon"}}}' % (b"0" * 64, b"0" * 64),
+        b"[" * 100_000,
+        b" " * (5 << 20),
+    ],
+    ids=["cut off", "list", "newer", "path", "escapes", "deep", "huge"],
+)
+def test_a_broken_channel_is_named_and_the_others_are_listed(run, owner, three_releases, content):
+    s3_client(owner).put_object(Bucket=owner.bucket, Key="channels/broken.json", Body=content)
+    listed = run("list")
+    assert listed.returncode == 1
+    assert three_releases[2].release_id in listed.stdout
+    assert len(listed.stderr.splitlines()) == 1
+    assert "channels/broken.json" in listed.stderr
+    assert [line for line in (listed.stdout + listed.stderr).splitlines() if not line.isprintable()] == []
+    assert run("verify", three_releases[2].release_id[:12]).returncode == 0
+    # Who deletes must know what every channel names.
+    assert run("prune", "--keep", "1", "--delete").returncode != 0
+
+
+def test_names_that_a_terminal_would_obey_are_not_listed(run, owner, three_releases):
+    escape = "\x1b[31mgone\x1b[0m"
+    for key in (
+        f"channels/{escape}.json",
+        f"releases/{escape}/whisper_small_xeon/manifest.json",
+        f"releases/{'0' * 64}/{escape}/manifest.json",
+        "releases/short/whisper_small_xeon/manifest.json",
+    ):
+        s3_client(owner).put_object(Bucket=owner.bucket, Key=key, Body=b"{}")
+    listed = run("list")
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert "gone" not in listed.stdout
+    assert "short" not in listed.stdout
+    assert json.loads(run("list", "--json").stdout)["channels"].keys() == {"stable", "old"}
+
+
 def test_verify_finds_every_release_whole(run, three_releases):
     result = run("verify")
     assert (result.returncode, result.stdout.count("intact")) == (0, 3)

@@ -54,8 +54,8 @@ def bucket(minio):
         def get(self, key):
             return client.get_object(Bucket=settings.bucket, Key=key)["Body"].read()
 
-        def put(self, key, body):
-            client.put_object(Bucket=settings.bucket, Key=key, Body=body)
+        def put(self, key, body, **metadata):
+            client.put_object(Bucket=settings.bucket, Key=key, Body=body, Metadata=metadata)
 
         def delete(self, key):
             client.delete_object(Bucket=settings.bucket, Key=key)
@@ -261,6 +261,18 @@ def test_altered_object_is_reported_and_never_overwritten(store, bucket, channel
     with pytest.raises(DigestMismatch, match="releases never change"):
         store.publish(fresh_package.directory, channel)
     assert bucket.get(key) == b"other content!!!"
+
+
+def test_object_put_there_before_a_release_is_read_whatever_it_says_of_itself(store, bucket, channel, fresh_package):
+    # Releases are reproducible, so the id of the next one is known to others as well.
+    (entry,) = (file for file in fresh_package.files if file["path"] == "NEW")
+    key = release_key(fresh_package.release_id, fresh_package.name, "NEW")
+    rotten = bytes(reversed(fresh_package.path("NEW").read_bytes()))
+    bucket.put(key, rotten, sha256=entry["sha256"])
+    with pytest.raises(DigestMismatch, match="exists, but its content differs"):
+        store.publish(fresh_package.directory, channel)
+    assert store.read_channel(channel).models == {}
+    assert bucket.get(key) == rotten
 
 
 def test_object_put_there_by_another_tool_is_read_and_accepted(store, bucket, channel, fresh_package):

@@ -59,6 +59,25 @@ def test_made_image_is_the_debian_release_asked_for(bootstrapped):
     assert "VERSION_CODENAME=bookworm" in docker("run", "--rm", BOOTSTRAPPED, "cat", "/etc/os-release").stdout
 
 
+def test_made_image_lacks_no_update_and_takes_later_ones_from_the_security_suite(bootstrapped):
+    pending = "apt-get update --quiet --error-on=any && apt-get --simulate dist-upgrade"
+    said = docker("run", "--rm", BOOTSTRAPPED, "sh", "-c", pending).stdout
+    assert "bookworm-security" in said
+    assert "bookworm-updates" in said
+    assert "0 upgraded, 0 newly installed, 0 to remove and 0 not upgraded" in said
+
+
+def test_made_image_keeps_nothing_of_its_making(bootstrapped):
+    left = "find /var/log /var/cache/apt/archives /var/lib/apt/lists -type f ! -name lock; ls /etc/resolv.conf"
+    assert docker("run", "--rm", "--entrypoint", "sh", BOOTSTRAPPED, "-c", left).stdout.split() == ["/etc/resolv.conf"]
+
+
+@pytest.mark.parametrize(("oldest", "said"), [("0.00001", True), ("30", False), ("0", False)])
+def test_an_image_older_than_the_setting_is_named(bootstrapped, choose, oldest, said):
+    text = f"WARNING: {BOOTSTRAPPED} is 0 days old, more than base_image_oldest_days"
+    assert (text in choose(WANTED, "-e", f"base_image_oldest_days={oldest}").said) == said
+
+
 def test_made_image_carries_no_manuals(bootstrapped):
     assert docker("run", "--rm", BOOTSTRAPPED, "find", "/usr/share/man", "/usr/share/info", "-type", "f").stdout == ""
 

@@ -79,6 +79,12 @@ def test_image_runs_as_a_user_that_is_not_root(config):
     assert config["User"] == "10001:10001"
 
 
+def test_no_program_of_the_image_gains_the_rights_of_its_owner(service_image):
+    everything = ("run", "--rm", "--user=0", "--entrypoint=find", service_image, "/", "-xdev", "-type", "f")
+    assert docker(*everything, "-perm", "/6000").stdout == ""
+    assert "/usr/bin/ffmpeg" in docker(*everything, "-perm", "/0111").stdout
+
+
 def test_docker_asks_every_30_seconds_waits_10_and_tries_3_times(config):
     check = config["Healthcheck"]
     assert (check["Interval"], check["Timeout"], check["Retries"]) == (30 * SECOND, 10 * SECOND, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import shutil
 import uuid
 from pathlib import Path
@@ -22,6 +23,7 @@ from attacks import (
 )
 from docker_client import docker, inspect
 from minio_server import NETWORK
+from next_door import OF_OTHERS
 from running_service import EXACT, wait_for
 from service_container import PACKAGES, PORT, PUBLISHED, transcribe
 from signing import PUBLIC, TRUSTED, sign
@@ -101,8 +103,12 @@ class TestServing:
         assert serving.run("cat", "/proc/1/cmdline").split("\0")[:3] == ["python3", "-m", "whisper_xeon"]
 
     def test_libraries_are_found_by_programs_that_the_service_starts(self, serving):
-        variables = serving.run("cat", "/proc/1/environ").split("\0")
-        assert f"LD_LIBRARY_PATH={PACKAGES}/whisper_small_xeon" in variables
+        assert f"LD_LIBRARY_PATH={PACKAGES}/whisper_small_xeon" in serving.environment()
+
+    def test_no_process_of_its_user_reads_another(self, serving):
+        done = json.loads(serving.run("python3", "-c", OF_OTHERS, "1"))
+        # Signals are for the system to forbid to what the service did not start.
+        assert done == {"python3": ["signal"], "wx-zygote": ["signal"], "wx-worker": ["signal"]}
 
 
 class TestWithoutAStore:
@@ -179,9 +185,9 @@ class TestWithAStore:
     def test_service_does_not_know_the_credentials(self, start_image, filled_volume, store):
         service = start_image(volume=filled_volume, network=NETWORK, options=PUBLISHED, **store)
         service.wait_ready()
-        environment = service.run("cat", "/proc/1/environ")
-        assert "WHISPER_MODEL_SIZE" in environment
-        assert "MINIO_" not in environment
+        environment = service.environment()
+        assert "WHISPER_MODEL_SIZE=small" in environment
+        assert not any(variable.startswith("MINIO_") for variable in environment)
 
 
 class TestTrust:

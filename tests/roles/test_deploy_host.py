@@ -280,3 +280,33 @@ def test_a_stopped_container_is_started_again_and_serves(hosts, small):
     hosts.play("playbooks/demo/hosts.yml")
     small.run("systemctl", "start", "whisper-xeon.service")
     assert small.version()["model"] == "small"
+
+
+def test_uninstalling_removes_what_a_deploy_made_in_a_directory_of_others_and_stops_nothing_that_serves_from_elsewhere(
+    hosts, small, deploy
+):
+    uninstall = ("playbooks/uninstall.yml", "--limit", small.name)
+    shared = ("-e", "whisper_service_root=/srv/shared")
+    small.run(
+        "sh", "-c", "mkdir --parents /srv/shared/deployments/site && touch /srv/shared/photo /srv/shared/current.bak"
+    )
+    refused = hosts.play(*uninstall, *shared, check=False)
+    assert refused.returncode != 0
+    assert "has no deployment in /srv/shared, but serves from /opt/whisper-xeon" in refused.said
+    assert small.version()["model"] == "small"
+
+    deploy(*shared)
+    before = small.main_pid()
+    hosts.play(*uninstall)
+    assert small.main_pid() == before
+    assert small.run("ls", "/opt/whisper-xeon", check=False).split() == ["installed-packages"]
+
+    play = hosts.play(*uninstall, *shared)
+    assert (
+        f"{small.name} keeps 3 in /srv/shared that no deployment made: current.bak, photo, deployments/site"
+        in play.said
+    )
+    there = small.run("find", "/srv/shared", "-mindepth", "1", "-printf", "%P\n").split()
+    assert sorted(there) == ["current.bak", "deployments", "deployments/site", "photo"]
+    assert small.run("systemctl", "is-active", "whisper-xeon.socket", check=False).strip() == "inactive"
+    small.run("rm", "--recursive", "/srv/shared")

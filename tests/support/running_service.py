@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -210,8 +210,10 @@ class Service:
 
 
 @contextlib.contextmanager
-def running_service(artifacts_dir: Path, *, wait: bool = True, **settings: str) -> Iterator[Service]:
-    """Run the service on a free port of the loopback; on failure its log is printed."""
+def running_service(
+    artifacts_dir: Path, *, wait: bool = True, python: Sequence[str] = (sys.executable,), **settings: str
+) -> Iterator[Service]:
+    """Run the service on a free port of the loopback, by the command `python`; on failure its log is printed."""
     port = free_port()
     values = {
         "WHISPER_ARTIFACTS_DIR": str(artifacts_dir),
@@ -223,7 +225,7 @@ def running_service(artifacts_dir: Path, *, wait: bool = True, **settings: str) 
         log_file = Path(folder) / "log"
         with log_file.open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "whisper_xeon"],
+                [*python, "-m", "whisper_xeon"],
                 env=environment(TMPDIR=folder, **values),
                 stdout=log,
                 stderr=log,

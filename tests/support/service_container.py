@@ -78,6 +78,10 @@ class Container:
         result = docker("logs", self.name, check=False)
         return result.stdout + result.stderr
 
+    def environment(self) -> list[str]:
+        """Return the variables of its first process, which hides them from the user that it runs as."""
+        return Path(f"/proc/{self.state['Pid']}/environ").read_text(encoding="utf-8").split("\0")
+
     def run(self, *command: str, check: bool = True) -> str:
         """Run a command inside, as the image's user, and return what it printed."""
         result = docker("exec", self.name, *command, check=check)

@@ -316,3 +316,136 @@ def test_altered_serials_are_an_error_that_names_the_file(root, content):
     (root.path / "serials.json").write_text(content)
     with pytest.raises(ValueError, match=r"serials\.json was altered: compare"):
         root.run("confirmed", channel="stable", signature={"serial": "20260101000000", "key": "A"})
+
+
+def tree(folder: Path) -> set[str]:
+    """Return every path below a folder; links are not followed."""
+    return {
+        Path(parent, name).relative_to(folder).as_posix()
+        for parent, folders, files in os.walk(folder)
+        for name in (*folders, *files)
+    }
+
+
+def test_uninstalling_removes_what_deployments_made(tmp_path, root):
+    (tmp_path / "neighbour").touch()
+    root.run("created")
+    root.deploy("one")
+    root.deploy("two")
+    root.stage("three")
+    assert root.run("uninstalled") == {"changed": True, "left": []}
+    assert tree(tmp_path) == {"neighbour"}
+    assert root.run("uninstalled") == {"changed": False, "left": []}
+
+
+def test_uninstalling_forgets_the_serials_and_keeps_a_file_that_is_not_them(tmp_path, root):
+    root.run("created")
+    root.deploy("one")
+    root.run("confirmed", channel="stable", signature={"serial": "20260101000000", "key": "A"})
+    root.run("uninstalled")
+    assert tree(tmp_path) == set()
+    other = Root(tmp_path / "other")
+    other.run("created")
+    other.deploy("one")
+    (other.path / "serials.json").write_text("[1, 2]")
+    assert other.run("uninstalled")["left"] == ["serials.json"]
+
+
+def test_uninstalling_in_check_mode_removes_nothing(root):
+    root.run("created")
+    root.deploy("one")
+    before = tree(root.path)
+    assert root.run("uninstalled", check_mode=True)["changed"]
+    assert tree(root.path) == before
+
+
+def test_uninstalling_leaves_and_names_what_others_put_beside_the_deployments(tmp_path):
+    root = Root(tmp_path / "precious")
+    theirs = {
+        "photos/a.jpg",
+        "deployments/alpha/deployment.json",
+        f"deployments/{'a' * 64}/deployment.json",  # named like one, with a record that is not its own
+        f"deployments/{'b' * 64}/notes",
+        "deployments/.staging-mine/x",
+        "deployments/.old-site/x",
+        "confirmed/x",
+        ".hidden",
+    }
+    for path in theirs:
+        (root.path / path).parent.mkdir(parents=True, exist_ok=True)
+        (root.path / path).write_text("{}")
+    (root.path / "deployments" / ("c" * 64)).symlink_to(root.path / "photos")
+    (root.path / "previous").symlink_to("photos")
+    before = tree(root.path)
+    root.run("created")
+    digest, result = root.stage("one")
+    Path(result["staging"], PACKAGE_FILE).write_bytes(b"weights")
+    root.run("complete", digest)
+    root.run("current", digest)
+    root.run("pruned", keep=1)
+    result = root.run("uninstalled")
+    # What has the name of a deployment, and is in use by no link, is the role's to prune.
+    gone = {path for path in before if path.split("/")[1:2] in (["a" * 64], ["b" * 64])}
+    assert tree(root.path) == before - gone
+    assert result["left"] == sorted([".hidden", "confirmed", "photos", "previous"]) + sorted(
+        f"deployments/{name}" for name in ("alpha", ".staging-mine", ".old-site", "c" * 64)
+    )
+
+
+def test_uninstalling_leaves_directories_that_were_there_before(tmp_path):
+    root = Root(tmp_path / "srv" / "app")
+    root.path.parent.mkdir()
+    (root.path / "deployments").mkdir(parents=True)
+    root.run("created")
+    root.deploy("one")
+    root.run("uninstalled")
+    assert tree(tmp_path) == {"srv", "srv/app", "srv/app/deployments"}
+
+
+def test_uninstalling_removes_the_parents_that_were_made_for_the_root(tmp_path):
+    root = Root(tmp_path / "new" / "app")
+    root.run("created")
+    root.deploy("one")
+    root.run("uninstalled")
+    assert tree(tmp_path) == set()
+
+
+def test_uninstalling_keeps_the_link_by_which_the_root_is_reached(tmp_path):
+    (tmp_path / "disk").mkdir()
+    root = Root(tmp_path / "link")
+    root.path.symlink_to("disk")
+    root.run("created")
+    root.deploy("one")
+    root.run("uninstalled")
+    assert tree(tmp_path) == {"disk", "link"}
+
+
+def test_uninstalling_follows_no_link_out_of_a_deployment_and_keeps_what_is_not_listed(tmp_path, root):
+    outside = tmp_path / "outside"
+    (outside / "whisper_small_xeon").mkdir(parents=True)
+    (outside / "whisper_small_xeon" / "model.bin").write_bytes(b"weights")
+    root.run("created")
+    digest = root.deploy("one")
+    package = root.file(digest).parents[1]
+    for folder in (package.parent, package, root.file(digest).parent):
+        folder.chmod(0o755)
+    package.rename(tmp_path / "moved")
+    package.symlink_to(outside)
+    (package.parent / "note").touch()
+    result = root.run("uninstalled")
+    assert (outside / "whisper_small_xeon" / "model.bin").read_bytes() == b"weights"
+    assert tree(root.path / "deployments" / digest) == {"note", "package"}
+    assert result["left"] == [f"deployments/{digest}"]
+
+
+def test_uninstalling_a_root_that_is_no_directory_changes_nothing(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    assert Root(tmp_path / "file").run("uninstalled") == {"changed": False, "left": []}
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_deployment_from_before_the_note_leaves_nothing_in_its_usual_directory(tmp_path, root):
+    root.deploy("one")
+    (root.path / "created-directories").unlink(missing_ok=True)
+    root.run("uninstalled")
+    assert tree(tmp_path) == set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -116,3 +117,23 @@ def test_without_a_package_there_is_nothing_to_compare(confirmed):
 
 def test_a_host_that_has_confirmed_nothing_takes_any(tmp_path):
     assert host_check.serial_problems(tmp_path, "small", "stable", signed("20200101000000"), ["A" * 60]) == []
+
+
+@pytest.mark.parametrize(
+    ("root", "says"),
+    [
+        ("opt/whisper", "set the whole path"),
+        ("", "set the whole path"),
+        ("/home/x/whisper", "hides /home"),
+        ("/run/whisper", "hides /run"),
+        ("/etc/passwd", "is not a directory"),
+    ],
+)
+def test_a_root_in_which_nothing_can_serve_is_a_problem(root, says):
+    (problem,) = host_check.root_problems(Path(root))
+    assert says in problem
+
+
+@pytest.mark.parametrize("root", ["/", "/opt", "/opt/whisper-xeon", "/srv/homes/x"])
+def test_a_root_that_others_use_too_is_none(root):
+    assert host_check.root_problems(Path(root)) == []

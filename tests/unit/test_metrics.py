@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+
 import pytest
 
 from metrics_page import parse, requests
+from whisper_xeon.footprint import Footprint, open_own
 from whisper_xeon.metrics import Memory, Metrics
 
 STATS = {"queued": 3, "idle": 1, "busy": 2, "restarts": 5, "cpu_variant": None}
@@ -80,4 +85,25 @@ def test_labels_are_escaped():
 
 
 def test_memory_of_processes_that_are_gone_is_none():
-    assert Memory(lambda: [2**22 + 1]).read() is None
+    child = os.fork()
+    if not child:
+        time.sleep(60)
+        os._exit(0)
+    descriptors = [os.open(f"/proc/{child}/smaps_rollup", os.O_RDONLY)]
+    there, gone = Footprint(descriptors), [Footprint(())]
+    assert there.read() > 0
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert Memory(lambda: [there, *gone]).read() is None
+
+
+def test_memory_is_read_by_whom_a_process_hands_it_to():
+    own = Footprint(open_own())
+    assert Memory(lambda: [own, own]).read() == pytest.approx(2 * own.read(), rel=0.05)
+
+
+def test_a_footprint_that_nobody_refers_to_closes_what_it_was_handed():
+    (descriptor, *_) = descriptors = open_own()
+    Footprint(descriptors).read()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -292,3 +293,63 @@ def test_a_digest_is_the_sha256_of_the_bytes(tmp_path):
     path = tmp_path / "abc"
     path.write_bytes(b"abc")
     assert file_digest(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def altered(sealed: Package, **changes) -> bytes:
+    """Return the bytes of a manifest with other content, whose id is as good as somebody hostile could make it."""
+    content = {**sealed.manifest, **changes}
+    try:
+        content["release_id"] = release_id(content)
+    except UnicodeEncodeError:
+        content["release_id"] = "1" * 64
+    return json.dumps(content).encode("ascii")
+
+
+@pytest.mark.parametrize(
+    "path", ["a" * 201, "a" * 5000, "/".join("a" * 900), "a\n", "a\x1b]0;x\x07", "\u202eab", "..", "a//b"]
+)
+def test_a_path_that_a_file_system_or_terminal_would_trip_over_is_no_path_of_a_package(package, path):
+    entry = {"path": path, "size": 1, "sha256": "0" * 64, "executable": False}
+    with pytest.raises(PackageError, match="lists an invalid file entry") as error:
+        parse_manifest(altered(package, files=[*package.manifest["files"], entry]), "manifest.json")
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"zz": "\ud800"}, "its text is not Unicode"),
+        ({"zz": float("nan")}, "NaN is not a number"),
+        ({"package": "\x1b[2J" * 9000}, "names its package"),
+    ],
+)
+def test_a_hostile_manifest_is_one_short_line(package, changes, says):
+    data = altered(package, **changes)
+    with pytest.raises(PackageError, match=says) as error:
+        parse_manifest(data, "manifest.json")
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize("value", ["[" * 100_000 + "]" * 100_000, "9" * 5000, '{"a": 1, "a": 2}'])
+def test_a_manifest_that_no_parser_likes_is_rejected(package, value):
+    with pytest.raises(PackageError, match="is not valid JSON"):
+        parse_manifest(
+            json.dumps(package.manifest)[:-1].encode() + b', "zz": ' + value.encode() + b"}", "manifest.json"
+        )
+
+
+@pytest.mark.parametrize("path", ["model", "selftest", "vad", "variants"])
+def test_a_file_that_is_named_and_not_listed_is_shown_without_what_a_terminal_obeys(package, path):
+    escape = "\x1b]0;gone\x07" * 100
+    changes = {
+        "model": {**package.manifest["model"], "file": escape},
+        "selftest": {**package.manifest["selftest"], "audio": escape},
+        "vad": {"file": escape},
+        "variants": [{**package.manifest["variants"][0], "path": escape}],
+    }
+    with pytest.raises(PackageError, match="does not list it") as error:
+        parse_manifest(altered(package, **{path: changes[path]}), "manifest.json")
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 500

@@ -95,7 +95,7 @@ def test_an_edited_statement_is_not_accepted(package, before, after):
 )
 def test_what_is_no_signature_is_not_parsed_further(package, content):
     package.path(SIGNATURE_NAME).write_bytes(content)
-    with pytest.raises(UntrustedError, match="is not one"):
+    with pytest.raises(UntrustedError, match="is not one|is no signature: larger than"):
         Package(package.directory, TRUSTED)
 
 
@@ -126,11 +126,11 @@ def test_the_manifest_is_not_parsed_before_its_signature_is_verified(package):
         Package(package.directory, TRUSTED)
 
 
-def test_an_endless_manifest_is_read_as_far_as_a_manifest_goes(package):
+def test_an_endless_manifest_is_not_read(package):
     path = package.path(MANIFEST_NAME)
     path.unlink()
     path.symlink_to("/dev/zero")
-    with pytest.raises(PackageError, match="larger than any manifest"):
+    with pytest.raises(PackageError, match="not a regular file"):
         Package(package.directory, TRUSTED)
 
 
@@ -174,7 +174,7 @@ def test_a_file_of_keys_that_is_none_is_one_line(path):
 
 def test_a_fifo_as_file_of_keys_blocks_nothing(tmp_path):
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(SigningError, match="names no trusted key"):
+    with pytest.raises(SigningError, match="not a regular file"):
         trusted_keys_of({"WHISPER_TRUSTED_KEYS_FILE": str(tmp_path / "fifo")})
 
 

@@ -2,17 +2,21 @@
 
 It gets an open file descriptor, never a name or a URL from a user, a list of the formats and the protocols it may use,
 an empty environment, and hard limits on memory, processor time, output and wall time. Nothing is written to a
-disk.
+disk. It and the other processes of the service are kept apart (`confinement`): in lists of processes it therefore has
+the number of a descriptor for a name.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
+from whisper_xeon import confinement
 from whisper_xeon.audio.errors import DecoderMissing, DecodingTooSlow
 from whisper_xeon.audio.file_types import CODECS, DEMUXERS
 
@@ -63,6 +67,17 @@ class Ffmpeg:
         the input. `grown` is called with the bytes in the outputs so far, and what it raises ends the run. Raises
         `DecodingTooSlow` or `DecoderMissing`.
         """
+        with confinement.unreadable_copy(_find("ffmpeg")) as (program, copy):
+            command = self._command(program, before, after, max_bytes, log)
+            passed = (self._upload_fd, *outputs, *copy)
+            readable = _readable()
+            if readable is not None:
+                readable += (f"/proc/self/fd/{self._upload_fd}",)  # it may be a file with a name, as a self-test's is
+            return confinement.apart(lambda: self._watch(command, passed, outputs, log, grown), readable)
+
+    def _command(
+        self, program: str, before: Sequence[str], after: Sequence[str], max_bytes: int, log: int
+    ) -> list[str]:
         limits = {
             "data": _MEMORY,
             "as": 2 * _MEMORY,
@@ -71,14 +86,14 @@ class Ffmpeg:
             "nofile": 32,
             "core": 0,
         }
-        command = [
+        return [
             # It ends with the thread that started it, and so with the service, however that ends.
             *(_find("setpriv"), "--pdeathsig", "KILL", "--"),
             # Where that is allowed, which it is not in the unit: engines go first.
             *(_find("nice"), "-n", _NICENESS),
             *(_find("choom"), "-n", _OOM_SCORE_ADJUSTMENT, "--"),
             *(_find("prlimit"), *(f"--{name}={value}" for name, value in limits.items()), "--"),
-            *(_find("ffmpeg"), "-nostdin", "-nostats", "-hide_banner"),
+            *(program, "-nostdin", "-nostats", "-hide_banner"),
             *("-loglevel", "quiet" if log == subprocess.DEVNULL else "info"),
             *("-protocol_whitelist", "file", "-codec_whitelist", CODECS, "-threads", "1"),
             *("-probesize", str(_PROBE_BYTES), "-analyzeduration", f"{_PROBE_SECONDS}M"),
@@ -86,13 +101,22 @@ class Ffmpeg:
             *("-i", f"/proc/self/fd/{self._upload_fd}"),
             *after,
         ]
+
+    def _watch(
+        self,
+        command: Sequence[str],
+        passed: Sequence[int],
+        outputs: Sequence[int],
+        log: int,
+        grown: Callable[[int], None],
+    ) -> bool:
         # The pipe stays empty: its end tells at once that the program has ended.
         with subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
-            pass_fds=(self._upload_fd, *outputs),
+            pass_fds=passed,
             env={"LC_ALL": "C"},
             cwd="/",
         ) as process:
@@ -134,6 +158,22 @@ def require_tools() -> None:
     """Raise `DecoderMissing` unless everything that decoding runs is installed."""
     for tool in _TOOLS:
         _find(tool)
+    _readable()  # now, and not while somebody waits
+
+
+@functools.cache
+def _readable() -> tuple[str, ...] | None:
+    """Return what the tools read; None, which means anything, where that does not do: their libraries are elsewhere."""
+    paths = (*confinement.SYSTEM_FILES, *(str(Path(_find(tool)).parent) for tool in _TOOLS))
+    command = [_find("ffmpeg"), "-version"]
+
+    def starts() -> bool:
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
+
+    try:
+        return paths if confinement.apart(starts, paths) else None
+    except OSError:
+        return None
 
 
 def _find(tool: str) -> str:

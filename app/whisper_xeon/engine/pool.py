@@ -23,6 +23,7 @@ from whisper_xeon.engine.readiness import Readiness
 from whisper_xeon.engine.runner import Runner
 from whisper_xeon.engine.supervisor import Supervisor, Wakeup
 from whisper_xeon.engine.workers import Workers
+from whisper_xeon.footprint import Footprint
 from whisper_xeon.logs import Log
 from whisper_xeon.shares import Guest
 from whisper_xeon.transcript import DecodeOptions
@@ -181,10 +182,10 @@ class EnginePool:
         """Return the process ids of the workers that can take, or have, a request."""
         return self._workers.serving_pids()
 
-    def pids(self) -> list[int]:
-        """Return the process ids of the zygote and of all workers, whatever their state."""
-        zygote = self._supervisor.zygote_pid
-        return [*([zygote] if zygote else []), *self._workers.pids()]
+    def footprints(self) -> list[Footprint]:
+        """Return what to read the memory of the zygote and of its workers from, once they have loaded."""
+        zygote = self._supervisor.zygote_footprint
+        return [*([zygote] if zygote else []), *self._workers.footprints()]
 
     def stop(self, grace: float) -> None:
         """Take no more requests, let those inside finish for `grace` seconds, then end every process."""

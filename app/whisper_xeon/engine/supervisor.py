@@ -21,6 +21,7 @@ from whisper_xeon.engine.pool_state import PoolState
 from whisper_xeon.engine.pulse import LOOK_S, STILL, Pulse
 from whisper_xeon.engine.workers import Worker, Workers
 from whisper_xeon.engine.zygote import ANSWER_S, ZygoteProcess, reap_orphans
+from whisper_xeon.footprint import Footprint
 from whisper_xeon.logs import Log
 
 _FIRST_LOADS = 3  # the first load may be killed for memory once or twice; then the operator should know
@@ -101,7 +102,7 @@ class Supervisor:
         self._false_starts = 0  # workers in a row that ended before they could take a request
         self._fork_at = 0.0  # not before
         self.loaded: Loaded | None = None
-        self.zygote_pid: int | None = None
+        self.zygote_footprint: Footprint | None = None  # once it has loaded
 
     @property
     def responsive(self) -> bool:
@@ -148,7 +149,6 @@ class Supervisor:
             zygote = ZygoteProcess()
         except OSError as error:
             return _End(f"the engine host cannot be started: {error.strerror}")
-        self.zygote_pid = zygote.pid
         self._workers.attach(zygote.control)
         end: _End | None = None
         try:
@@ -159,7 +159,7 @@ class Supervisor:
         finally:
             self._workers.detach()
             exit_reason = zygote.end()
-            self.zygote_pid = None
+            self.zygote_footprint = None
             reap_orphans(self._workers.exited_with_zygote())
         return end or _End(f"the engine host {exit_reason}")
 
@@ -185,10 +185,12 @@ class Supervisor:
                 if failure and self._workers.never_served and self._false_starts >= _FIRST_WORKERS:
                     return _End(failure, permanent=True)
             if zygote.control.fileno() in ready:
-                event = zygote.receive()
+                event, descriptors = zygote.receive()
                 if event["event"] == "failed":
                     return _End(event["reason"], permanent=True)
-                loaded = loaded or event["event"] == "loaded"
+                if event["event"] == "loaded":
+                    loaded = True
+                    self.zygote_footprint = Footprint(descriptors)
                 self._follow(event)
             if loaded:
                 if time.monotonic() >= self._fork_at:
@@ -229,7 +231,8 @@ class Supervisor:
         reason: str | None = "an engine worker ended while it was starting"
         try:
             worker.jobs.settimeout(ANSWER_S)
-            message, _ = receive_message(worker.jobs)
+            message, descriptors = receive_message(worker.jobs)
+            worker.footprint = Footprint(descriptors)
             reason = message.get("reason")
         except (EOFError, OSError, ValueError):
             pass

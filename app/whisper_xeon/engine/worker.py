@@ -10,13 +10,13 @@ Control socket:
   pool to zygote: {"op": "load", "adapter", "directory", "threads", "audio_ctx", "cpu_variant",
     "vad"} first, then
     {"op": "fork", "id"} with the worker's job socket and {"op": "kill", "id"}
-  zygote to pool: {"event": "loaded", "cpu_variant", "cpu_variant_reason", "load_s"} or {"event": "failed", "reason"},
-    then {"event": "forked", "id", "pid"} and {"event": "exited", "id", "status"}
+  zygote to pool: {"event": "loaded", "cpu_variant", "cpu_variant_reason", "load_s"} with its footprint or
+    {"event": "failed", "reason"}, then {"event": "forked", "id", "pid"} and {"event": "exited", "id", "status"}
 Job socket:
   pool to worker: {"options", "samples"} with the memfd of the samples, or those of the left and of the right side; or
     {"check"} to hear whether it is alive, and with true whether it can compute
-  worker to pool: {"event": "ready"} or {"event": "failed", "reason"} once; then for each job {"event": "started"},
-    {"event": "window"} as each window of the audio begins, where the adapter knows, and
+  worker to pool: {"event": "ready"} with its footprint or {"event": "failed", "reason"} once; then for each job
+    {"event": "started"}, {"event": "window"} as each window of the audio begins, where the adapter knows, and
     {"event": "done", "transcript", "compute_s"} or {"event": "error", "kind", "message"}; for a check
     {"event": "alive"}, or {"event": "probed"} after it has computed, or an error
 """
@@ -38,6 +38,7 @@ from typing import Any, NoReturn
 
 from whisper_package.errors import PackageError
 from whisper_package.package import Package
+from whisper_xeon import confinement, footprint
 from whisper_xeon.audio.decode import map_samples
 from whisper_xeon.engine import process, sides
 from whisper_xeon.engine.adapter import WhisperAdapter
@@ -49,7 +50,7 @@ from whisper_xeon.transcript import DecodeOptions
 
 _ADAPTERS = {"library": WhisperLibraryAdapter, "cli": WhisperCliAdapter}
 # Workers go first when memory runs out: the pool replaces them.
-_OOM_SCORE_ADJUSTMENT = "500"
+_OOM_SCORE_ADJUSTMENT = 500
 
 
 def main() -> int:
@@ -60,6 +61,8 @@ def main() -> int:
         signal.signal(number, signal.SIG_IGN)
     # A core dump would contain the weights and somebody's speech.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    confinement.hide_memory()
+    confinement.give_up_others()
     process.set_name(b"wx-zygote")
     process.return_memory()
     # The whisper-cli of a killed worker is reaped here: the first process of a container might not do it.
@@ -86,7 +89,9 @@ def _load(control: socket.socket) -> WhisperAdapter | None:
         return None
     load_s = round(time.monotonic() - started, 3)
     chosen = {"cpu_variant": adapter.variant.name, "cpu_variant_reason": adapter.variant.reason}
-    send_message(control, {"event": "loaded", **chosen, "load_s": load_s})
+    own = footprint.open_own()
+    send_message(control, {"event": "loaded", **chosen, "load_s": load_s}, own)
+    close_all(own)
     return adapter
 
 
@@ -165,15 +170,18 @@ class _Zygote:
 def _serve_jobs(jobs: socket.socket, adapter: WhisperAdapter) -> None:
     """Create a state, then transcribe jobs until the pool closes the socket."""
     process.set_name(b"wx-worker")
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE_ADJUSTMENT, encoding="ascii")
+    confinement.set_oom_score(_OOM_SCORE_ADJUSTMENT)
+    # Neither do workers get at each other, nor at the files of keys.
+    confinement.give_up_others((*confinement.SYSTEM_FILES, *_own_files(), adapter.package.directory))
     with contextlib.suppress(EOFError, ConnectionError):
         try:
             adapter.prepare()
         except WhisperLibraryError as error:
             send_message(jobs, {"event": "failed", "reason": str(error)})
             return
-        send_message(jobs, {"event": "ready"})
+        own = footprint.open_own(children=True)
+        send_message(jobs, {"event": "ready"}, own)
+        close_all(own)
         adapter.window_begins = functools.partial(send_message, jobs, {"event": "window"})
         while True:
             job, fds = receive_message(jobs)
@@ -198,6 +206,12 @@ def _check(adapter: WhisperAdapter, *, compute: bool) -> dict[str, Any]:
     except WhisperLibraryError as error:
         return {"event": "error", "kind": "failed", "message": str(error)}
     return {"event": "probed"}
+
+
+def _own_files() -> list[str]:
+    """Return where Python, the application and further libraries are; not sys.path, which has the working directory."""
+    libraries = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    return [sys.prefix, sys.base_prefix, str(Path(__file__).resolve().parents[2]), *filter(None, libraries)]
 
 
 def _transcribe(adapter: WhisperAdapter, job: dict[str, Any], pcm_fds: list[int]) -> dict[str, Any]:

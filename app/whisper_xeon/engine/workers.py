@@ -21,6 +21,7 @@ from whisper_xeon.engine.outcome import EngineStopped
 from whisper_xeon.engine.pool_state import PoolState
 from whisper_xeon.engine.pulse import STILL, Pulse
 from whisper_xeon.engine.zygote import describe_exit
+from whisper_xeon.footprint import Footprint
 from whisper_xeon.logs import Log
 
 _POLL_S = 0.1
@@ -35,6 +36,7 @@ class Worker:
         self.number = number
         self.jobs = jobs
         self.pid: int | None = None
+        self.footprint: Footprint | None = None  # once it has greeted
         self.state = "starting"  # then "idle" and "busy" alternately; "doomed" when it will not be used again
         self.since = time.monotonic()  # when the state began
         self.pulse: Pulse | None = None  # known with the process id
@@ -99,6 +101,11 @@ class Workers:
         """Return the process ids of all workers, whatever their state."""
         with self._state.changed:
             return [worker.pid for worker in self._workers.values() if worker.pid]
+
+    def footprints(self) -> list[Footprint]:
+        """Return what to read the memory of the workers from."""
+        with self._state.changed:
+            return [worker.footprint for worker in self._workers.values() if worker.footprint]
 
     def take(self) -> Worker | None:
         """Hold an idle worker for a request; None when there is none."""

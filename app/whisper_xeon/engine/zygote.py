@@ -48,9 +48,10 @@ class ZygoteProcess:
         """Tell it what to load. Raises `OSError` when it is gone."""
         send_message(self.control, {"op": "load", **order})
 
-    def receive(self) -> dict[str, Any]:
-        """Return its next message. Raises `EOFError`, `OSError` or `ValueError` when it is gone or broken."""
-        return receive_message(self.control)[0]
+    def receive(self) -> tuple[dict[str, Any], list[int]]:
+        """Return its next message, and what it passes. Raises `EOFError`, `OSError` or `ValueError` if it is gone or
+        broken."""
+        return receive_message(self.control)
 
     def end(self) -> str:
         """End it, and with it every worker; return how it ended, in words that follow "the engine host"."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import time
 from dataclasses import dataclass
 from typing import Any, Callable
@@ -23,6 +22,7 @@ from whisper_xeon.audio.file_types import WEBSERVICE_PCM, FileHint
 from whisper_xeon.engine.cores import available_cores
 from whisper_xeon.engine.outcome import EngineResult, EngineTimeout
 from whisper_xeon.engine.pool import EnginePool
+from whisper_xeon.footprint import Footprint, open_own
 from whisper_xeon.formats import JSON_TYPE, Shape, encode_json, json_parts, openai_whisper_json, render
 from whisper_xeon.languages import LANGUAGES
 from whisper_xeon.settings import Settings
@@ -123,7 +123,8 @@ class Application:
         }
         transcribing = [endpoint.path for endpoint in ENDPOINTS if endpoint.transcribes]
         self.metrics = metrics.Metrics(transcribing, info=self._info(), started_at=started_at)
-        self._memory = metrics.Memory(lambda: (os.getpid(), *pool.pids()))
+        own = Footprint(open_own())
+        self._memory = metrics.Memory(lambda: (own, *pool.footprints()))
 
     def __call__(self, request: Request) -> Response:
         with overloads_answered():

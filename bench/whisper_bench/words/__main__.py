@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="measure nothing: write WORDS.md again from words.json")
     arguments = parser.parse_args()
     output = BENCH_DIR if arguments.model == MODEL else WORK_DIR / "words" / arguments.model
-    python = baselines.python("words-requirements.txt", "words-venv")
+    python = baselines.python("words-requirements.txt", "words-venv", unpacked="whisper_assets")
     command = [python, "-m", "whisper_bench.words.measure", "--model", arguments.model, "--output", output]
     if arguments.report:
         command.append("--report")
