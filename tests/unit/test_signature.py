@@ -95,7 +95,7 @@ def test_an_edited_statement_is_not_accepted(package, before, after):
 )
 def test_what_is_no_signature_is_not_parsed_further(package, content):
     package.path(SIGNATURE_NAME).write_bytes(content)
-    with pytest.raises(UntrustedError, match="is not one|is no signature: larger than"):
+    with pytest.raises(UntrustedError, match=r"is not one|is no signature: larger than"):
         Package(package.directory, TRUSTED)
 
 
