@@ -54,7 +54,7 @@ def test_each_model_has_its_memory_limit(filled: Compose):
 
 def test_a_model_of_ones_own_takes_the_limit_of_another(filled: Compose):
     filled("create", WHISPER_MODEL_SIZE="Support-Calls-DE", WHISPER_LIMITS_OF="medium")
-    assert inspect(filled.api.name)["HostConfig"]["Memory"] == 5 << 30
+    assert inspect(filled.api.name)["HostConfig"]["Memory"] == 7 << 30
     assert "WHISPER_MODEL_SIZE=Support-Calls-DE" in inspect(filled.api.name)["Config"]["Env"]
 
 
