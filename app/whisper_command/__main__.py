@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import contextlib
 import dataclasses
 import os
 import sys
@@ -87,7 +86,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     add(
         "--key-file",
         type=Path,
-        default=os.environ.get("WHISPER_XEON_KEY_FILE"),
+        default=os.environ.get("WHISPER_XEON_KEY_FILE") or None,
         metavar="FILE",
         help="file with the service's API key (default: $WHISPER_XEON_KEY_FILE)",
     )
@@ -156,22 +155,21 @@ def _key(path: Path | None) -> str:
 def _run(transcriber: Transcriber, waiting: Iterable[Task], progress: Progress, words: bool) -> int:
     """Transcribe the files, several at a time; return how many failed."""
     failed = 0
-    with concurrent.futures.ThreadPoolExecutor(transcriber.jobs) as threads:
-        running = {threads.submit(_transcribe, transcriber, task, words): task for task in waiting}
-        try:
-            for future in concurrent.futures.as_completed(running):
-                task = running[future]
-                try:
-                    future.result()
-                except FileFailed as error:
-                    failed += 1
-                    progress.finished(str(task.source), task.size, str(error))
-                else:
-                    progress.finished(str(task.source), task.size)
-        except BaseException:
-            threads.shutdown(wait=False, cancel_futures=True)
-            transcriber.close()
-            raise
+    # Not as a context manager, which would wait for answers that nobody wants after Ctrl-C.
+    threads = concurrent.futures.ThreadPoolExecutor(transcriber.jobs)
+    running = {threads.submit(_transcribe, transcriber, task, words): task for task in waiting}
+    try:
+        for future in concurrent.futures.as_completed(running):
+            task = running[future]
+            try:
+                future.result()
+            except FileFailed as error:
+                failed += 1
+                progress.finished(str(task.source), task.size, str(error))
+            else:
+                progress.finished(str(task.source), task.size)
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
     return failed
 
 
@@ -191,11 +189,15 @@ def _complain(error: object, status: int) -> int:
 
 def run() -> None:
     """Run the command and end the process."""
-    with contextlib.suppress(KeyboardInterrupt):
-        sys.exit(main())
-    print("\nwhisper-xeon: interrupted; the same command goes on", file=sys.stderr, flush=True)
-    # Threads that wait for an answer would be waited for.
-    os._exit(_INTERRUPTED)
+    try:
+        status = main()
+    except KeyboardInterrupt:
+        print("\nwhisper-xeon: interrupted; the same command goes on", file=sys.stderr)
+        status = _INTERRUPTED
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads that still wait for an answer would be waited for.
+    os._exit(status)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import json
 import ssl
 import time
 import uuid
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ _CONNECT_SECONDS = 30
 _ANSWER_SECONDS = 6 * 3600  # the service has limits of its own
 _TRIES = 5  # of a file whose connection was lost
 _LONGEST_PAUSE = 60
+_LONGEST_WAIT = 3600  # for a service that is busy, or starts again
+# A 503 with one of these is about the file, or will not go away by itself.
+_FINAL = {"engines_hang", "decoder_missing"}
 
 
 class Service:
@@ -28,10 +32,13 @@ class Service:
 
     def __init__(self, url: str, key: str, options: DecodeOptions, jobs: int):
         """Ask the service what it serves. Raises `UsageError`, `CannotTranscribe`."""
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+        try:
+            parts = urlsplit(url if "://" in url else f"http://{url}")
+            self._host, self._port, self._secure = parts.hostname or "", parts.port, parts.scheme == "https"
+        except ValueError:
+            parts = urlsplit("")
+        if parts.scheme not in ("http", "https") or not self._host or parts.username or parts.query:
             raise UsageError(f"--server: {url!r} is not the address of a service, such as http://stt.example:8000")
-        self._host, self._port, self._secure = parts.hostname, parts.port, parts.scheme == "https"
         self._path = parts.path.rstrip("/").removesuffix("/v1")
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._options = options
@@ -47,7 +54,7 @@ class Service:
 
     def transcribe(self, source: Path) -> Transcript:
         """Return the transcript of a file. Raises `FileFailed`, `CannotTranscribe` when no other would work either."""
-        tries = 0
+        tries, end = 0, time.monotonic() + _LONGEST_WAIT
         while True:
             try:
                 status, body, headers = self._send(source)
@@ -60,11 +67,14 @@ class Service:
                 time.sleep(min(_LONGEST_PAUSE, 2**tries))
                 continue
             if status == 200:
-                return _transcript(json.loads(body))
-            message = _message(body, status)
+                try:
+                    return transcript_of(json.loads(body))
+                except (ValueError, KeyError, TypeError):
+                    raise FileFailed("the answer is no transcript: is a proxy in between?") from None
+            message, code = _error(body, status)
             if status in (401, 403):
                 raise CannotTranscribe(f"{message}: name a file with the key with --key-file")
-            if status not in (429, 503):
+            if status not in (429, 503) or code in _FINAL or time.monotonic() > end:
                 raise FileFailed(message)
             # It is busy, or starts again: it will take the file later.
             time.sleep(min(_LONGEST_PAUSE, _whole(headers.get("Retry-After"), 2)))
@@ -137,13 +147,17 @@ def _body(first: bytes, source: Path, size: int, last: bytes) -> Iterator[bytes]
     yield last
 
 
-def _transcript(answer: dict[str, Any]) -> Transcript:
-    """Return what a service's verbose_json says."""
-    words = [Word(one["word"], one["start"], one["end"], one["probability"]) for one in answer.get("words", ())]
+def transcript_of(answer: dict[str, Any]) -> Transcript:
+    """Return what a service's verbose_json says. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
+    words = deque(Word(one["word"], one["start"], one["end"], one["probability"]) for one in answer.get("words", ()))
     segments = []
     for one in answer["segments"]:
-        # Words are listed beside the segments that they make up, in the same order.
-        own = [word for word in words if one["start"] <= word.start < one["end"]]
+        # Words are listed beside the segments that they make up, in the same order: as many as make up its text.
+        own: list[Word] = []
+        letters = len("".join(one["text"].split()))
+        while words and letters > 0:
+            letters -= len("".join(words[0].text.split()))
+            own.append(words.popleft())
         segments.append(
             Segment(
                 one["id"],
@@ -168,11 +182,13 @@ def _transcript(answer: dict[str, Any]) -> Transcript:
     )
 
 
-def _message(body: bytes, status: int) -> str:
+def _error(body: bytes, status: int) -> tuple[str, str]:
+    """Return the message and the code of an error; without a code where another program answered."""
     try:
-        return str(json.loads(body)["error"]["message"])
+        error = json.loads(body)["error"]
+        return str(error["message"]), str(error["code"])
     except (ValueError, KeyError, TypeError):
-        return f"the service answered {status}"
+        return f"the service answered {status}", ""
 
 
 def _reason(error: Exception) -> str:

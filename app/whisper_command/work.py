@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -59,20 +60,33 @@ def tasks(paths: Iterable[Path], formats: Iterable[str], output: Path | None) ->
     """
     found: dict[Path, Path] = {}  # recording -> directory of its transcripts
     for path in paths:
-        if path.is_dir():
-            for file in _recordings(path):
-                found.setdefault(file, (output / file.parent.relative_to(path)) if output else file.parent)
-        elif path.exists():
-            found.setdefault(path, output or path.parent)
-        else:
-            raise UsageError(f"{path} does not exist")
+        try:
+            if stat.S_ISDIR(path.stat().st_mode):
+                for file in _recordings(path):
+                    found.setdefault(file, (output / file.parent.relative_to(path)) if output else file.parent)
+            else:
+                found.setdefault(path, output or path.parent)
+        except FileNotFoundError:
+            raise UsageError(f"{path} does not exist") from None
+        except OSError as error:
+            raise UsageError(f"{str(path)[:200]} cannot be read: {error.strerror}") from None
     if not found:
         raise UsageError("there is no recording in what was named: its suffix must be one of " + ACCEPTED)
     shared = Counter(directory / file.stem for file, directory in found.items())
-    return [
+    made = [
         Task(file, file.stat().st_size, {name: _target(file, directory, SUFFIXES[name], shared) for name in formats})
         for file, directory in found.items()
     ]
+    owners: dict[Path, Path] = {}
+    for task in made:
+        for target in task.targets.values():
+            other = owners.setdefault(target, task.source)
+            if other != task.source:
+                raise UsageError(
+                    f"{other} and {task.source} would both become {target}: name another --output-dir for one of them, "
+                    "or the directory above both"
+                )
+    return made
 
 
 def _target(file: Path, directory: Path, suffix: str, shared: Counter[Path]) -> Path:
@@ -84,5 +98,7 @@ def _recordings(directory: Path) -> Iterator[Path]:
     for where, directories, names in os.walk(directory):
         directories[:] = sorted(name for name in directories if not name.startswith("."))
         for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in _LISTED:
-                yield Path(where, name)
+            file = Path(where, name)
+            # A link that leads nowhere is not a recording.
+            if not name.startswith(".") and file.suffix.lower() in _LISTED and file.is_file():
+                yield file

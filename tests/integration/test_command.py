@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from paths import RECORDINGS, ROOT
-from running_service import EXACT, Service, environment, running_service
+from running_service import EXACT, Service, environment, running_service, wait_for
 
 CLIPS = ("en-00.wav", "en-01.wav", "de-00.wav")
 KEY = "a-key-of-the-command-0123456789"
@@ -122,6 +123,17 @@ def test_a_run_that_was_interrupted_goes_on(artifacts_dir, recordings):
     again = run(recordings, "--artifacts-dir", artifacts_dir)
     assert (again.returncode, len(made(recordings, ".txt"))) == (0, 15)
     assert f"{len(done)} of 15 files are done already" in again.stderr
+
+
+def test_ctrl_c_does_not_wait_for_answers(service, key_file, recordings):
+    for number in range(12):
+        shutil.copy(RECORDINGS / "long.wav", recordings / f"long-{number:02}.wav")
+    command = [sys.executable, "-m", "whisper_command", "transcribe", recordings, *through(service, key_file)]
+    with service.workers_held(), subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE) as process:
+        wait_for(lambda: re.search(r"^whisper_queue_waiting [1-9]", service.get("/metrics").text, re.MULTILINE))
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=10)
+    assert process.returncode == 130
 
 
 def test_a_wrong_key_ends_the_run(service, recordings, tmp_path):

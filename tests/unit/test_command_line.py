@@ -12,6 +12,7 @@ from running_service import free_port
 from whisper_command import __main__ as command
 from whisper_command.errors import UsageError
 from whisper_command.progress import Progress
+from whisper_command.remote import transcript_of
 from whisper_command.work import tasks
 
 
@@ -73,9 +74,44 @@ def test_a_transcript_that_cannot_be_written_leaves_nothing(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "a.wav"]
 
 
+def test_two_recordings_never_get_one_transcript(tmp_path):
+    made(tmp_path, "mon/call.wav", "tue/call.wav")
+    with pytest.raises(UsageError, match=r"mon/call\.wav and .*tue/call\.wav would both become .*call\.wav\.txt"):
+        tasks([tmp_path / "mon", tmp_path / "tue"], ["txt"], tmp_path / "out")
+    assert len(tasks([tmp_path], ["txt"], tmp_path / "out")) == 2
+
+
+def test_a_link_that_leads_nowhere_is_left_out(tmp_path):
+    (file,) = made(tmp_path, "a.wav")
+    (tmp_path / "b.wav").symlink_to("nowhere")
+    assert [task.source for task in tasks([tmp_path], ["txt"], None)] == [file]
+
+
+def test_words_go_to_the_segments_that_they_make_up():
+    def segment(number: int, start: float, end: float, text: str, speaker: str) -> dict:
+        rest = {"tokens": [], "avg_logprob": -0.1, "no_speech_prob": 0.1, "temperature": 0.0}
+        return {"id": number, "start": start, "end": end, "text": text, "speaker": speaker, **rest}
+
+    spoken = [("one", 0.0, 0.5), ("two", 0.5, 2.0), ("three", 1.0, 2.0)]
+    answer = {
+        "text": "one two three",
+        "language": "english",
+        "duration": 2.0,
+        "task": "transcribe",
+        # The sides of a call overlap.
+        "segments": [segment(0, 0.0, 2.0, " one two", "left"), segment(1, 1.0, 2.0, " three", "right")],
+        "words": [{"word": word, "start": start, "end": end, "probability": 0.9} for word, start, end in spoken],
+    }
+    found = transcript_of(answer)
+    assert [[word.text for word in one.words] for one in found.segments] == [["one", "two"], ["three"]]
+    assert (found.language, found.segments[1].speaker) == ("en", "right")
+
+
 def test_what_is_not_there_is_named(tmp_path):
     with pytest.raises(UsageError, match=r"call\.wav does not exist"):
         tasks([tmp_path / "call.wav"], ["txt"], None)
+    with pytest.raises(UsageError, match="cannot be read: File name too long"):
+        tasks([tmp_path / ("x" * 5000)], ["txt"], None)
     with pytest.raises(UsageError, match="no recording in what was named"):
         tasks([tmp_path], ["txt"], None)
 
@@ -85,6 +121,9 @@ def test_what_is_not_there_is_named(tmp_path):
     [
         (["--server", "ftp://stt.example"], 2, "is not the address of a service"),
         (["--server", "http://user:word@stt.example"], 2, "is not the address of a service"),
+        (["--server", "http://h:abc"], 2, "is not the address of a service"),
+        (["--server", "http://[::1"], 2, "is not the address of a service"),
+        (["--server", "h:99999"], 2, "is not the address of a service"),
         (["--server", f"127.0.0.1:{free_port()}"], 3, "no service answers at"),
         (["--server", "http://127.0.0.1:1", "--model", "base"], 2, "--model is for a model of one's own"),
         (["--server", "http://127.0.0.1:1", "--key-file", "/nowhere/key"], 2, "/nowhere/key cannot be read"),

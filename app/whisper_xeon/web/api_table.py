@@ -609,9 +609,9 @@ ERRORS = (
     Error(
         503,
         "engine_unavailable",
-        "the model failed to load, three engines hung on this request, or the service is stopping. While the model "
-        "loads, requests wait",
+        "the model failed to load, or the service is stopping. While the model loads, requests wait",
     ),
+    Error(503, "engines_hang", "three engines hung on this request; `Retry-After` says when to try again"),
     Error(503, "decoder_missing", "ffmpeg is not installed"),
     Error(504, "timeout", "no progress for `WHISPER_REQUEST_TIMEOUT`"),
     Error(504, "audio_url_failed", "the host of `audio_url` was too slow", "url"),

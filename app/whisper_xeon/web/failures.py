@@ -62,7 +62,7 @@ FAILURES: dict[type[Exception], Failure] = {
         retry_after=5,
     ),
     EngineStopped: Failure(503, "engine_unavailable", "no engine is available: the service is stopping", retry_after=5),
-    EnginesHang: Failure(503, "engine_unavailable", "the engines hung several times: try again later", retry_after=5),
+    EnginesHang: Failure(503, "engines_hang", "the engines hung several times: try again later", retry_after=5),
     QueueFull: Failure(503, "queue_full", "all engines are busy and the queue is full: try again later"),
     RequestRejected: Failure(400, "invalid_value"),
     AudioUrlError: Failure(502, "audio_url_failed", "audio_url: {error}", of_file=True, logged=True),

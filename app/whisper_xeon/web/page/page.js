@@ -9,6 +9,8 @@ let recording = null; // a Blob with a name: what will be sent
 let answer = null; // verbose_json
 let request = null; // the XMLHttpRequest that is running
 let recorder = null;
+let asking = false; // for the microphone
+let canRecord = true;
 let address = ""; // of the recording, for the player
 
 // ---- the service ----
@@ -30,6 +32,11 @@ async function lookAtService() {
 // ---- what is sent ----
 
 function choose(blob, name) {
+  // What is being transcribed stays what is shown and played.
+  if (request || recorder) {
+    by("problem").textContent = "One recording at a time: wait for this one, or end it, before you choose another.";
+    return;
+  }
   recording = blob;
   recording.label = name;
   by("chosen").textContent = `${name}, ${size(blob.size)}`;
@@ -51,6 +58,8 @@ async function record() {
     recorder.stop();
     return;
   }
+  if (asking) return;
+  asking = true;
   let stream;
   try {
     stream = await navigator.mediaDevices.getUserMedia({ audio: true });
@@ -59,6 +68,8 @@ async function record() {
     say("", denied ? "The browser was not allowed to use the microphone: allow it for this page, then record again."
       : `No microphone can be used (${error.message}).`);
     return;
+  } finally {
+    asking = false;
   }
   const parts = [];
   const begun = Date.now();
@@ -105,7 +116,8 @@ function send(event) {
 
 function working(does) {
   by("progress").hidden = by("cancel").hidden = !does;
-  by("send").disabled = does;
+  by("send").disabled = by("file").disabled = does;
+  by("record").disabled = does || !canRecord;
   if (!does) request = null;
 }
 
@@ -262,6 +274,7 @@ document.ondrop = (event) => {
 };
 
 if (!navigator.mediaDevices || !window.MediaRecorder) {
+  canRecord = false;
   by("record").disabled = true;
   by("no-microphone").hidden = false;
   by("no-microphone").textContent = window.isSecureContext
