@@ -13,8 +13,8 @@ from typing import Any
 _UNUSED = "whisper-xeon computes without {name}: use load_model(...).transcribe(...)"
 _REFUSED = (
     "openai-whisper is installed here too, and both are the module whisper: keep one of them. For whisper-xeon: "
-    "pip uninstall -y openai-whisper whisper-xeon-openai, then install whisper-xeon[openai]; for the original: the same, "
-    "then pip install openai-whisper"
+    "pip uninstall -y openai-whisper whisper-xeon-openai, then install whisper-xeon[openai]; for the original: the "
+    "same, then pip install openai-whisper"
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from whisper_xeon.audio.decode import SAMPLE_RATE, decode, map_samples
@@ -14,7 +15,7 @@ _DECODE_SECONDS = 3600
 __all__ = ["SAMPLE_RATE", "load_audio", "samples_of"]
 
 
-def load_audio(file: str | os.PathLike[str], sr: int = SAMPLE_RATE) -> memoryview:
+def load_audio(file: str | os.PathLike[str], sr: int = SAMPLE_RATE) -> memoryview[float]:
     """Return the samples of a file, as a memoryview of floats: `numpy.asarray` makes an array of it without a copy.
 
     Raises `RuntimeError` for a file that cannot be read or decoded.
@@ -24,12 +25,12 @@ def load_audio(file: str | os.PathLike[str], sr: int = SAMPLE_RATE) -> memoryvie
     return samples_of(file)
 
 
-def samples_of(audio: Any) -> memoryview:
+def samples_of(audio: Any) -> memoryview[float]:
     """Return the samples of a path, or those of an array or tensor of float32. Raises as `load_audio`, `TypeError`."""
     if isinstance(audio, (str, os.PathLike)):
         return _decoded(audio)
     try:
-        view = memoryview(audio.numpy() if hasattr(audio, "numpy") else audio)
+        view: memoryview[float] = memoryview(audio.numpy() if hasattr(audio, "numpy") else audio)
     except TypeError:
         raise TypeError(f"audio: a path or an array of float32 is needed, not {type(audio).__name__}") from None
     if view.format != "f" or view.ndim != 1 or not view.contiguous:
@@ -37,11 +38,11 @@ def samples_of(audio: Any) -> memoryview:
     return view
 
 
-def _decoded(path: str | os.PathLike[str]) -> memoryview:
+def _decoded(path: str | os.PathLike[str]) -> memoryview[float]:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            hint = FileHint(name=os.path.basename(path))
+            hint = FileHint(name=Path(path).name)
             audio = decode(fd, max_seconds=_LONGEST_SECONDS, timeout=_DECODE_SECONDS, hint=hint)
         finally:
             os.close(fd)

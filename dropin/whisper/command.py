@@ -7,10 +7,10 @@ usage. Ctrl-C ends it at once.
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from whisper.options import APPENDED, PREPENDED, Refused, plan
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(f"argument --{error}")
     try:
-        os.makedirs(output_dir, exist_ok=True)
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
         model = load_model(name, download_root=model_dir, threads=max(0, threads or 0) or None)
     except (OSError, RuntimeError) as error:
         return _complain(error)
@@ -157,7 +157,7 @@ def _temperatures(first: float, step: float | None) -> tuple[float, ...]:
         return (first,)
     if step <= 0:
         raise Refused("temperature_increment_on_fallback", "use a number above 0, or None for no further try")
-    tries = []
+    tries: list[float] = []
     while first + len(tries) * step <= _LARGEST_TEMPERATURE + 1e-6:
         tries.append(first + len(tries) * step)
     return tuple(tries)

@@ -16,6 +16,8 @@ _NEW_SEGMENT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c
 # void (*whisper_progress_callback)(struct whisper_context *, struct whisper_state *, int progress, void * user_data)
 _PROGRESS = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
 
+_LEAST_PENALTY = 1e-9
+
 
 @dataclass(frozen=True)
 class Tuning:
@@ -57,7 +59,7 @@ class Engine(WhisperLibraryAdapter):
                 raise self._raised
             return transcript
 
-    def language_of(self, samples: memoryview) -> str:
+    def language_of(self, samples: memoryview[float]) -> str:
         """Return the language that is spoken in the first 30 s of the samples."""
         found = self._recognized_language(samples.cast("B"))
         return found[0] if found else "en"
@@ -65,7 +67,8 @@ class Engine(WhisperLibraryAdapter):
     def _adjust(self, params: ctypes.Structure, duration: float) -> None:
         tuning, listener = self._tuning, self._listener
         params.temperature_inc = tuning.temperature_step
-        params.length_penalty = -1.0 if tuning.length_penalty is None else tuning.length_penalty
+        # 0 means "none" to libwhisper.
+        params.length_penalty = 0.0 if tuning.length_penalty is None else max(tuning.length_penalty, _LEAST_PENALTY)
         params.suppress_blank = tuning.suppress_blank
         params.no_timestamps = tuning.without_timestamps
         params.max_initial_ts = 0.0 if tuning.max_initial_timestamp is None else tuning.max_initial_timestamp

@@ -30,18 +30,24 @@ class ModelDimensions:
     n_text_layer: int
 
 
-class Device(str):
-    """Where a model computes, as torch's devices are asked: `device.type`, `str(device)`."""
+class Device:
+    """The processor, asked as torch's devices are: whisper-xeon computes nowhere else."""
 
-    __slots__ = ()
+    type = "cpu"
+    index = None
 
-    @property
-    def type(self) -> str:
-        return self.partition(":")[0]
+    def __str__(self) -> str:
+        return self.type
 
-    @property
-    def index(self) -> None:
-        return None
+    def __repr__(self) -> str:
+        return f"device(type={self.type!r})"
+
+    def __eq__(self, other: object) -> bool:
+        """Whether `other` is the processor too: torch's own, or its name."""
+        return str(other) == self.type
+
+    def __hash__(self) -> int:
+        return hash(self.type)
 
 
 class Whisper:
@@ -58,8 +64,8 @@ class Whisper:
 
     @property
     def device(self) -> Device:
-        """The processor: whisper-xeon computes nowhere else."""
-        return Device("cpu")
+        """Where it computes."""
+        return Device()
 
     @property
     def is_multilingual(self) -> bool:

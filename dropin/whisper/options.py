@@ -6,7 +6,6 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from whisper.engine import Tuning
 from whisper_xeon.languages import find_language
@@ -88,8 +87,8 @@ def plan(
         raise Refused("task", f"use transcribe or translate, not {task!r}")
     if logprob_threshold is None and no_speech_threshold is not None:
         raise Refused("logprob_threshold", "None works with a no_speech_threshold of None only: silence needs both")
-    if length_penalty is not None and not 0 < length_penalty <= 1:
-        raise Refused("length_penalty", "use more than 0, up to 1; or leave it out for the mean log probability")
+    if length_penalty is not None and not 0 <= length_penalty <= 1:
+        raise Refused("length_penalty", "use 0 to 1; or leave it out for the mean log probability")
     first, step = _temperatures(temperature)
     words = (initial_prompt or "").strip()
     return Plan(

@@ -50,7 +50,7 @@ class _Run:
         self._live = bool(verbose) and not asked.decode.word_timestamps  # words change the times of segments
         self._segments: list[dict[str, Any]] = []
 
-    def result(self, samples: memoryview) -> dict[str, Any]:
+    def result(self, samples: memoryview[float]) -> dict[str, Any]:
         language = self._language(samples)
         for start, end in self._asked.clips:
             first = round(start * _FRAMES_PER_SECOND)
@@ -61,7 +61,7 @@ class _Run:
             print(file=sys.stderr)
         return {"text": self._text(), "segments": self._segments, "language": language or "en"}
 
-    def _language(self, samples: memoryview) -> str | None:
+    def _language(self, samples: memoryview[float]) -> str | None:
         """Return the language where it is known before the first clip is transcribed."""
         if self._detects and self._verbose:
             print("Detecting language using up to the first 30 seconds. Use `--language` to specify the language")
@@ -71,7 +71,7 @@ class _Run:
         self._say_language(language)
         return language
 
-    def _clip(self, clip: memoryview, offset: float, language: str | None) -> Transcript:
+    def _clip(self, clip: memoryview[float], offset: float, language: str | None) -> Transcript:
         decode = self._asked.decode
         if decode.condition_on_previous_text and self._segments:
             decode = with_past(decode, self._text())
@@ -98,7 +98,7 @@ class _Run:
         print(f"[{format_timestamp(start)} --> {format_timestamp(end)}] {text}", flush=True)
 
 
-def _between(samples: memoryview, first: int, last: int | None) -> memoryview:
+def _between(samples: memoryview[float], first: int, last: int | None) -> memoryview[float]:
     """Return the samples between two frames of 10 ms."""
     step = SAMPLE_RATE // _FRAMES_PER_SECOND
     return samples[first * step : None if last is None else last * step]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TextIO
 
 FORMATS = ("txt", "vtt", "srt", "tsv", "json")
@@ -39,9 +40,9 @@ class Writer:
         """Write `result`. `subtitles`, or `options`, are max_line_width, max_line_count, highlight_words and
         max_words_per_line. Raises `OSError`."""
         given = {name: value for name, value in subtitles.items() if value}
-        name = os.path.splitext(os.path.basename(audio_path))[0]
+        name = os.path.splitext(Path(audio_path).name)[0]  # noqa: PTH122 - as there: `call.` has a suffix, too
         for suffix in self._formats:
-            with open(os.path.join(self.output_dir, f"{name}.{suffix}"), "w", encoding="utf-8") as file:
+            with open(Path(self.output_dir, f"{name}.{suffix}"), "w", encoding="utf-8") as file:
                 _WRITERS[suffix](result, file, {**(options or {}), **given})
 
 

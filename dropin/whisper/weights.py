@@ -1,6 +1,6 @@
-"""Where a model's weights come from: a package that is here, else the store, else an OpenAI `.pt`, else one clear line.
+"""Where a model's weights come from: a package that is here, else the store, else one clear line.
 
-Packages are looked for below `WHISPER_ARTIFACTS_DIR`, and below the cache, where those go that are fetched or made here.
+Packages are looked for below `WHISPER_ARTIFACTS_DIR`, and below the cache, where those go that are fetched.
 """
 
 from __future__ import annotations
