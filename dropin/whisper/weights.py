@@ -1,6 +1,6 @@
-"""Where a model's weights come from: a package that is here, else the store, else one clear line.
+"""Where a model's weights come from: a package that is here, else the store, else OpenAI's `.pt`, else a clear line.
 
-Packages are looked for below `WHISPER_ARTIFACTS_DIR`, and below the cache, where those go that are fetched.
+Packages are looked for below `WHISPER_ARTIFACTS_DIR`, and below the cache, where those go that are fetched or made.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import sys
 from pathlib import Path
 
+from whisper.checkpoint import packaged
 from whisper_package.errors import PackageError
 from whisper_package.manifest import MANIFEST_NAME
 from whisper_package.models import ALIASES, MODEL_CONFIGS, did_you_mean, model_name, package_directory
@@ -28,18 +29,21 @@ def find(name: str | os.PathLike[str], download_root: str | os.PathLike[str] | N
     try:
         if (path / MANIFEST_NAME).is_file():
             return Package(path)
-        if path.is_file():
-            raise RuntimeError(_about_checkpoint(path))
-        model = model_name(os.fspath(name))
         directories = [*_artifacts(), _cache()]
+        if path.is_file():
+            return packaged(path, directories, _cache())
+        model = model_name(os.fspath(name))
         for directory in directories:
             if (directory / package_directory(model)).is_dir():
                 return Package.find(directory, model)
         if os.environ.get("MINIO_ENDPOINT"):
             return _fetched(model, directories[0])
+        checkpoint = _checkpoint(model, download_root)
+        if checkpoint.is_file():
+            return packaged(checkpoint, directories, _cache())
     except PackageError as error:
         raise RuntimeError(str(error)) from None
-    raise RuntimeError(_nowhere(model, directories, download_root))
+    raise RuntimeError(_nowhere(model, directories, checkpoint))
 
 
 def _artifacts() -> list[Path]:
@@ -66,15 +70,13 @@ def _fetched(model: str, directory: Path) -> Package:
     return Package.find(directory, model)
 
 
-def _nowhere(model: str, directories: list[Path], download_root: str | os.PathLike[str] | None) -> str:
+def _nowhere(model: str, directories: list[Path], checkpoint: Path) -> str:
     there = sorted({found for directory in directories for found in packaged_models(directory)})
     others = f" (the packages there are of {', '.join(there)})" if there else ""
-    checkpoint = _checkpoint(model, download_root)
     return (
         f"model {model} is not here{did_you_mean(model, there)}: no {package_directory(model)} below "
-        f"{' or '.join(map(str, directories))}{others}. Set WHISPER_ARTIFACTS_DIR to a directory that has it, or "
-        "MINIO_ENDPOINT and its credentials to fetch it from a store"
-        + (f"; {_about_checkpoint(checkpoint)}" if checkpoint.is_file() else "")
+        f"{' or '.join(map(str, directories))}{others}, and no {checkpoint}. Set WHISPER_ARTIFACTS_DIR to a directory "
+        "that has it, or MINIO_ENDPOINT and its credentials to fetch it from a store"
     )
 
 
@@ -82,10 +84,3 @@ def _checkpoint(model: str, download_root: str | os.PathLike[str] | None) -> Pat
     """Return where openai-whisper keeps a model's weights."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "whisper"
     return Path(download_root or cache) / f"{model}.pt"
-
-
-def _about_checkpoint(path: Path) -> str:
-    return (
-        f"{path} has weights that must be built into a package first, once and where whisper-xeon is built: "
-        f"artifact_build_model_overrides with source {path.name} (docs/own-models.md)"
-    )
