@@ -10,7 +10,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_UNUSED = "whisper-xeon computes without {name}: use load_model(...).transcribe(...)"
 _REFUSED = (
     "openai-whisper is installed here too, and both are the module whisper: keep one of them. For whisper-xeon: "
     "pip uninstall -y openai-whisper whisper-xeon-openai, then install whisper-xeon[openai]; for the original: the "
@@ -32,7 +31,7 @@ def _refuse_beside_the_original() -> None:
 _refuse_beside_the_original()
 
 from whisper.audio import load_audio  # noqa: E402 - nothing is loaded beside the original
-from whisper.model import ModelDimensions, Whisper, available_models, load_model  # noqa: E402
+from whisper.model import ModelDimensions, Whisper, available_models, load_model, missing  # noqa: E402
 from whisper.transcribe import transcribe  # noqa: E402
 from whisper_xeon import __version__  # noqa: E402
 
@@ -48,6 +47,4 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("DecodingOptions", "DecodingResult", "decode", "detect_language", "log_mel_spectrogram", "pad_or_trim"):
-        raise AttributeError(_UNUSED.format(name=name))
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    raise missing(name, f"module {__name__!r}")

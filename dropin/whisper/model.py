@@ -15,6 +15,12 @@ from whisper_xeon.languages import known_to
 
 _ACCELERATORS = ("cuda", "xpu", "mps", "hip", "vulkan")
 
+# What the original has, as functions or of a model.
+_PARTS = frozenset(
+    """DecodingOptions DecodingResult decode decoder detect_language embed_audio encoder forward log_mel_spectrogram
+    logits pad_or_trim parameters set_alignment_heads state_dict""".split()  # noqa: SIM905 - one to read
+)
+
 
 @dataclass
 class ModelDimensions:
@@ -81,6 +87,9 @@ class Whisper:
 
         return transcribe(self, audio, **options)
 
+    def __getattr__(self, name: str) -> Any:
+        raise missing(name, "model")
+
     def to(self, device: Any) -> Whisper:
         """Stay on the processor."""
         check_device(device)
@@ -89,6 +98,12 @@ class Whisper:
     def eval(self) -> Whisper:
         """Change nothing: a model is never trained here."""
         return self
+
+
+def missing(name: str, owner: str) -> AttributeError:
+    """Return the error of a name that `owner` has not; where the original has it, it says what to use."""
+    why = ": whisper-xeon has no network to take apart, use load_model(...).transcribe(...)" if name in _PARTS else ""
+    return AttributeError(f"{owner} has no attribute {name!r}{why}")
 
 
 def available_models() -> list[str]:

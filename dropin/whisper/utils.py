@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -39,11 +40,27 @@ class Writer:
     ) -> None:
         """Write `result`. `subtitles`, or `options`, are max_line_width, max_line_count, highlight_words and
         max_words_per_line. Raises `OSError`."""
-        given = {name: value for name, value in subtitles.items() if value}
         name = os.path.splitext(Path(audio_path).name)[0]  # noqa: PTH122 - as there: `call.` has a suffix, too
         for suffix in self._formats:
             with open(Path(self.output_dir, f"{name}.{suffix}"), "w", encoding="utf-8") as file:
-                _WRITERS[suffix](result, file, {**(options or {}), **given})
+                _write(suffix, result, file, options, subtitles)
+
+    def write_result(
+        self, result: dict[str, Any], file: TextIO, options: dict[str, Any] | None = None, **subtitles: Any
+    ) -> None:
+        """Write `result` into a file that is open, in each format."""
+        for suffix in self._formats:
+            _write(suffix, result, file, options, subtitles)
+
+
+WriteTXT, WriteVTT, WriteSRT, WriteTSV, WriteJSON = (partial(Writer, (suffix,)) for suffix in FORMATS)
+
+
+def _write(
+    suffix: str, result: dict[str, Any], file: TextIO, options: dict[str, Any] | None, subtitles: dict[str, Any]
+) -> None:
+    given = {name: value for name, value in subtitles.items() if value}
+    _WRITERS[suffix](result, file, {**(options or {}), **given})
 
 
 def _write_txt(result: dict[str, Any], file: TextIO, options: dict[str, Any]) -> None:

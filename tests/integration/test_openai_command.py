@@ -153,6 +153,13 @@ def test_the_model_says_what_it_is(small):
     assert {"tiny.en", "base", "turbo", "large"} <= set(whisper.available_models())
 
 
+@pytest.mark.parametrize("name", ["encoder", "decode", "detect_language", "log_mel_spectrogram", "DecodingOptions"])
+def test_parts_of_the_network_are_named(small, name):
+    for owner in (small, whisper):
+        with pytest.raises(AttributeError, match=rf"{name}.*use load_model\(\.\.\.\)\.transcribe"):
+            getattr(owner, name)
+
+
 def test_samples_are_taken_as_an_array(small):
     path = RECORDINGS / "en-00.wav"
     assert small.transcribe(whisper.load_audio(path)) == small.transcribe(path)
@@ -234,6 +241,20 @@ def test_a_package_may_be_named_by_its_path(artifacts_dir, tmp_path):
     assert (tmp_path / "en-00.txt").read_text("utf-8") == EXACT["en-00.wav"]["text"] + "\n"
 
 
+@pytest.mark.parametrize("clip", ["en_arctic_a0009.ogg", "en_cards005.wav"])
+def test_real_weights_hear_what_the_original_hears(real_artifacts_dir, tmp_path, clip):
+    recorded = json.loads((FIXTURES / "openai_whisper" / "writers.json").read_text("utf-8"))
+    (original,) = (one["result"] for one in recorded if one["case"] == clip)
+    arguments = ("--model", "base", "--word_timestamps", "True", "-f", "json", "-o", tmp_path)
+    finished = run(real_artifacts_dir, ROOT / "bench" / "speech" / "clips" / clip, *arguments)
+    assert finished.returncode == 0, finished.stderr
+    (made,) = (json.loads(path.read_text("utf-8")) for path in tmp_path.iterdir())
+    assert (made["text"], made["language"]) == (original["text"], original["language"])
+    words, expected = made["segments"][0]["words"], original["segments"][0]["words"]
+    assert [word["word"] for word in words] == [word["word"] for word in expected]
+    assert [word["start"] for word in words] == pytest.approx([word["start"] for word in expected], abs=0.3)
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
     """The directory with the wheel of whisper-xeon and the drop-in's source distribution."""
@@ -264,23 +285,37 @@ def pip(directory: Path, *arguments: str | Path) -> subprocess.CompletedProcess[
 
 
 def test_the_extra_installs_the_command_and_the_module(built, artifacts_dir, tmp_path):
-    venv.create(tmp_path / "venv", with_pip=True)
+    directory = tmp_path / "venv"
+    venv.create(directory, with_pip=True)
     (wheel,) = built.glob("whisper_xeon-*.whl")
-    installed = pip(tmp_path / "venv", "install", "--find-links", built, f"{wheel}[openai]")
+    installed = pip(directory, "install", "--find-links", built, f"{wheel}[openai]")
     assert installed.returncode == 0, installed.stderr
-    for program in (("whisper",), ("python3", "-m", "whisper")):
-        finished = subprocess.run(
-            [tmp_path / "venv" / "bin" / program[0], *program[1:], RECORDINGS / "en-00.wav", "--model", "small"],
-            env={"PATH": "/usr/bin", "WHISPER_ARTIFACTS_DIR": str(artifacts_dir)},
+    (tmp_path / "base.pt").touch()
+
+    def start(*command: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [directory / "bin" / command[0], *command[1:]],
+            env={"PATH": "/usr/bin", "HOME": str(tmp_path), "WHISPER_ARTIFACTS_DIR": str(artifacts_dir), **settings},
             cwd=tmp_path,
             capture_output=True,
             text=True,
             timeout=120,
             check=False,
         )
+
+    recording = str(RECORDINGS / "en-00.wav")
+    for program in (("whisper",), ("python3", "-m", "whisper")):
+        finished = start(*program, recording, "--model", "small")
         assert (finished.returncode, finished.stderr) == (0, "")
         assert (tmp_path / "en-00.txt").read_text("utf-8") == EXACT["en-00.wav"]["text"] + "\n"
         (tmp_path / "en-00.txt").unlink()
+    # What more than the standard library is needed for says so.
+    converting = start("whisper", recording, "--model", "base", "--model_dir", str(tmp_path))
+    assert (converting.returncode, converting.stderr.count("\n")) == (1, 1)
+    assert "base.pt is read with numpy: pip install numpy" in converting.stderr
+    fetching = start("whisper", recording, "--model", "base", MINIO_ENDPOINT="http://127.0.0.1:9")
+    assert (fetching.returncode, fetching.stderr.count("\n")) == (1, 1)
+    assert "pip install botocore" in fetching.stderr
 
 
 def test_it_is_not_installed_over_the_original(built, original, tmp_path):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
 
 from paths import FIXTURES
-from whisper.utils import format_timestamp, get_writer
+from whisper.utils import WriteJSON, WriteSRT, WriteTSV, WriteTXT, WriteVTT, format_timestamp, get_writer
 
 RECORDED = json.loads((FIXTURES / "openai_whisper" / "writers.json").read_text("utf-8"))
 AUDIO = "somewhere/clip.x.wav"
@@ -28,6 +29,17 @@ def test_options_may_be_a_dictionary_as_well(tmp_path):
     get_writer("srt", tmp_path)(recorded["result"], AUDIO, expected["options"])
     assert [path.name for path in tmp_path.iterdir()] == ["clip.x.srt"]
     assert (tmp_path / "clip.x.srt").read_text("utf-8") == expected["files"]["srt"]
+
+
+@pytest.mark.parametrize("writer", [WriteTXT, WriteVTT, WriteSRT, WriteTSV, WriteJSON])
+def test_each_format_has_a_writer_of_its_own_that_takes_open_files(writer, tmp_path):
+    (recorded,) = (one for one in RECORDED if one["case"] == "words")
+    expected = recorded["written"][0]["files"]
+    writer(tmp_path)(recorded["result"], AUDIO)
+    (made,) = tmp_path.iterdir()
+    stream = io.StringIO()
+    writer(tmp_path).write_result(recorded["result"], file=stream)
+    assert stream.getvalue() == made.read_text("utf-8") == expected[made.suffix[1:]]
 
 
 @pytest.mark.parametrize(
