@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from whisper.engine import Tuning
@@ -39,7 +39,7 @@ class Plan:
 
 def plan(
     *,
-    temperature: float | Sequence[float] = TEMPERATURES,
+    temperature: float | Iterable[float] = TEMPERATURES,
     compression_ratio_threshold: float | None = 2.4,
     logprob_threshold: float | None = -1.0,
     no_speech_threshold: float | None = 0.6,
@@ -120,9 +120,9 @@ def with_past(decode: DecodeOptions, text: str) -> DecodeOptions:
     return dataclasses.replace(decode, prompt=f"{decode.prompt} {text.strip()}".strip())
 
 
-def _temperatures(given: float | Sequence[float]) -> tuple[float, float]:
+def _temperatures(given: float | Iterable[float]) -> tuple[float, float]:
     """Return the first temperature and by how much each further try raises it, 0 for no further try."""
-    tries = [float(one) for one in given] if isinstance(given, Sequence) else [float(given)]
+    tries = [float(one) for one in given] if isinstance(given, Iterable) else [float(given)]
     if not tries or not 0 <= tries[0] <= 1:
         raise Refused("temperature", "use 0 to 1")
     if len(tries) == 1:
