@@ -76,7 +76,7 @@ def _nowhere(model: str, directories: list[Path], checkpoint: Path) -> str:
     return (
         f"model {model} is not here{did_you_mean(model, there)}: no {package_directory(model)} below "
         f"{' or '.join(map(str, directories))}{others}, and no {checkpoint}. Set WHISPER_ARTIFACTS_DIR to a directory "
-        "that has it, or MINIO_ENDPOINT and its credentials to fetch it from a store"
+        "that has it, or MINIO_ENDPOINT, its credentials and WHISPER_TRUSTED_KEYS to fetch it from a store"
     )
 
 

@@ -14,6 +14,7 @@ import whisper
 from other_vocabularies import FFT_BINS, ModelFile
 from paths import FIXTURES, RECORDINGS
 from running_service import EXACT
+from signing import PUBLIC, TRUSTED
 from whisper import weights
 from whisper.checkpoint import mel_filters
 from whisper_package.package import Package
@@ -100,8 +101,9 @@ def test_mel_filters_are_those_of_the_published_models(network):
 def test_a_package_is_fetched_from_the_store_once(minio, artifacts_dir, only_medium, monkeypatch, capsys):
     settings = minio.settings("root", bucket="openai-drop-in")  # other tests count what is in theirs
     s3_client(settings).create_bucket(Bucket=settings.bucket)
-    Store(settings).publish(artifacts_dir / "whisper_small_xeon")
+    Store(settings, trusted=TRUSTED).publish(artifacts_dir / "whisper_small_xeon")
     monkeypatch.setenv("MINIO_ENDPOINT", settings.endpoint)
+    monkeypatch.setenv("WHISPER_TRUSTED_KEYS", PUBLIC)
     monkeypatch.setenv("MINIO_BUCKET", settings.bucket)
     monkeypatch.setenv("MINIO_ACCESS_KEY", settings.access_key)
     monkeypatch.setenv("MINIO_SECRET_KEY", settings.secret_key)
