@@ -15,7 +15,7 @@ help: ## list the targets
 setup: ## install what the other targets need (they call it themselves)
 	@scripts/setup.sh
 
-command: setup ## build the command whisper-xeon as a wheel and as one file that Python runs, in dist/
+command: setup ## build the command whisper-xeon, as a wheel and as one file, and the drop-in for openai-whisper, in dist/
 	@python scripts/build_command.py
 
 WEIGHTS ?= openai

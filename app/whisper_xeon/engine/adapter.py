@@ -7,7 +7,7 @@ import os
 from dataclasses import replace
 from typing import Any, Callable
 
-from whisper_package.model_file import check_model_file
+from whisper_package.model_file import HyperParameters, check_model_file
 from whisper_package.package import Package
 from whisper_package.vad_file import check_vad_file
 from whisper_package.variants import Variant, choose_variant, cpu_flags
@@ -80,6 +80,11 @@ class WhisperAdapter:
     def model_size(self) -> str:
         """The model's name, for example `small`."""
         return self.package.model
+
+    @property
+    def parameters(self) -> HyperParameters:
+        """The dimensions of the model."""
+        return self._parameters
 
     @property
     def multilingual(self) -> bool:

@@ -153,6 +153,9 @@ class WhisperLibraryAdapter(WhisperAdapter):
         params.encoder_begin_callback = ctypes.cast(self._window_callback, ctypes.c_void_p)
         return params
 
+    def _adjust(self, params: ctypes.Structure, duration: float) -> None:
+        """Change the parameters for `duration` seconds of audio, where a subclass has what `DecodeOptions` has not."""
+
     def _compute(self, samples: ctypes.Array[Any] | None, count: int, options: DecodeOptions) -> Transcript:
         duration = count / SAMPLE_RATE
         params = self._params(count)
@@ -167,6 +170,7 @@ class WhisperLibraryAdapter(WhisperAdapter):
         params.translate = options.task == "translate"
         params.print_special = params.print_progress = params.print_realtime = params.print_timestamps = False
         kept = self._decoding.fill(self._state, params, options)
+        self._adjust(params, duration)
         if self.package.alignment_heads:
             self._align(options.word_timestamps)
         code = self._library.whisper_full_with_state(self._context, self._state, params, samples, count)

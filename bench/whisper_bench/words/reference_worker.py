@@ -22,6 +22,7 @@ class OpenAI:
 
     def __init__(self, weights: str, threads: int, options: dict[str, Any]):
         import torch
+
         import whisper
 
         torch.set_num_threads(threads)

@@ -1,0 +1,5 @@
+"""`python3 -m whisper`"""
+
+from whisper.command import cli
+
+cli()
