@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import re
 import threading
 import uuid
 from collections.abc import Iterator
@@ -29,7 +30,10 @@ def test_status_shows_what_each_host_serves_and_has_answered(both, exact_recordi
     both.small.transcribe(exact_recordings[0]["path"])
     line = table_row(status(both).output, both.small)
     version = both.small.version()
-    assert line.startswith(f"{both.small.name} small {version['release_id'][:12]} {version['cpu_variant']}")
+    name, model, release, signed, variant = line.split()[:5]
+    assert (name, model, variant) == (both.small.name, "small", version["cpu_variant"])
+    assert release == version["release_id"][:12]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", signed)
     requests, errors, state = line.split()[-3:]
     assert int(requests) >= 1
     assert (errors, state) == ("0", "serving")
