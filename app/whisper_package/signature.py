@@ -151,9 +151,12 @@ def signer_of(environ: Mapping[str, str]) -> Signer:
     if path:
         return key_signer(_key_file("WHISPER_SIGNING_KEY_FILE", path))
     try:
-        return command_signer(shlex.split(command))
+        words = shlex.split(command)
     except ValueError as error:
         raise SigningError(f"WHISPER_SIGNING_COMMAND is not a command: {error}") from None
+    if not words:
+        raise SigningError("WHISPER_SIGNING_COMMAND is not a command: there is no word in it")
+    return command_signer(words)
 
 
 def new_private_key() -> str:

@@ -8,17 +8,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from whisper_package.errors import PackageError
-from whisper_package.manifest import MANIFEST_NAME
 from whisper_package.models import ALIASES, MODEL_CONFIGS, model_name
 from whisper_package.package import Package
 from whisper_package.printable import printable
 from whisper_package.signature import (
     Signature,
+    Signer,
     SigningError,
     age_warning,
     new_private_key,
@@ -32,7 +33,7 @@ from whisper_store import catalog
 from whisper_store.download import download
 from whisper_store.errors import BadSetting, DigestMismatch, StoreError, Untrusted
 from whisper_store.settings import StoreSettings
-from whisper_store.store import DEFAULT_CHANNEL, Channel, Store
+from whisper_store.store import DEFAULT_CHANNEL, Channel, Store, is_release_id
 
 _EPILOG = """\
 environment:
@@ -59,6 +60,7 @@ _DOWNLOAD_ENVIRONMENT = """\
 """
 
 
+_ID_START = re.compile(r"[0-9a-f]{6,63}")
 _MODELS = f"{', '.join((*MODEL_CONFIGS, *ALIASES))}, or a model of your own, by the name that it was built with"
 
 
@@ -159,9 +161,11 @@ def _keys(options: argparse.Namespace) -> int:
 def _sign_options(parser: argparse.ArgumentParser) -> None:
     """Sign packages in directories, or releases in the store: state that they are yours and current."""
     parser.add_argument(
-        "target", nargs="*", metavar="DIRECTORY|RELEASE", help="directory with manifest.json, or 8 digits of an id"
+        "target", nargs="*", metavar="DIRECTORY|RELEASE", help="directory with manifest.json, or all 64 digits of an id"
     )
-    parser.add_argument("--channel", metavar="NAME", help="what this channel names, to renew its date")
+    parser.add_argument(
+        "--channel", metavar="NAME", help="what this channel names, signed and newest as it is, to renew its date"
+    )
     parser.add_argument(
         "--all", action="store_true", help="every release in the store without a valid signature: look at them first"
     )
@@ -170,36 +174,50 @@ def _sign_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _sign(options: argparse.Namespace) -> int:
-    try:
-        signer = signer_of(os.environ)
-    except SigningError as error:
-        raise BadSetting(str(error)) from None
     if not (options.target or options.channel or options.all):
         raise BadSetting("name what to sign: directories, releases, --channel NAME or --all")
-    directories = [target for target in options.target if Path(target, MANIFEST_NAME).exists()]
-    digits = [target for target in options.target if target not in directories]
+    signer = None if options.dry_run else _signer()
+    release_ids = [target for target in options.target if is_release_id(target)]
+    directories = [target for target in options.target if target not in release_ids]
+    for start in filter(_ID_START.fullmatch, directories):
+        # Whoever writes to the bucket can make a release whose id begins as another's does.
+        raise BadSetting(
+            f"{start}: what is signed in a store is named by all 64 digits of its id, which "
+            "`PYTHONPATH=app python -m whisper_store list` shows"
+        )
     done = "would be signed" if options.dry_run else "signed"
     try:
         for directory in directories:
             package = Package(directory)
             package.verify()
-            if not options.dry_run:
+            if signer:
                 package.sign(signer, new_serial())
             print(f"{directory}: release {package.release_id} {done}")
     except PackageError as error:
         raise StoreError(str(error)) from None
     except OSError as error:
         raise StoreError(f"{error.filename} cannot be written: {error.strerror}") from None
-    if digits or options.channel or options.all:
-        store = _store(trusting=options.all)
-        named = catalog.chosen(store, digits, options.channel) if digits or options.channel else []
-        adopted = catalog.unsigned(store) if options.all else []
-        if not options.dry_run:
-            catalog.sign(store, named, signer, as_of_publication=False)
+    if release_ids or options.channel or options.all:
+        store = _store(trusting=bool(options.channel or options.all))
+        named = catalog.chosen(store, release_ids) if release_ids else []
+        renewed = catalog.renewable(store, options.channel, release_ids) if options.channel else []
+        unsigned = catalog.unsigned(store) if options.all else []
+        adopted = [release for release in unsigned if release.release_id not in release_ids]
+        if signer:
+            catalog.sign(store, [*named, *(release for release, _ in renewed)], signer, as_of_publication=False)
             catalog.sign(store, adopted, signer, as_of_publication=True)
+        for release, signature in renewed:
+            print(f"{release.release_id} {release.package}, signed {signature.serial} before: {done}")
         for release in [*named, *adopted]:
             print(f"{release.release_id} {release.package} of {release.date:%Y-%m-%d}: {done}")
     return 0
+
+
+def _signer() -> Signer:
+    try:
+        return signer_of(os.environ)
+    except SigningError as error:
+        raise BadSetting(str(error)) from None
 
 
 def _download_options(parser: argparse.ArgumentParser) -> None:

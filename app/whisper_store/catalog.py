@@ -12,9 +12,9 @@ from datetime import datetime, timedelta, timezone
 
 from whisper_package.manifest import MANIFEST_NAME
 from whisper_package.models import model_of
-from whisper_package.signature import Signer, new_serial
+from whisper_package.signature import Signature, Signer, new_serial
 from whisper_store.bucket import Entry
-from whisper_store.errors import BrokenChannel, ConditionFailed, NoSuchRelease, ObjectMissing, StoreError
+from whisper_store.errors import BrokenChannel, ConditionFailed, NoSuchRelease, ObjectMissing, StoreError, Untrusted
 from whisper_store.store import Channel, Release, Store, is_channel, is_release_id
 
 # What an interrupted publish left is kept this long: its publisher may still be running.
@@ -124,7 +124,37 @@ def problems(store: Store, release: Release) -> list[str]:
 
 def unsigned(store: Store) -> list[StoredRelease]:
     """Return the complete releases that no trusted key has signed."""
-    return [release for release in chosen(store, []) if not store.is_signed(release.release_id, release.package)]
+    return [release for release in chosen(store, []) if not store.statement(release.release_id, release.package)]
+
+
+def renewable(store: Store, channel: str, named: list[str]) -> list[tuple[StoredRelease, Signature]]:
+    """Return what `channel` names, with what a trusted key states of it now; not the releases `named` by their ids.
+
+    A channel is not signed. So each release must be signed by a trusted key, and no other of its model signed later:
+    else the routine renewal of a date would make whatever somebody wrote into the channel the newest of all. Raises
+    `Untrusted`.
+    """
+    names = store.read_channel(channel).models
+    if not names:
+        raise NoSuchRelease(f"channel {channel!r} names no release")
+    there = [release for release in releases(store, []) if release.complete]
+    found = []
+    for model, entry in names.items():
+        if entry["release_id"] in named:
+            continue
+        release = store.resolve(model, release=entry["release_id"])
+        for other in there:
+            stated = store.statement(other.release_id, other.package) if other.package == release.package else None
+            if stated and stated.serial > release.signature.serial:
+                raise Untrusted(
+                    f"channel {channel!r} names release {release.release_id} of {model}, signed "
+                    f"{release.signature.serial}, but release {other.release_id} was signed {stated.serial}; nothing "
+                    "was signed: if the channel is to name the older one, sign that by its id; if you did not point "
+                    "the channel there, somebody else did"
+                )
+            if (other.release_id, other.package) == (release.release_id, release.package):
+                found.append((other, release.signature))
+    return found
 
 
 def sign(store: Store, wanted: list[StoredRelease], signer: Signer, as_of_publication: bool) -> None:

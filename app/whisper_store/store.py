@@ -22,7 +22,7 @@ from typing import Any
 
 from whisper_package.errors import PackageError
 from whisper_package.manifest import MANIFEST_NAME, SIGNATURE_NAME, listed_files, parse_manifest
-from whisper_package.models import did_you_mean, model_name, package_directory
+from whisper_package.models import did_you_mean, model_name, model_of, package_directory
 from whisper_package.package import Package
 from whisper_package.signature import (
     MAX_SIGNATURE_SIZE,
@@ -210,7 +210,7 @@ class Store:
         signature = self._signature(release_id, package)
         if signature is None:
             key = release_key(release_id, package, SIGNATURE_NAME)
-            raise Untrusted(str(unsigned(f"release {release_id}{named} ({self.bucket.where(key)})", release_id[:12])))
+            raise Untrusted(str(unsigned(f"release {release_id}{named} ({self.bucket.where(key)})", release_id)))
         stated = self._stated(signature, data, release_id, package)
         found = self._checked_release(data, model, package, release_id, manifest_sha256)
         if (stated.model, stated.release_id) != (model, release_id):
@@ -220,13 +220,16 @@ class Store:
             )
         return Release(**found, signed=signature.decode("ascii"), signature=stated, channel="" if release else channel)
 
-    def is_signed(self, release_id: str, package: str) -> bool:
-        """Return whether a release that exists is signed by a trusted key."""
+    def statement(self, release_id: str, package: str) -> Signature | None:
+        """Return what a trusted key states of a release that exists, or None if none does."""
         try:
             signature = self._signature(release_id, package)
-            return bool(signature and self._stated(signature, self._manifest(release_id, package), release_id, package))
+            if signature is None:
+                return None
+            stated = self._stated(signature, self._manifest(release_id, package), release_id, package)
         except (Untrusted, DigestMismatch):
-            return False
+            return None
+        return stated if (stated.model, stated.release_id) == (model_of(package), release_id) else None
 
     def sign(self, model: str, release_id: str, signer: Signer, serial: str) -> None:
         """State that a release in the store is to be trusted, whatever has been stated of it before.
@@ -355,7 +358,7 @@ class Store:
         """Return what a trusted key states of a release in the store. Raises `Untrusted`."""
         where = self.bucket.where(release_key(release_id, package, MANIFEST_NAME))
         try:
-            return verified(signature, self.trusted, manifest=manifest, where=where, target=release_id[:12])
+            return verified(signature, self.trusted, manifest=manifest, where=where, target=release_id)
         except UntrustedError as error:
             raise Untrusted(str(error)) from None
         except SigningError as error:

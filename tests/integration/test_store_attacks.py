@@ -13,7 +13,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from attacks import ATTACKS, NEW_SERIAL, OLD_SERIAL, evil, old_channel, published
+from attacks import ATTACKS, NEW_SERIAL, OLD_SERIAL, RENEWED, evil, old_channel, published
 from paths import ROOT
 from sealed_packages import hollow_package
 from signing import KEY_FILE, PUBLIC, TRUSTED, sign
@@ -22,7 +22,7 @@ from whisper_package.package import Package
 from whisper_package.signature import new_private_key, new_serial, public_key
 from whisper_store.client import s3_client
 from whisper_store.errors import Untrusted
-from whisper_store.store import Store
+from whisper_store.store import Store, release_key
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_an_old_release_is_taken_by_its_name_and_the_next_download_follows_the_c
 def test_an_owner_who_points_the_channel_back_signs_the_old_release_again(run, target):
     run("download", "small", "--channel", target.channel)
     old_channel(target)
-    result = run("sign", target.old.release_id[:12], WHISPER_SIGNING_KEY_FILE=str(KEY_FILE))
+    result = run("sign", target.old.release_id, WHISPER_SIGNING_KEY_FILE=str(KEY_FILE))
     assert result.returncode == 0, result.stderr
     assert run("download", "small", "--channel", target.channel).returncode == 0
     assert installed(run).release_id == target.old.release_id
@@ -150,11 +150,47 @@ def test_a_renewed_signature_replaces_the_old_one_and_nothing_else(run, target):
     run("download", "small", "--channel", target.channel)
     file = run.directory / "whisper_small_xeon" / "WHICH"
     before = file.stat().st_ino
-    run("sign", "--channel", target.channel, WHISPER_SIGNING_KEY_FILE=str(KEY_FILE))
+    renewed = run("sign", "--channel", target.channel, WHISPER_SIGNING_KEY_FILE=str(KEY_FILE))
+    assert f"{target.new.release_id} whisper_small_xeon, signed {NEW_SERIAL} before: signed" in renewed.stdout
     result = run("download", "small", "--channel", target.channel)
     assert "already complete" in result.stdout
     assert installed(run).signature.serial > NEW_SERIAL
     assert file.stat().st_ino == before
+
+
+@pytest.mark.parametrize(("attack", "said"), RENEWED.items(), ids=lambda value: getattr(value, "__name__", ""))
+def test_the_renewal_of_a_channel_signs_nothing_that_somebody_else_wrote_into_it(run, target, attack, said):
+    assert run("download", "small", "--channel", target.channel).returncode == 0
+    attack(target)
+    before = [target.get(release_key(each.release_id, each.name, SIGNATURE_NAME)) for each in (target.old, target.new)]
+    result = run("sign", "--channel", target.channel, WHISPER_SIGNING_KEY_FILE=str(KEY_FILE))
+    assert result.returncode == 6
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    after = [target.get(release_key(each.release_id, each.name, SIGNATURE_NAME)) for each in (target.old, target.new)]
+    assert after == before
+    assert run("download", "small", "--channel", target.channel).returncode == 6
+    assert installed(run).release_id == target.new.release_id
+
+
+def test_a_renewal_needs_the_trusted_keys(run, target):
+    signing = {"WHISPER_SIGNING_KEY_FILE": str(KEY_FILE), "WHISPER_TRUSTED_KEYS": ""}
+    result = run("sign", "--channel", target.channel, **signing)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "names no trusted key" in result.stderr
+
+
+def test_an_older_release_that_the_owner_names_by_its_id_is_signed_with_the_rest_of_the_channel(run, target):
+    target.point(target.old)
+    signing = {"WHISPER_SIGNING_KEY_FILE": str(KEY_FILE)}
+    result = run("sign", target.old.release_id, "--channel", target.channel, **signing)
+    assert result.returncode == 0, result.stderr
+    assert {line.split()[0] for line in result.stdout.splitlines()} == {
+        target.old.release_id,
+        target.medium.release_id,
+    }
+    assert run("download", "small", "--channel", target.channel).returncode == 0
+    assert installed(run).release_id == target.old.release_id
 
 
 def test_a_stolen_key_is_worth_nothing_once_another_is_trusted(run, target):
@@ -183,7 +219,8 @@ def test_sign_all_adopts_a_bucket_and_nothing_gets_newer_than_what_the_channel_n
             Bucket=settings.bucket, Key=f"releases/{package.release_id}/{package.name}/{SIGNATURE_NAME}"
         )
     assert run("download", "small", "--channel", target.channel).returncode == 6
-    planned = run("sign", "--all", "--dry-run", WHISPER_SIGNING_KEY_FILE=str(KEY_FILE))
+    planned = run("sign", "--all", "--dry-run")  # who looks needs no key
+    assert planned.returncode == 0, planned.stderr
     assert f"{target.old.release_id} whisper_small_xeon" in planned.stdout
     assert run("download", "small", "--channel", target.channel).returncode == 6
     assert run("sign", "--all", WHISPER_SIGNING_KEY_FILE=str(KEY_FILE)).returncode == 0

@@ -194,6 +194,12 @@ def endless_channel(target: Target) -> None:
     target.put(key, target.get(key) + b" " * (8 << 20))
 
 
+# What somebody writes into a channel whose owner renews its date: what the refusal of the owner's command says.
+RENEWED: dict[Callable[[Target], None], str] = {
+    unsigned_library: "is not signed: ",
+    key_of_ones_own: "signed by none of the trusted keys",
+    old_channel: "if you did not point the channel there, somebody else did",
+}
 # Attack: what the refusal says.
 ATTACKS: dict[Callable[[Target], None], str] = {
     unsigned_library: "is not signed: ",
