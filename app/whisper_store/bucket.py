@@ -5,6 +5,7 @@ Every method raises `StoreError`, and `ObjectMissing` or `ConditionFailed` only 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 import time
@@ -68,12 +69,17 @@ class Bucket:
 
         Of one that is larger than `limit`, no more is read than shows that.
         """
+        data, etag = self.read_start(key, limit + 1)
+        if len(data) > limit:
+            raise DigestMismatch(f"{self.where(key)} is larger than any manifest or channel: remove it")
+        return data, etag
+
+    def read_start(self, key: str, size: int) -> tuple[bytes, str]:
+        """Return the first `size` bytes of an object, or all if it has fewer, and its ETag. Raises `ObjectMissing`."""
         with translated(self.settings, key):
             answer = self._s3.get_object(Bucket=self.settings.bucket, Key=key)
-            data = answer["Body"].read(limit + 1)
-        if len(data) > limit:
-            raise DigestMismatch(f"{self.where(key)} is larger than any manifest, signature or channel: remove it")
-        return data, answer["ETag"]
+            with contextlib.closing(answer["Body"]) as body:
+                return body.read(size), answer["ETag"]
 
     def read_range(self, key: str, start: int, size: int) -> bytes:
         """Return `size` bytes of an object, from byte `start`; fewer if it ends earlier. Raises `ObjectMissing`."""
@@ -94,22 +100,24 @@ class Bucket:
                 time.sleep(random.uniform(0.2, 1.0) * attempt)  # noqa: S311 - spreads clients, no secret
         raise AssertionError("the last attempt returns or raises")
 
-    def digest(self, key: str) -> str:
-        """Return the SHA-256 of an object's bytes, by reading them all. Raises `ObjectMissing`."""
-        digest = hashlib.sha256()
-        with translated(self.settings, key):
-            body = self._s3.get_object(Bucket=self.settings.bucket, Key=key)["Body"]
-            for block in body.iter_chunks(1 << 20):
-                digest.update(block)
-        return digest.hexdigest()
-
     def holds(self, key: str, size: int, sha256: str) -> bool:
         """Return whether an object has that content, by reading its bytes: the digest that `create` recorded was given
-        by whoever wrote it. Raises `ObjectMissing`.
+        by whoever wrote it. Nothing is read of an object of another size, and never more than `size`. Raises
+        `ObjectMissing`.
         """
+        digest, count = hashlib.sha256(), 0
         with translated(self.settings, key):
-            head = self._s3.head_object(Bucket=self.settings.bucket, Key=key)
-        return head["ContentLength"] == size and self.digest(key) == sha256
+            answer = self._s3.get_object(Bucket=self.settings.bucket, Key=key)
+            with contextlib.closing(answer["Body"]) as body:
+                # What names no length could send without end.
+                if answer.get("ContentLength") != size:
+                    return False
+                for block in body.iter_chunks(1 << 20):
+                    count += len(block)
+                    if count > size:
+                        return False
+                    digest.update(block)
+        return count == size and digest.hexdigest() == sha256
 
     def list(self, prefix: str) -> Iterator[Entry]:
         """Yield every object whose key begins with `prefix`, in the order of keys."""

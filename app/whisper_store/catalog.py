@@ -110,11 +110,11 @@ def problems(store: Store, release: Release) -> list[str]:
     lines = []
     for file in release.files:
         try:
-            actual = store.bucket.digest(release.key(file["path"]))
+            intact = store.bucket.holds(release.key(file["path"]), file["size"], file["sha256"])
         except ObjectMissing:
             lines.append(f"{store.bucket.where(release.key(file['path']))} is missing: publish the release again")
             continue
-        if actual != file["sha256"]:
+        if not intact:
             lines.append(
                 f"{store.bucket.where(release.key(file['path']))} differs from its manifest (SHA-256): "
                 "remove it and publish the release again"

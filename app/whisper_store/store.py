@@ -245,7 +245,7 @@ class Store:
             raise StoreError(str(error)) from None
         key = release_key(release_id, package, SIGNATURE_NAME)
         try:
-            _, etag = self.bucket.read_document(key)
+            _, etag = self.bucket.read_start(key, 1)
         except ObjectMissing:
             etag = None
         if not self._replace_signature(key, content, etag):
@@ -350,9 +350,13 @@ class Store:
     def _signature(self, release_id: str, package: str) -> bytes | None:
         key = release_key(release_id, package, SIGNATURE_NAME)
         try:
-            return self.bucket.read_document(key, MAX_SIGNATURE_SIZE)[0]
+            return self._read_signature(key)[0]
         except ObjectMissing:
             return None
+
+    def _read_signature(self, key: str) -> tuple[bytes, str]:
+        """Return a signature and its ETag: of what is too large to be one, no more than shows that."""
+        return self.bucket.read_start(key, MAX_SIGNATURE_SIZE + 1)
 
     def _stated(self, signature: bytes, manifest: bytes, release_id: str, package: str) -> Signature:
         """Return what a trusted key states of a release in the store. Raises `Untrusted`."""
@@ -368,11 +372,9 @@ class Store:
         """Give a release in the store its package's signature, unless it has a valid one as new; return whether."""
         key = release_key(package.release_id, package.name, SIGNATURE_NAME)
         manifest, own = (package.path(name).read_bytes() for name in (MANIFEST_NAME, SIGNATURE_NAME))
-        if not dry_run:
-            self._log(f"sign {package.name} as of {signature.serial}")
         for _ in range(CHANNEL_ATTEMPTS):
             try:
-                content, etag = self.bucket.read_document(key)
+                content, etag = self._read_signature(key)
                 there = self._stated(content, manifest, package.release_id, package.name)
                 if there.serial >= signature.serial:
                     return False
@@ -380,7 +382,10 @@ class Store:
                 etag = None
             except Untrusted:
                 pass
-            if dry_run or self._replace_signature(key, own, etag):
+            if dry_run:
+                return True
+            if self._replace_signature(key, own, etag):
+                self._log(f"sign {package.name} as of {signature.serial}")
                 return True
         raise StoreError(f"{self.bucket.where(key)} is being signed by others all the time: publish again")
 

@@ -92,6 +92,24 @@ def test_no_more_of_a_file_is_read_than_was_signed(run, target):
     target.put(target.key("WHICH"), target.new.path("WHICH").read_bytes() + bytes(32 << 20))
     run("download", "small", "--channel", target.channel)
     assert installed(run).path("WHICH").read_bytes() == target.new.path("WHICH").read_bytes()
+    verified = run("verify", target.new.release_id)
+    assert (verified.returncode, verified.stdout) == (4, f"{target.new.release_id} whisper_small_xeon: corrupt\n")
+
+
+@pytest.mark.parametrize("command", ["publish", "sign"])
+def test_what_is_too_large_to_be_a_signature_is_replaced(run, target, command):
+    target.put(target.key(SIGNATURE_NAME), b"x" * (8 << 20))
+    if command == "publish":
+        result = run("publish", str(target.new.directory), "--channel", target.channel)
+        assert f"sign whisper_small_xeon as of {NEW_SERIAL}" in result.stderr
+        again = run("publish", str(target.new.directory), "--channel", target.channel)
+        assert again.returncode == 0
+        assert "as of" not in again.stderr  # the store's signature stays
+    else:
+        result = run("sign", target.new.release_id, WHISPER_SIGNING_KEY_FILE=str(KEY_FILE))
+    assert result.returncode == 0, result.stderr
+    assert run("download", "small", "--channel", target.channel).returncode == 0
+    assert installed(run).release_id == target.new.release_id
 
 
 def test_a_store_that_never_ends_its_answer_is_left_after_a_few_megabytes(run, target):

@@ -211,7 +211,7 @@ ATTACKS: dict[Callable[[Target], None], str] = {
     raised_serial: "signed by none of the trusted keys",
     newer_signature_on_the_old: "differs from what was signed",
     another_model: "is the manifest of release",
-    endless_signature: "larger than any",
+    endless_signature: "is not one: sign it again",
     endless_manifest: "larger than any",
     endless_channel: "larger than any",
 }
