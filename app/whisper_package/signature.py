@@ -56,6 +56,9 @@ _PRIVATE = re.compile(r"MC4CAQAwBQYDK2VwBCIEI[A-Za-z0-9+/]{43}")
 _OPENSSL_SECONDS = 30
 _COMMAND_SECONDS = 300
 
+# No statement has this text: a signature of it stands for nothing.
+_TRIAL = b"whisper-xeon trial\n"
+
 # Takes the text of a statement, returns the 64 bytes of its signature.
 Signer = Callable[[bytes], bytes]
 
@@ -215,15 +218,19 @@ def command_signer(command: Sequence[str]) -> Signer:
     return sign
 
 
+def key_of(signer: Signer, keys: Sequence[str]) -> str | None:
+    """Return the one of these public keys that belongs to what signs, found by trying it. Raises `SigningError`."""
+    signature = _checked_signature(signer(_TRIAL))
+    return next((key for key in keys if _is_signed_by(key, _TRIAL, signature)), None)
+
+
 def signed(signer: Signer, model: str, release_id: str, manifest_sha256: str, serial: str) -> bytes:
     """Return the content of `manifest.json.sig` for a release. Raises `SigningError`."""
     text = (
         f"whisper-xeon release 1\nmodel {model}\nrelease {release_id}\n"
         f"manifest_sha256 {manifest_sha256}\nserial {serial}\n"
     ).encode("ascii")
-    signature = signer(text)
-    if len(signature) != 64:
-        raise SigningError("what signs did not return an ed25519 signature, which has 64 bytes (or their base64)")
+    signature = _checked_signature(signer(text))
     return text + b"signature " + base64.b64encode(signature) + b"\n"
 
 
@@ -260,6 +267,12 @@ def is_about(data: bytes, manifest: bytes) -> bool:
 def unsigned(where: str, target: str) -> UntrustedError:
     """Return the error for a release without a signature."""
     return UntrustedError(f"{where} is not signed: if it is yours, sign it with `{SIGN_COMMAND} {target}`")
+
+
+def _checked_signature(signature: bytes) -> bytes:
+    if len(signature) != 64:
+        raise SigningError("what signs did not return an ed25519 signature, which has 64 bytes (or their base64)")
+    return signature
 
 
 def _key_file(setting: str, path: str) -> str:

@@ -1,10 +1,11 @@
 """Action `artifact_build_signature`: sign packages on the control node, with a key or a command of one's own.
 
-A package that this key has signed already, or with a command one that has a signature of its manifest, is left alone.
-The key reaches openssl in memory. The task needs `no_log`, as Ansible can be told to show arguments.
+A package that this key has signed already is left alone; with a command, whose key is not known, one that a trusted
+key has signed, or, without trusted keys, one that has a signature of its manifest. The key reaches openssl in memory.
+The task needs `no_log`, as Ansible can be told to show arguments.
 
-Arguments: `packages` (directories), `signing_key` or `signing_command`, and `trusted_keys`, to which the signing key
-must belong if there are any. Returns `signed` (directories).
+Arguments: `packages` (directories), `signing_key` or `signing_command`, `trusted_keys`, and `trial`: fail if what signs
+does not work, or belongs to none of the trusted keys. Returns `signed` (directories).
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from whisper_package.errors import PackageError
 from whisper_package.manifest import MANIFEST_NAME, SIGNATURE_NAME
 from whisper_package.package import Package
 from whisper_package.signature import (
+    Signer,
     SigningError,
     command_signer,
     is_about,
+    key_of,
     key_signer,
     new_serial,
     public_key,
@@ -42,43 +45,59 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         _, arguments = self.validate_argument_spec(
             {
-                "packages": {"type": "list", "elements": "str", "required": True},
+                "packages": {"type": "list", "elements": "str", "default": []},
                 "signing_key": {"type": "str", "default": "", "no_log": True},
                 "signing_command": {"type": "list", "elements": "str", "default": []},
                 "trusted_keys": {"type": "list", "elements": "str", "default": []},
+                "trial": {"type": "bool", "default": False},
             }
         )
         key, command = arguments["signing_key"], arguments["signing_command"]
         with action_errors():
-            public = _public_key(key, arguments["trusted_keys"]) if key else ""
+            own = _public_key(key) if key else ""
             sign = key_signer(key) if key else command_signer(command)
-            wanted = [Path(path) for path in arguments["packages"] if not _is_signed(Path(path), public)]
+            keys = (own,) if own else _trusted(arguments["trusted_keys"])
+            if arguments["trial"]:
+                _try(sign, own, _trusted(arguments["trusted_keys"]))
+            wanted = [path for path in arguments["packages"] if not _is_signed(Path(path), keys)]
             for path in wanted if not self._task.check_mode else ():
                 Package(path).sign(sign, new_serial())
-        return {**result, "changed": bool(wanted), "signed": [str(path) for path in wanted]}
+        return {**result, "changed": bool(wanted), "signed": wanted}
 
 
-def _public_key(key: str, trusted: list[str]) -> str:
+def _public_key(key: str) -> str:
     try:
-        public = public_key(key)
+        return public_key(key)
     except SigningError as error:
         raise SigningError(f"artifact_build_signing_key: {error}") from None
-    if trusted and public not in trusted_keys("\n".join(trusted), "whisper_service_trusted_keys"):
+
+
+def _trusted(keys: list[str]) -> tuple[str, ...]:
+    return trusted_keys("\n".join(keys), "whisper_service_trusted_keys") if keys else ()
+
+
+def _try(sign: Signer, own: str, trusted: tuple[str, ...]) -> None:
+    if key_of(sign, trusted):
+        return
+    if own:
         raise SigningError(
             "the public key of artifact_build_signing_key is not in whisper_service_trusted_keys, so no host would "
-            f"take what it signs: add {public} there"
+            f"take what it signs: add {own} there"
         )
-    return public
+    raise SigningError(
+        "artifact_build_signing_command signs with a key that is not in whisper_service_trusted_keys, so no host would "
+        "take what it signs: add its public key there"
+    )
 
 
-def _is_signed(directory: Path, public: str) -> bool:
-    if not public:
+def _is_signed(directory: Path, keys: tuple[str, ...]) -> bool:
+    if not keys:
         try:
             return is_about(read_small(directory / SIGNATURE_NAME), (directory / MANIFEST_NAME).read_bytes())
-        except FileNotFoundError:
+        except OSError:
             return False
     try:
-        Package(directory, (public,))
+        Package(directory, keys)
     except PackageError:
         return False
     return True

@@ -12,6 +12,10 @@ description:
   - Needs botocore, and C(app/) of this repository on PYTHONPATH.
 options:
   package_dir: {type: path, required: true, description: Directory with C(manifest.json).}
+  to_be_signed:
+    type: bool
+    default: false
+    description: Whether a task before this one signs the package. In check mode it is not signed yet.
   channel: {type: str, default: stable, description: Channel that shall name this release.}
   endpoint: {type: str, required: true, description: Address of the store.}
   bucket: {type: str, default: whisper-artifacts, description: Bucket.}
@@ -59,6 +63,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "package_dir": {"type": "path", "required": True},
+            "to_be_signed": {"type": "bool", "default": False},
             "channel": {"type": "str", "default": "stable"},
             **STORE_ARGUMENTS,
             **TRUSTED_KEYS,
@@ -66,10 +71,12 @@ def main() -> None:
         supports_check_mode=True,
     )
     directory, channel = module.params["package_dir"], module.params["channel"]
-    if module.check_mode and not Path(directory).is_dir():
+    built = Path(directory).is_dir()
+    if module.check_mode and not (built and not module.params["to_be_signed"]):
+        planned = "would be signed and published" if built else "does not exist yet; it would be published"
         module.exit_json(
             changed=True,
-            msg=f"{directory} does not exist yet; it would be published to channel {channel!r} once it is built",
+            msg=f"{directory} {planned} to channel {channel!r}{'' if built else ' once it is built'}",
             release_id="",
             uploaded=[],
             uploaded_bytes=0,
