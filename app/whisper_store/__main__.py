@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -141,6 +142,10 @@ def _keys(options: argparse.Namespace) -> int:
     path = Path(options.file)
     try:
         if not path.exists():
+            if _would_be_committed(path):
+                raise BadSetting(
+                    f"{path} is in a git work tree that does not ignore it: name a file outside of it, or *-key.pem"
+                )
             private = new_private_key()
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with open(descriptor, "w", encoding="ascii") as stream:
@@ -156,6 +161,15 @@ def _keys(options: argparse.Namespace) -> int:
     except SigningError as error:
         raise BadSetting(f"{path}: {error}") from None
     return 0
+
+
+def _would_be_committed(path: Path) -> bool:
+    """Whether `git add .` would take a file. Where git is not installed, or knows no work tree, nothing would."""
+    command = ["git", "-C", str(path.absolute().parent), "check-ignore", "--quiet", "--", path.name]
+    try:
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 1
+    except FileNotFoundError:
+        return False
 
 
 def _sign_options(parser: argparse.ArgumentParser) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import pytest
 
+from paths import ROOT
 from sealed_packages import hollow_package
 from signing import KEY_FILE, TRUSTED
 from whisper_package.manifest import SIGNATURE_NAME
 from whisper_package.package import Package
+from whisper_package.signature import public_key
 from whisper_store.__main__ import main
 
 
@@ -71,3 +76,15 @@ def test_a_command_without_a_word_is_named(package, capsys, monkeypatch):
     monkeypatch.setenv("WHISPER_SIGNING_COMMAND", " ")
     assert main(["sign", str(package.directory)]) == 2
     assert capsys.readouterr().err == "WHISPER_SIGNING_COMMAND is not a command: there is no word in it\n"
+
+
+def test_a_private_key_is_not_written_where_git_would_take_it(tmp_path, capsys, monkeypatch):
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    (tmp_path / ".gitignore").write_bytes((ROOT / ".gitignore").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    assert main(["keys", "own.pem"]) == 2
+    assert "own.pem is in a git work tree that does not ignore it" in capsys.readouterr().err
+    assert not Path("own.pem").exists()
+    for name in ("signing-key.pem", "new-key.pem"):  # as the documents name them
+        assert main(["keys", name]) == 0
+        assert capsys.readouterr().out == f"{public_key(Path(name).read_text())}\n"
