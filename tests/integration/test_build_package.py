@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import yaml
 
 from minio_server import CONTAINER
 from paths import RECORDINGS, ROOT
-from signing import KEY_FILE, PUBLIC
+from signing import KEY_FILE, PUBLIC, SERIAL, SIGNER
 from whisper_build.source_tree import tree_digest
 from whisper_build.sources import Cache, default_cache
 from whisper_package.digests import file_digest
@@ -24,6 +25,8 @@ from whisper_package.model_file import check_model_file
 from whisper_package.models import MODEL_CONFIGS
 from whisper_package.package import Package
 from whisper_package.selftest import same_words
+from whisper_package.signature import signed
+from whisper_store.client import s3_client
 from whisper_store.settings import StoreSettings
 
 LIBRARIES = ["libggml-base.so.0", "libggml-cpu.so.0", "libggml.so.0", "libwhisper.so", "libwhisper.so.1"]
@@ -476,6 +479,25 @@ def test_push_refuses_a_package_that_is_not_signed(copied):
     result = push(copied, **ELSEWHERE)
     assert result.returncode == 1
     assert "this package is not signed, and no host takes it: set WHISPER_SIGNING_KEY_FILE" in result.stderr
+
+
+def test_push_refuses_the_signature_of_another_manifest(copied):
+    (copied / SIGNATURE_NAME).write_bytes(signed(SIGNER, "small", "0" * 64, "1" * 64, SERIAL))
+    result = push(copied, **ELSEWHERE)
+    assert result.returncode == 1
+    assert "manifest.json.sig is not the signature of this manifest.json" in result.stderr
+
+
+def test_push_shows_channels_without_what_a_terminal_or_the_shell_would_obey(minio, copied, client_path):
+    settings = minio.settings("root", bucket=f"push-{uuid.uuid4().hex[:12]}")
+    client = s3_client(settings)
+    client.create_bucket(Bucket=settings.bucket)
+    for name in ("stable.json", "*.json"):
+        client.put_object(Bucket=settings.bucket, Key=f"channels/{name}", Body=b"models\x1b]0;evil\x07\nof it\n")
+    result = push(copied, path=client_path, **credentials(settings))
+    assert result.returncode == 0, result.stderr
+    assert "channels/stable.json:\nmodels]0;evil\nof it\n" in result.stdout
+    assert result.stdout.count("channels/") == 1
 
 
 def test_push_signs_as_whisper_store_does(minio, copied, package, client_path):

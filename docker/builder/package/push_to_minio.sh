@@ -5,8 +5,9 @@
 #   MINIO_ENDPOINT    for example https://minio.example.com:9000
 #   MINIO_ACCESS_KEY  MINIO_SECRET_KEY  (never handed on as an argument)
 #   MINIO_BUCKET      default whisper-artifacts; it must exist
-#   WHISPER_SIGNING_KEY_FILE  signs the release (openssl, ed25519); not needed where manifest.json.sig is there already
-# A release is written once: one that is there already is left alone, but gets the signature of this run. Which release hosts install is said by
+#   WHISPER_SIGNING_KEY_FILE  signs the release (openssl, ed25519); without it, manifest.json.sig beside this script is taken
+# A release is written once: one that is there already is left alone. Its signature there is replaced by one that
+# WHISPER_SIGNING_KEY_FILE makes, and by manifest.json.sig only if there is none. Which release hosts install is said by
 # channels/<channel>.json in the same bucket; this script shows it and never changes it.
 set -euo pipefail
 
@@ -38,16 +39,19 @@ extra=$(find . ! -type d ! -name manifest.json ! -name manifest.json.sig -printf
 scratch=$(mktemp -d)
 trap 'rm -rf -- "$scratch"' EXIT
 signature=$PWD/manifest.json.sig
+digest=$(sha256sum <manifest.json | cut -c -64)
 if [ -n "${WHISPER_SIGNING_KEY_FILE:-}" ]; then
     model=${package#whisper_}
     printf 'whisper-xeon release 1\nmodel %s\nrelease %s\nmanifest_sha256 %s\nserial %s\n' "${model%_xeon}" "$release_id" \
-        "$(sha256sum <manifest.json | cut -c -64)" "$(date -u +%Y%m%d%H%M%S)" >"$scratch/text"
+        "$digest" "$(date -u +%Y%m%d%H%M%S)" >"$scratch/text"
     openssl pkeyutl -sign -rawin -inkey "$WHISPER_SIGNING_KEY_FILE" -in "$scratch/text" -out "$scratch/raw" ||
         fail "WHISPER_SIGNING_KEY_FILE does not sign: it must be a private ed25519 key, as \`whisper_store keys\` of whisper-xeon makes it"
     signature=$scratch/manifest.json.sig
     { cat "$scratch/text" && printf 'signature %s\n' "$(base64 -w0 "$scratch/raw")"; } >"$signature"
 fi
 [ -f "$signature" ] || fail "this package is not signed, and no host takes it: set WHISPER_SIGNING_KEY_FILE to the file of your key"
+[[ $(<"$signature") == *$'\n'"manifest_sha256 $digest"$'\n'* ]] ||
+    fail "manifest.json.sig is not the signature of this manifest.json: sign it again, with WHISPER_SIGNING_KEY_FILE"
 
 target=$bucket/releases/$release_id/$package
 if command -v mc >/dev/null; then
@@ -92,11 +96,12 @@ else
     echo "$package release $release_id is in $bucket"
 fi
 
-# A bucket without any channel is a normal, empty answer.
-names=$(channels 2>/dev/null || true)
+# A bucket without any channel is a normal, empty answer. Others may write there: what means something to a terminal or to
+# this shell is neither taken as a name nor shown.
+names=$(channels 2>/dev/null | LC_ALL=C grep -xE '[a-z0-9][a-z0-9._-]{0,62}[.]json' || true)
 [ -n "$names" ] || echo "no channel names a release yet"
 for name in $names; do
     echo "channels/$name:"
-    show "$bucket/channels/$name"
+    show "$bucket/channels/$name" | LC_ALL=C tr -cd '[:print:]\n'
 done
 echo "Hosts install what their channel names; this script changes no channel."
