@@ -1,0 +1,90 @@
+"""What the deploy says of keys and certificates before it touches a host."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from certificates import Authority
+from collection_module import load_module
+from paths import ROOT
+from playbook import run_playbook
+
+secrets = load_module("whisper_service_secrets")
+
+
+@pytest.fixture
+def pairs(tmp_path) -> list[tuple[str, str]]:
+    """Texts of the certificates and keys of two hosts."""
+    authority = Authority(tmp_path)
+    issued = [authority.issue(name, f"{name}.pem", f"{name}.key") for name in ("one", "two")]
+    return [(chain.read_text("ascii"), key.read_text("ascii")) for chain, key in issued]
+
+
+def test_a_pair_is_fine_and_so_is_none(pairs):
+    assert secrets.certificate_problems(*pairs[0]) == []
+    assert secrets.certificate_problems("", "") == []
+
+
+def test_the_key_of_another_host_is_a_problem(pairs):
+    (problem,) = secrets.certificate_problems(pairs[0][0], pairs[1][1])
+    assert "whisper_service_tls_key cannot be used: they do not belong together" in problem
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_half_a_pair_is_a_problem(pairs, missing):
+    half = [text if number != missing else "" for number, text in enumerate(pairs[0])]
+    (problem,) = secrets.certificate_problems(*half)
+    assert "must both be set, or neither" in problem
+
+
+def test_what_is_no_pem_is_a_problem_that_tells_nothing_of_the_key(pairs):
+    body = pairs[0][1].splitlines()[1]
+    (problem,) = secrets.certificate_problems(pairs[0][0], body)
+    assert "whisper_service_tls_key cannot be used: " in problem
+    assert body not in problem
+
+
+def test_a_key_with_a_password_is_a_problem(pairs):
+    locked = subprocess.run(
+        ["openssl", "pkey", "-aes256", "-passout", "pass:word"], input=pairs[0][1], capture_output=True, text=True
+    ).stdout
+    (problem,) = secrets.certificate_problems(pairs[0][0], locked)
+    assert "the key has a password" in problem
+
+
+def test_keys_are_checked_and_not_told():
+    assert secrets.key_problems("key-one name=calls\n", {}) == []
+    assert secrets.key_problems("key-one and more", {})[0].startswith("whisper_service_api_keys: line 1: after the key")
+    assert "both set" in secrets.key_problems("key-one", {"WHISPER_API_KEY_FILE": "/etc/keys"})[0]
+
+
+def test_a_key_that_is_a_word_of_the_plan_leaves_the_plan_alone(tmp_path):
+    """Ansible blanks out secrets in the results of the module that is given them."""
+    plan = {"name": "whisper.xeon.whisper_service", "tasks_from": "steps/plan.yml", "public": True}
+    tasks = [
+        {"ansible.builtin.include_role": plan},
+        {
+            "ansible.builtin.copy": {
+                "content": "{{ [__whisper_service_secrets.problems, __whisper_service_plan.package] | to_json }}",
+                "dest": str(tmp_path / "found"),
+                "mode": "0600",
+            }
+        },
+    ]
+    play = {"hosts": "localhost", "gather_facts": False, "tasks": tasks}
+    (tmp_path / "plan.yml").write_text(json.dumps([play]), "utf-8")
+    given = {
+        "ansible_python_interpreter": sys.executable,
+        "whisper_service_api_keys": "small",
+        "whisper_service_app_dir": str(ROOT / "app"),
+        "whisper_service_artifact_dir": str(tmp_path),
+        "whisper_service_model": "small",
+        "whisper_service_transport": "copy",
+        "whisper_service_trusted_keys": [],
+    }
+    run_playbook(tmp_path / "plan.yml", "-c", "local", "-e", json.dumps(given), inventory="localhost,")
+    assert json.loads((tmp_path / "found").read_text("utf-8")) == [[], "whisper_small_xeon"]
