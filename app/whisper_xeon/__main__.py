@@ -72,6 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         if options.self_test:
             logs.configure("critical")  # the one line that says what is wrong is printed here
+            _certificate(settings)
             return _self_test(settings)
         logs.configure(settings.log_level)
         for warning in warnings:
