@@ -93,6 +93,19 @@ def test_a_host_with_a_certificate_speaks_https_only_and_serves_a_new_one_withou
     assert host.run("sha256sum", key) == written
 
 
+def test_a_host_serves_a_certificate_that_others_write_there(host, deploy, tmp_path):
+    folder = "/etc/speech-tls"
+    host.run("groupadd", "--force", "--system", "whisper-xeon-keys")
+    host.run("install", "-d", "-m", "750", "-g", "whisper-xeon-keys", folder)
+    settings = {}
+    for name, path in zip(("WHISPER_TLS_CERT", "WHISPER_TLS_KEY"), Authority(tmp_path).issue("speech.example")):
+        settings[name] = f"{folder}/{path.name}"
+        write = 'printf %s "$2" > "$1"; chgrp whisper-xeon-keys "$1"; chmod 640 "$1"'
+        host.run("sh", "-ec", write, "sh", settings[name], path.read_text("ascii"))
+    deploy("-e", json.dumps({"whisper_service_settings": settings}))
+    assert host.deployed()["url"].startswith("https://")
+
+
 def test_a_second_run_plans_once_changes_nothing_also_from_a_relative_directory_and_ends_with_the_table(
     small, deploy, artifacts_dir
 ):

@@ -62,29 +62,41 @@ def test_keys_are_checked_and_not_told():
     assert "both set" in secrets.key_problems("key-one", {"WHISPER_API_KEY_FILE": "/etc/keys"})[0]
 
 
-def test_a_key_that_is_a_word_of_the_plan_leaves_the_plan_alone(tmp_path):
+@pytest.fixture
+def plan(tmp_path):
+    """Have the role check the secrets and plan a deployment; return both results, without a package to deploy."""
+
+    def run(**variables) -> tuple[dict, dict]:
+        role = {"name": "whisper.xeon.whisper_service", "tasks_from": "steps/plan.yml", "public": True}
+        found = "{{ [__whisper_service_secrets, __whisper_service_plan] | to_json }}"
+        tasks = [
+            {"ansible.builtin.include_role": role},
+            {"ansible.builtin.copy": {"content": found, "dest": str(tmp_path / "found"), "mode": "0600"}},
+        ]
+        play = {"hosts": "localhost", "gather_facts": False, "tasks": tasks}
+        (tmp_path / "plan.yml").write_text(json.dumps([play]), "utf-8")
+        given = {
+            "ansible_python_interpreter": sys.executable,
+            "whisper_service_app_dir": str(ROOT / "app"),
+            "whisper_service_artifact_dir": str(tmp_path),
+            "whisper_service_model": "small",
+            "whisper_service_transport": "copy",
+            "whisper_service_trusted_keys": [],
+            **variables,
+        }
+        run_playbook(tmp_path / "plan.yml", "-c", "local", "-e", json.dumps(given), inventory="localhost,")
+        return tuple(json.loads((tmp_path / "found").read_text("utf-8")))
+
+    return run
+
+
+def test_a_key_that_is_a_word_of_the_plan_leaves_the_plan_alone(plan):
     """Ansible blanks out secrets in the results of the module that is given them."""
-    plan = {"name": "whisper.xeon.whisper_service", "tasks_from": "steps/plan.yml", "public": True}
-    tasks = [
-        {"ansible.builtin.include_role": plan},
-        {
-            "ansible.builtin.copy": {
-                "content": "{{ [__whisper_service_secrets.problems, __whisper_service_plan.package] | to_json }}",
-                "dest": str(tmp_path / "found"),
-                "mode": "0600",
-            }
-        },
-    ]
-    play = {"hosts": "localhost", "gather_facts": False, "tasks": tasks}
-    (tmp_path / "plan.yml").write_text(json.dumps([play]), "utf-8")
-    given = {
-        "ansible_python_interpreter": sys.executable,
-        "whisper_service_api_keys": "small",
-        "whisper_service_app_dir": str(ROOT / "app"),
-        "whisper_service_artifact_dir": str(tmp_path),
-        "whisper_service_model": "small",
-        "whisper_service_transport": "copy",
-        "whisper_service_trusted_keys": [],
-    }
-    run_playbook(tmp_path / "plan.yml", "-c", "local", "-e", json.dumps(given), inventory="localhost,")
-    assert json.loads((tmp_path / "found").read_text("utf-8")) == [[], "whisper_small_xeon"]
+    checked, planned = plan(whisper_service_api_keys="small")
+    assert (checked["problems"], planned["package"]) == ([], "whisper_small_xeon")
+
+
+def test_a_certificate_among_the_settings_makes_the_health_check_ask_by_https(plan):
+    own = {"WHISPER_TLS_CERT": "/etc/ssl/speech/cert.pem", "WHISPER_TLS_KEY": "/etc/ssl/speech/key.pem"}
+    assert plan(whisper_service_settings=own)[1]["url"] == "https://127.0.0.1:8000"
+    assert plan()[1]["url"] == "http://127.0.0.1:8000"
