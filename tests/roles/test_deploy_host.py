@@ -328,6 +328,8 @@ def test_uninstalling_removes_what_a_deploy_made_in_a_directory_of_others_and_st
     assert small.main_pid() == before
     assert small.run("ls", "/opt/whisper-xeon", check=False).split() == ["installed-packages"]
 
+    of_others = "/etc/whisper-xeon-tls/of-others"
+    small.run("install", "-D", "/dev/null", of_others)
     play = hosts.play(*uninstall, *shared)
     assert (
         f"{small.name} keeps 3 in /srv/shared that no deployment made: current.bak, photo, deployments/site"
@@ -336,4 +338,8 @@ def test_uninstalling_removes_what_a_deploy_made_in_a_directory_of_others_and_st
     there = small.run("find", "/srv/shared", "-mindepth", "1", "-printf", "%P\n").split()
     assert sorted(there) == ["current.bak", "deployments", "deployments/site", "photo"]
     assert small.run("systemctl", "is-active", "whisper-xeon.socket", check=False).strip() == "inactive"
+    assert hosts.play(*uninstall, *shared).changed == 0
+    small.run("rm", of_others)
+    assert hosts.play(*uninstall, *shared).changed == 1
+    assert small.run("find", "/etc", "-maxdepth", "1", "-name", "whisper-xeon*") == ""
     small.run("rm", "--recursive", "/srv/shared")
