@@ -32,6 +32,8 @@ RETURN = r"""
 problems: {description: "What prevents the deployment and what to do about it; empty if nothing does", type: list}
 """
 
+_SHORT = 16  # characters of a key; shorter ones work, since hosts have them
+
 
 def key_problems(api_keys: str, settings: dict) -> list[str]:
     """Return what is wrong with the API keys, without any of them."""
@@ -44,6 +46,17 @@ def key_problems(api_keys: str, settings: dict) -> list[str]:
     if settings.get("WHISPER_API_KEY_FILE"):
         return ["whisper_service_api_keys and WHISPER_API_KEY_FILE are both set: leave one out"]
     return []
+
+
+def key_warnings(api_keys: str) -> list[str]:
+    """Return which of the API keys can be guessed, by their lines and without any of them."""
+    lines = [line.split() for line in api_keys.splitlines()]
+    short = [number for number, words in enumerate(lines, 1) if words and words[0] != "#" and len(words[0]) < _SHORT]
+    return [
+        f"whisper_service_api_keys: line {number}: a key of fewer than {_SHORT} characters can be guessed: replace it "
+        "by one from `openssl rand -hex 32`"
+        for number in short
+    ]
 
 
 def certificate_problems(certificate: str, key: str) -> list[str]:
@@ -79,6 +92,8 @@ def main() -> None:
     given = module.params
     problems = key_problems(given["api_keys"], given["settings"])
     problems += certificate_problems(given["tls_certificate"], given["tls_key"])
+    for warning in key_warnings(given["api_keys"]):
+        module.warn(warning)
     module.exit_json(changed=False, problems=problems)
 
 

@@ -62,6 +62,13 @@ def test_keys_are_checked_and_not_told():
     assert "both set" in secrets.key_problems("key-one", {"WHISPER_API_KEY_FILE": "/etc/keys"})[0]
 
 
+def test_a_key_that_can_be_guessed_is_warned_of_by_its_line():
+    text = f"# of 2026\n{'k' * 16} name=calls\n\nword name=archive-of-the-year\nsha256:{'0' * 64}\n"
+    (warning,) = secrets.key_warnings(text)
+    assert warning.startswith("whisper_service_api_keys: line 4: a key of fewer than 16 characters")
+    assert "word" not in warning
+
+
 @pytest.fixture
 def plan(tmp_path):
     """Have the role check the secrets and plan a deployment; return both results, without a package to deploy."""
@@ -94,6 +101,7 @@ def test_a_key_that_is_a_word_of_the_plan_leaves_the_plan_alone(plan):
     """Ansible blanks out secrets in the results of the module that is given them."""
     checked, planned = plan(whisper_service_api_keys="small")
     assert (checked["problems"], planned["package"]) == ([], "whisper_small_xeon")
+    assert len(checked["warnings"]) == 1
 
 
 def test_a_certificate_among_the_settings_makes_the_health_check_ask_by_https(plan):
