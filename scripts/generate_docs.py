@@ -74,9 +74,11 @@ SETTINGS_TAIL = """\
 * `WHISPER_CPU_VARIANT`: a package names its variants in order of preference, and `auto` takes the first that the
   processor runs. `/version` says which and why.
 * `WHISPER_ADAPTER=cli` is slower than `library`.
-* `WHISPER_API_KEY_FILE` on a host: the service's user owns nothing and sees no home directory. `/etc/whisper-xeon/keys`
-  works, owned by root with mode 0444 in a directory with mode 0755 ([an example](access.md#api-keys)). The keys are
-  read when the service starts: restart it after a change. In a container, user 10001 must be able to read the file.
+* `WHISPER_API_KEY_FILE` on a host: [`whisper_service_api_keys`](access.md#api-keys) writes the file and sets this. A
+  file of your own: the service's user owns nothing and sees no home directory. `/etc/whisper-xeon/keys` works, owned by
+  root with mode 0444 in a directory with mode 0755. It is read again within a second after a change. In a container,
+  user 10001 must be able to read the file.
+* `WHISPER_TLS_CERT` and `WHISPER_TLS_KEY` on a host: [which files the service can read](access.md#tls).
 * `WHISPER_LOG_LEVEL`: at `info` each request writes one structured line; its text is never logged.
 """
 

@@ -10,7 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from whisper_package.digests import file_digest
@@ -178,16 +178,27 @@ class Package:
             elif file_digest(path) != entry["sha256"]:
                 problems.append(f"{relative} differs from its manifest (SHA-256)")
         problems += [
-            f"{relative} is not in the manifest"
-            for relative in self._present()
-            if relative not in listed and relative not in (MANIFEST_NAME, SIGNATURE_NAME)
+            f"{relative} is not in the manifest" for relative in self._extra({*listed, MANIFEST_NAME, SIGNATURE_NAME})
         ]
         if problems:
             raise PackageError(
                 f"{self.directory} does not match its manifest: {'; '.join(problems)}; fetch the package again"
             )
 
-    def _present(self) -> Iterator[str]:
-        for directory, _, names in os.walk(self.directory):
-            for name in sorted(names):
-                yield (Path(directory) / name).relative_to(self.directory).as_posix()
+    def _extra(self, allowed: set[str]) -> Iterator[str]:
+        """Yield what is there beside the allowed files and the directories that these are in; links are no directories.
+
+        A library is looked for in directories that nobody lists, such as `glibc-hwcaps`.
+        """
+        needed = {parent.as_posix() for path in allowed for parent in PurePosixPath(path).parents}
+        for directory, directories, names in os.walk(self.directory):
+            here = Path(directory).relative_to(self.directory)
+            right = [
+                name
+                for name in directories
+                if (here / name).as_posix() in needed and not Path(directory, name).is_symlink()
+            ]
+            for name in sorted({*directories} - {*right}) + sorted(names):
+                if (relative := (here / name).as_posix()) not in allowed:
+                    yield relative
+            directories[:] = right

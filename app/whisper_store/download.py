@@ -22,7 +22,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TextIO
 
 from whisper_package.digests import file_digest
@@ -151,7 +151,7 @@ def _fetch_package(store: Store, target: Path, release: Release, files: list[_Fi
     for other in target.parent.glob(f".{target.name}.*.part"):
         if other != staging:
             shutil.rmtree(other)
-    staging.mkdir(exist_ok=True)
+    _open_staging(staging)
     missing = [file for file in files if not file.matches(staging / file.path)]
     parts = {file.path: _PartialFile(staging, file) for file in missing}
     to_come = sum(part.missing_bytes for part in parts.values())
@@ -289,14 +289,27 @@ def _check_space(directory: Path, needed: int) -> None:
         )
 
 
+def _open_staging(staging: Path) -> None:
+    """Make the staging directory, or go on with that of an earlier run, which made no links: none is followed."""
+    if staging.is_symlink():
+        staging.unlink()
+    elif any(path.is_symlink() for path in staging.rglob("*")):
+        shutil.rmtree(staging)
+    staging.mkdir(exist_ok=True)
+
+
 def _remove_leftovers(staging: Path, files: list[_File]) -> None:
-    """Remove files of an earlier run that are not part of this release."""
+    """Remove files of an earlier run that are not part of this release, and directories without one that is."""
     wanted = {file.path for file in files}
-    for directory, _, names in os.walk(staging):
+    needed = {parent.as_posix() for path in wanted for parent in PurePosixPath(path).parents}
+    for directory, directories, names in os.walk(staging):
+        here = Path(directory).relative_to(staging)
         for name in names:
-            path = Path(directory) / name
-            if path.relative_to(staging).as_posix() not in wanted:
-                path.unlink()
+            if (here / name).as_posix() not in wanted:
+                Path(directory, name).unlink()
+        for name in directories:
+            if (here / name).as_posix() not in needed:
+                shutil.rmtree(Path(directory, name))
 
 
 def _put_in_place(staging: Path, target: Path) -> None:

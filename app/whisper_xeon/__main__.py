@@ -72,6 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         if options.self_test:
             logs.configure("critical")  # the one line that says what is wrong is printed here
+            _certificate(settings)
             return _self_test(settings)
         logs.configure(settings.log_level)
         for warning in warnings:
@@ -89,6 +90,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         description="Speech-to-text service around libwhisper. Without options: serve until SIGTERM.",
         epilog=describe_settings(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # a container's entrypoint decides by the options' names
     )
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--version", action="version", version=f"whisper-xeon {whisper_xeon.__version__}")

@@ -53,8 +53,10 @@ provide_package() {
   run download_whisper_artifacts.py "$model"
 }
 
+# Whatever else it is given loads the package, or is not understood.
 case ${1:-} in
-  '' | --self-test)
+  -h | --help | --version | --check-config) ;;
+  *)
     provide_package
     # For other programs that somebody starts from here: the service finds its libraries by itself.
     export LD_LIBRARY_PATH=$package${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}

@@ -104,6 +104,21 @@ def is_right(path: Path, entry: dict) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_size == entry["size"] and file_digest(path) == entry["sha256"]
 
 
+def extra(directory: Path, listed: set[str]) -> list[str]:
+    """Return what is in a directory beside the listed files and their directories; a link is no directory."""
+    needed = {parent.as_posix() for path in listed for parent in Path(path).parents}
+    found = []
+    for parent, directories, names in os.walk(directory):
+        here = Path(parent).relative_to(directory)
+        right = [
+            name for name in directories if (here / name).as_posix() in needed and not Path(parent, name).is_symlink()
+        ]
+        others = sorted({*directories} - {*right}) + sorted(names)
+        found += [(here / name).as_posix() for name in others if (here / name).as_posix() not in listed]
+        directories[:] = right
+    return found
+
+
 def replace_link(link: Path, target: str) -> None:
     """Point `link` to `target` by one rename, or remove it if `target` is empty."""
     if not target:
@@ -206,10 +221,7 @@ class Deployments:
             for entry in record["files"]
             if not is_right(directory / entry["path"], entry)
         ]
-        present = (
-            Path(parent, name).relative_to(directory) for parent, _, names in os.walk(directory) for name in names
-        )
-        return wrong + [f"{path} does not belong there" for path in present if path.as_posix() not in listed]
+        return wrong + [f"{path} does not belong there" for path in extra(directory, listed)]
 
     def is_sound(self, digest: str) -> bool:
         """Return whether a deployment is complete and unaltered."""

@@ -23,7 +23,6 @@ from whisper_package.models import model_name, package_directory
 from whisper_package.package import Package
 from whisper_package.signature import trusted_keys
 from whisper_xeon.settings import settings_problems
-from whisper_xeon.web.key_file import parse_keys
 
 DOCUMENTATION = r"""
 module: whisper_service_plan
@@ -47,7 +46,6 @@ options:
   app_dir: {type: path, required: true, description: Directory that contains the application, whisper_xeon.}
   texts: {type: dict, required: true, description: "Path in the deployment -> content: settings and units."}
   settings: {type: dict, default: {}, description: The service's settings from the inventory, to be checked.}
-  api_keys: {type: str, default: "", description: "The service's API keys, to be checked."}
 """
 
 RETURN = r"""
@@ -196,19 +194,6 @@ def without_package(model: str, url: str) -> dict:
     }
 
 
-def key_problems(api_keys: str, settings: dict[str, str]) -> list[str]:
-    """Return what is wrong with the API keys, without any of them."""
-    if not api_keys:
-        return []
-    try:
-        parse_keys(api_keys.encode())
-    except ValueError as error:
-        return [f"whisper_service_api_keys: {error}"]
-    if settings.get("WHISPER_API_KEY_FILE"):
-        return ["whisper_service_api_keys and WHISPER_API_KEY_FILE are both set: leave one out"]
-    return []
-
-
 def main() -> None:
     """Run as an Ansible module."""
     module = AnsibleModule(
@@ -224,17 +209,14 @@ def main() -> None:
             "app_dir": {"type": "path", "required": True},
             "texts": {"type": "dict", "required": True},
             "settings": {"type": "dict", "default": {}},
-            "api_keys": {"type": "str", "default": "", "no_log": True},
         },
         required_one_of=[("artifact_dir", "manifest")],
         mutually_exclusive=[("artifact_dir", "manifest")],
         required_together=[("manifest", "files", "signature")],
         supports_check_mode=True,
     )
-    settings, api_keys = module.params.pop("settings"), module.params.pop("api_keys")
-    named = {name: str(value) for name, value in settings.items()}
+    named = {name: str(value) for name, value in module.params.pop("settings").items()}
     problems = [f"whisper_service_settings: {problem}" for problem in settings_problems(named)]
-    problems += key_problems(api_keys, named)
     keys, channel = "\n".join(module.params.pop("trusted_keys")), module.params.pop("channel")
     empty = {"artifact_dir": "", "manifest": {}, "files": [], "signature": {}}
     given = {name: module.params[name] or default for name, default in empty.items()}

@@ -44,11 +44,12 @@ def test_a_recording_is_transcribed_over_https_and_by_the_names_that_are_allowed
         assert ask("GET", "/health", host="localhost")[0] == 200
 
 
-def test_files_that_are_no_pair_are_told_of_in_one_line_with_status_2(artifacts_dir, authority):
+@pytest.mark.parametrize("option", ["--check-config", "--self-test"])
+def test_files_that_are_no_pair_are_told_of_in_one_line_with_status_2(artifacts_dir, authority, option):
     certificate, _ = authority.issue("a")
     _, other = authority.issue("b", "b.pem", "b.key")
     settings = {"WHISPER_TLS_CERT": str(certificate), "WHISPER_TLS_KEY": str(other)}
-    result = run_cli("--check-config", WHISPER_ARTIFACTS_DIR=str(artifacts_dir), **settings)
+    result = run_cli(option, WHISPER_ARTIFACTS_DIR=str(artifacts_dir), **settings)
     assert result.returncode == 2
     assert "do not belong together" in result.stderr
     assert len(result.stderr.splitlines()) == 1

@@ -150,6 +150,20 @@ def test_damaged_folder_is_repaired(run, published, channel, tmp_path):
     whole(tmp_path / "whisper_small_xeon")
 
 
+def test_links_and_directories_that_were_planted_do_not_become_part_of_the_package(run, published, channel, tmp_path):
+    staging = tmp_path / f".whisper_small_xeon.{published.release_id}.part"
+    (staging / "glibc-hwcaps").mkdir(parents=True)
+    run("small", "--channel", channel, "--dir", str(tmp_path / "other"))
+    (staging / "cpu").symlink_to(tmp_path / "other" / "whisper_small_xeon" / "cpu")
+    result = run("small", "--channel", channel, "--dir", str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    whole(tmp_path / "whisper_small_xeon")
+    planted = tmp_path / "whisper_small_xeon" / "glibc-hwcaps"
+    planted.symlink_to(tmp_path)
+    assert run("small", "--channel", channel, "--dir", str(tmp_path)).returncode == 0
+    assert not planted.is_symlink()
+
+
 def test_release_is_chosen_by_the_first_digits_of_its_id(run, published, tmp_path):
     assert run("small", "--release", published.release_id[:12]).returncode == 0
     assert whole(tmp_path / "whisper_small_xeon").release_id == published.release_id

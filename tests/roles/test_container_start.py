@@ -129,9 +129,10 @@ class TestWithoutAStore:
         line = result.stderr.splitlines()[0]
         assert "whisper_smal_xeon does not exist; the packages there are of small (did you mean small?)" in line
 
-    def test_damaged_package_is_refused_with_the_file_that_differs(self, run_image, filled_volume, damage):
+    @pytest.mark.parametrize("options", [(), ("--self-test",), ("--self",), ("--",)])
+    def test_damaged_package_is_refused_with_the_file_that_differs(self, run_image, filled_volume, damage, options):
         damage(filled_volume, LIBRARY)
-        result = run_image(volume=filled_volume)
+        result = run_image(*options, volume=filled_volume)
         assert result.returncode == 4
         line = one_line(result)
         assert "libwhisper.so.1" in line
@@ -263,6 +264,22 @@ class TestTrust:
         result = start()
         assert result.returncode == 0, result.stderr
         assert "is not signed" in result.stderr
+
+    @pytest.mark.parametrize("workdir", ["/", PACKAGES])
+    @pytest.mark.parametrize("option", ["--check-config", "--self-test"])
+    def test_a_python_module_in_the_volume_never_runs(self, run_image, service_image, filled_volume, workdir, option):
+        plant = """
+            cd "$1"
+            mkdir whisper_xeon
+            for file in json.py whisper_xeon/__init__.py whisper_xeon/__main__.py; do
+                echo 'print("planted", flush=True)' > "$file"
+            done
+        """
+        mount = f"--volume={filled_volume}:{PACKAGES}"
+        docker("run", "--rm", "--entrypoint=sh", mount, service_image, "-ec", plant, "sh", PACKAGES)
+        result = run_image(option, volume=filled_volume, options=(f"--workdir={workdir}",))
+        assert result.returncode == 0, result.stderr
+        assert "planted" not in result.stdout + result.stderr
 
 
 class TestProcess:

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import time
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -56,10 +57,15 @@ def test_a_host_transcribes_with_whisper_cli_in_the_same_sandbox(host, deploy, e
 def test_a_host_with_a_certificate_speaks_https_only_and_serves_a_new_one_without_a_restart(host, deploy, tmp_path):
     authority = Authority(tmp_path)
 
+    def deploy_pair(certificate: Path, key: Path, **how):
+        texts = {"certificate": certificate.read_text("ascii"), "key": key.read_text("ascii")}
+        given = {f"whisper_service_tls_{name}": text for name, text in texts.items()}
+        play = deploy("-e", json.dumps(given), **how)
+        assert "PRIVATE KEY-----" not in play.output
+        return play
+
     def deploy_certificate() -> str:
-        names = ("whisper_service_tls_certificate", "whisper_service_tls_key")
-        texts = [path.read_text(encoding="ascii") for path in authority.issue("speech.example")]
-        assert deploy("-e", json.dumps(dict(zip(names, texts)))).output.count("PRIVATE KEY-----") == 0
+        deploy_pair(*authority.issue("speech.example"))
         with (
             socket.create_connection(("127.0.0.1", host.port), timeout=60) as sock,
             authority.client().wrap_socket(sock, server_hostname="speech.example") as secured,
@@ -78,6 +84,26 @@ def test_a_host_with_a_certificate_speaks_https_only_and_serves_a_new_one_withou
     time.sleep(1.2)  # as long as the old one may be served
     assert deploy_certificate() != first
     assert host.main_pid() == before
+
+    written = host.run("sha256sum", key)
+    certificate, _ = authority.issue("speech.example")
+    _, key_of_another = authority.issue("other.example", "other.pem", "other.key")
+    play = deploy_pair(certificate, key_of_another, check=False)
+    assert "whisper_service_tls_key cannot be used: they do not belong together" in play.said
+    assert host.run("sha256sum", key) == written
+
+
+def test_a_host_serves_a_certificate_that_others_write_there(host, deploy, tmp_path):
+    folder = "/etc/speech-tls"
+    host.run("groupadd", "--force", "--system", "whisper-xeon-keys")
+    host.run("install", "-d", "-m", "750", "-g", "whisper-xeon-keys", folder)
+    settings = {}
+    for name, path in zip(("WHISPER_TLS_CERT", "WHISPER_TLS_KEY"), Authority(tmp_path).issue("speech.example")):
+        settings[name] = f"{folder}/{path.name}"
+        write = 'printf %s "$2" > "$1"; chgrp whisper-xeon-keys "$1"; chmod 640 "$1"'
+        host.run("sh", "-ec", write, "sh", settings[name], path.read_text("ascii"))
+    deploy("-e", json.dumps({"whisper_service_settings": settings}))
+    assert host.deployed()["url"].startswith("https://")
 
 
 def test_a_second_run_plans_once_changes_nothing_also_from_a_relative_directory_and_ends_with_the_table(
@@ -154,13 +180,14 @@ def test_keys_of_the_inventory_are_read_by_the_service_alone_and_change_without_
     deploy("--check", *with_keys("first-key name=calls"))
     play = deploy(*with_keys("first-key name=calls"))
     assert "first-key" not in play.output
-    assert (transcribes("first-key"), transcribes("second-key")) == (True, False)
+    assert (transcribes("first-key"), transcribes("small")) == (True, False)
     file = "/etc/whisper-xeon-api-keys"
     assert host.run("stat", "--format=%a %U %G", file).split() == ["640", "root", "whisper-xeon-keys"]
     assert "first-key" not in host.run("runuser", "--user", "nobody", "--", "cat", file, check=False)
     before = host.main_pid()
-    assert deploy(*with_keys("second-key name=calls\n")).changed == 1
-    assert (wait_for(lambda: transcribes("second-key")), transcribes("first-key")) == (True, False)
+    # A word that is in everything that the modules return.
+    assert deploy(*with_keys("small\n")).changed == 1
+    assert (wait_for(lambda: transcribes("small")), transcribes("first-key")) == (True, False)
     assert host.main_pid() == before
     play = deploy(*with_keys("third key"), check=False)
     assert "whisper_service_api_keys: line 1: after the key, a space and nothing but name=" in play.said
@@ -301,6 +328,8 @@ def test_uninstalling_removes_what_a_deploy_made_in_a_directory_of_others_and_st
     assert small.main_pid() == before
     assert small.run("ls", "/opt/whisper-xeon", check=False).split() == ["installed-packages"]
 
+    of_others = "/etc/whisper-xeon-tls/of-others"
+    small.run("install", "-D", "/dev/null", of_others)
     play = hosts.play(*uninstall, *shared)
     assert (
         f"{small.name} keeps 3 in /srv/shared that no deployment made: current.bak, photo, deployments/site"
@@ -309,4 +338,8 @@ def test_uninstalling_removes_what_a_deploy_made_in_a_directory_of_others_and_st
     there = small.run("find", "/srv/shared", "-mindepth", "1", "-printf", "%P\n").split()
     assert sorted(there) == ["current.bak", "deployments", "deployments/site", "photo"]
     assert small.run("systemctl", "is-active", "whisper-xeon.socket", check=False).strip() == "inactive"
+    assert hosts.play(*uninstall, *shared).changed == 0
+    small.run("rm", of_others)
+    assert hosts.play(*uninstall, *shared).changed == 1
+    assert small.run("find", "/etc", "-maxdepth", "1", "-name", "whisper-xeon*") == ""
     small.run("rm", "--recursive", "/srv/shared")

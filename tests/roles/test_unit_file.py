@@ -84,6 +84,13 @@ def test_with_keys_of_the_role_the_service_reads_their_file_by_a_group_of_its_ow
     assert result.returncode == 0, result.stdout
 
 
+def test_a_certificate_that_others_write_is_read_by_the_same_group(render, units):
+    own = {"WHISPER_TLS_CERT": "/etc/ssl/speech/cert.pem", "WHISPER_TLS_KEY": "/etc/ssl/speech/key.pem"}
+    folder = render(whisper_service_model="small", whisper_service_settings=own)
+    assert "SupplementaryGroups=whisper-xeon-keys" in directives(folder / NAMES[0])
+    assert "SupplementaryGroups=" in directives(units / NAMES[0])
+
+
 def test_every_directive_of_the_sandbox_has_its_reason_above_it(units):
     lines = (units / NAMES[0]).read_text("utf-8").partition("# The sandbox.")[2].splitlines()
     sandbox = [number for number, line in enumerate(lines) if "=" in line and not line.startswith(("#", "WantedBy"))]

@@ -142,6 +142,27 @@ def test_a_file_that_nobody_listed_is_refused(root):
         root.run("complete", digest)
 
 
+@pytest.mark.parametrize("parent", ["", "package/whisper_small_xeon"])
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to(path.parent)], ids=["directory", "link"])
+def test_a_directory_in_which_nothing_is_listed_is_refused(root, parent, make):
+    digest, result = root.stage("one")
+    Path(result["staging"], PACKAGE_FILE).write_bytes(b"weights")
+    make(Path(result["staging"], parent, "glibc-hwcaps"))
+    with pytest.raises(whisper_deployment.DeploymentError, match="glibc-hwcaps does not belong there"):
+        root.run("complete", digest)
+
+
+def test_a_link_in_place_of_a_directory_is_refused(root, tmp_path):
+    digest, result = root.stage("one")
+    directory = Path(result["staging"], PACKAGE_FILE).parent
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "model.bin").write_bytes(b"weights")
+    directory.rmdir()
+    directory.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(whisper_deployment.DeploymentError, match="whisper_small_xeon does not belong there"):
+        root.run("complete", digest)
+
+
 def test_a_complete_deployment_is_read_only(root):
     digest = root.deploy("one")
     modes = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -353,3 +354,20 @@ def test_a_file_that_is_named_and_not_listed_is_shown_without_what_a_terminal_ob
         parse_manifest(altered(package, **{path: changes[path]}), "manifest.json")
     assert str(error.value).isprintable()
     assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize("name", ["glibc-hwcaps", "cpu/glibc-hwcaps"])
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to(path.parent)], ids=["directory", "link"])
+def test_a_directory_in_which_nothing_is_listed_is_extra(package, folder, name, make):
+    (folder / "cpu").mkdir(exist_ok=True)
+    assert any(entry["path"].startswith("cpu/") for entry in package.files)
+    make(folder / name)
+    with pytest.raises(PackageError, match=f"{name} is not in the manifest"):
+        package.verify()
+
+
+def test_a_link_in_place_of_a_directory_is_extra(package, folder, tmp_path):
+    (folder / "cpu").rename(tmp_path / "elsewhere")
+    (folder / "cpu").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(PackageError, match="cpu is not in the manifest"):
+        package.verify()

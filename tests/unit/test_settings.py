@@ -277,6 +277,13 @@ def test_a_bad_setting_ends_the_start_with_one_line_and_status_2(arguments):
     )
 
 
+@pytest.mark.parametrize("option", ["--self", "--check"])
+def test_an_option_has_its_whole_name(option):
+    result = run_cli(option, WHISPER_MODEL_SIZE="medium")
+    assert result.returncode == 2
+    assert f"unrecognized arguments: {option}" in result.stderr
+
+
 def test_check_config_prints_every_setting():
     result = run_cli("--check-config", WHISPER_MODEL_SIZE="medium")
     assert result.returncode == 0

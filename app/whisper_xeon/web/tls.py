@@ -59,19 +59,11 @@ class Certificate:
         self._read_of = found
 
     def _read(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.options |= ssl.OP_NO_RENEGOTIATION
-        context.set_alpn_protocols(["http/1.1"])
         try:
-            context.load_cert_chain(self._chain, self._key, password=_no_password)
-        except ssl.SSLError as error:
-            reason = "they do not belong together" if error.reason == "KEY_VALUES_MISMATCH" else _words(error)
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        else:
-            return context
-        raise CertificateError(f"the certificate {self._chain} and its key {self._key} cannot be used: {reason}")
+            return server_context(self._chain, self._key)
+        except CertificateError as error:
+            files = f"the certificate {self._chain} and its key {self._key}"
+            raise CertificateError(f"{files} cannot be used: {error}") from None
 
     def _signature(self) -> tuple[Any, ...]:
         """Return what changes when somebody replaces one of the files, or what a link leads to."""
@@ -81,6 +73,23 @@ class Certificate:
                 status = path.stat()
                 found.append((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
         return tuple(found)
+
+
+def server_context(chain: Path, key: Path) -> ssl.SSLContext:
+    """Return what connections are made with. Raises `CertificateError`, which names neither file."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(chain, key, password=_no_password)
+    except ssl.SSLError as error:
+        reason = "they do not belong together" if error.reason == "KEY_VALUES_MISMATCH" else _words(error)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    else:
+        return context
+    raise CertificateError(reason)
 
 
 def _no_password() -> str:
