@@ -126,6 +126,25 @@ def test_what_is_no_sound_may_follow_the_samples(files, rest):
     assert decoded_seconds((files / "16.wav").read_bytes() + rest) == pytest.approx(SECONDS, abs=0.01)
 
 
+@pytest.mark.parametrize("name", ["16.wav", "16.aiff"])
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_a_file_of_countless_chunks_is_refused_unread(files, name, before):
+    sound = (files / name).read_bytes()
+    own = sound.index(b"data" if name == "16.wav" else b"SSND")
+    reads = []
+
+    def chunks(number: int) -> bytes:
+        at = own if before else len(sound)
+        return sound[:at] + b"JUNK\0\0\0\0" * number + sound[at:]
+
+    assert decoded_seconds(chunks(40)) == pytest.approx(SECONDS, abs=0.01)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(joined.os, "pread", lambda *asked, read=os.pread: reads.append(asked) or read(*asked))
+        with pytest.raises(UnreadableAudio, match="more than 64 chunks"):
+            decoded_seconds(chunks(1 << 19))
+    assert len(reads) < 100
+
+
 def test_an_ogg_file_with_a_broken_middle_is_told_of(files):
     ogg = (files / "vorbis.ogg").read_bytes() * 2
     with pytest.raises(UnreadableAudio, match="damaged from byte"):

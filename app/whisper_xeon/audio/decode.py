@@ -24,7 +24,6 @@ from whisper_xeon.audio.levels import LEVELS_PER_SECOND, Levels
 from whisper_xeon.audio.probe import Media, Track, check_size, probe
 
 _SAMPLE_BYTES = 4
-_MAX_CHUNKS = 64
 # A minute takes 50 ms of the interpreter, which other requests need too; ffmpeg takes as long to start.
 DIRECT_SECONDS = 60
 _BLOCK_SAMPLES = 4096
@@ -142,7 +141,7 @@ def _find_samples(fd: int, size: int) -> _Span | None:
     if len(header) < 12 or header[:4] != b"RIFF" or header[8:] != b"WAVE":
         return None
     offset, understood = 12, False
-    for _ in range(_MAX_CHUNKS):
+    for _ in range(joined.MAX_CHUNKS):
         head = os.pread(fd, 8, offset)
         if len(head) < 8:
             return None

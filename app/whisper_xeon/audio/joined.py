@@ -15,6 +15,7 @@ from whisper_xeon.audio.errors import UnreadableAudio
 _BLOCK = 1 << 20
 _OVERLAP = 128  # no pattern below is longer
 _LEAST_REST = 256  # bytes; less is padding or a tag
+MAX_CHUNKS = 64  # of a WAV or AIFF file: each is looked at by itself, and 4 MiB of them would take a second
 _CHUNK_NAME = re.compile(rb"[A-Za-z0-9_ ]{4}")
 _TAGS = (b"TAG", b"APETAGEX", b"LYRICS")  # that players append, at the very end
 
@@ -69,8 +70,9 @@ def _rest_is_checked(fd: int, size: int, order: str, data: bytes) -> bool:
 
     Chunks, tags and padding may follow. Raises `UnreadableAudio` for anything else.
     """
-    at, name, length = 12, b"", 0
+    at, name, length, chunks = 12, b"", 0, 0
     while at + 8 <= size:
+        chunks = _counted(chunks)
         name, length = struct.unpack(f"{order}4sI", os.pread(fd, 8, at))
         if name == data:
             break
@@ -79,6 +81,7 @@ def _rest_is_checked(fd: int, size: int, order: str, data: bytes) -> bool:
         return False  # it was never filled in: what follows is read to the end
     at += 8 + length + (length & 1)
     while size - at > _LEAST_REST:
+        chunks = _counted(chunks)
         begin = os.pread(fd, _LEAST_REST, at)
         if begin.startswith(_TAGS) or not any(begin):
             break
@@ -94,6 +97,16 @@ def _rest_is_checked(fd: int, size: int, order: str, data: bytes) -> bool:
             )
         at += 8 + length + (length & 1)
     return True
+
+
+def _counted(chunks: int) -> int:
+    """Return the number of chunks with one more. Raises `UnreadableAudio` beyond the most that a file may have."""
+    if chunks == MAX_CHUNKS:
+        raise UnreadableAudio(
+            f"the file has more than {MAX_CHUNKS} chunks beside its sound: convert it, for example with "
+            "ffmpeg -i FILE audio.flac"
+        )
+    return chunks + 1
 
 
 def _beginnings(fd: int, size: int, pattern: re.Pattern[bytes]) -> Iterator[int]:
