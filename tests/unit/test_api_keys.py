@@ -205,6 +205,11 @@ def test_a_client_that_repeats_one_wrong_key_slows_down_itself_and_not_its_neigh
     assert waits == [0.1]
 
 
+def test_a_client_may_repeat_a_wrong_key_for_days(guessing, waits):
+    guess(guessing, HERE, *["an old one"] * 2000)
+    assert waits[-1] == 5.0
+
+
 def test_more_than_four_at_a_time_are_turned_away_unread(guessing, waits):
     guess(guessing, HERE, *map(str, range(5)))
     nested = []

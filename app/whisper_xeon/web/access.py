@@ -120,7 +120,8 @@ class Guessing:
 def _delay(attempts: _Attempts, digest: bytes) -> float:
     # Many keys are somebody who guesses; one key many times is a client that was not told of a new one.
     more = max(len(attempts.times), attempts.times[digest]) - _FREE
-    return 0.0 if more < 0 else min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2**more)
+    # Not of any power: a client with an old key tries thousands of times, and no float is as large.
+    return 0.0 if more < 0 else min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2 ** min(more, 10))
 
 
 def _unauthorized() -> HttpError:
