@@ -482,6 +482,29 @@ def test_the_limit_of_a_window_follows_what_was_measured(clips):
     assert more > 10 * plain > 100 * pace.window_s
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_clips_that_take_hardly_any_time_do_not_lower_the_limit_of_a_window(clips, whole):
+    pace = Pace(whole=whole)
+    job = Job(clips["en-05.wav"], ENGLISH, None, 0, time.monotonic, None)
+    pace.learn(job, windows=0, compute_s=0.01, speech_s=0.0)
+    assert pace.window_s is None
+    pace.learn(job, windows=2, compute_s=8.0, speech_s=20.0)
+    limit = pace.limit(job)
+    for _ in range(20):
+        pace.learn(job, windows=0, compute_s=0.01, speech_s=0.0)
+        pace.learn(job, windows=2, compute_s=0.2, speech_s=1.0)
+    assert (pace.window_s, pace.limit(job)) == (4.0, limit)
+
+
+@pytest.mark.parametrize("adapter", ["library", "cli"])
+def test_nothing_is_learnt_from_silence(pools, clips, adapter):
+    pool = pools(adapter=adapter)
+    pool.transcribe(clips["silence.wav"], ENGLISH)
+    assert pool._runner._pace.window_s is None
+    pool.transcribe(clips["en-05.wav"], ENGLISH)
+    assert pool._runner._pace.window_s is not None
+
+
 def test_idle_workers_that_are_stopped_are_found_out_when_somebody_asks(pools):
     pool = pools(engines=2)
     wait_for(lambda: len(pool.worker_pids()) == 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import math
 import threading
 
@@ -13,6 +14,7 @@ _LEAST_S = 10.0  # a limit below would kill for a hiccup of the host
 _FIRST_S = 300.0  # the limit before the first window is done
 # A window of dense speech computes some times as long as one with a few words.
 _TIMES = 10
+_RECENT = 64  # requests that are remembered
 # What is done for the whole audio at once, such as its spectrogram, is done faster than this share of its length.
 _SHARE = 0.1
 
@@ -24,24 +26,34 @@ class Pace:
         """`whole`: the engines do not tell of single windows, but of whole requests only."""
         self._whole = whole
         self._lock = threading.Lock()
-        self._window_s: float | None = None
+        self._recent: collections.deque[float] = collections.deque(maxlen=_RECENT)
 
     @property
     def window_s(self) -> float | None:
-        """Seconds that a window takes; None before the first."""
-        return self._window_s
+        """Seconds that a window of the slowest recent request took; None before the first.
 
-    def learn(self, job: Job, windows: int, compute_s: float) -> None:
-        """Take account of a request that was done, in which the engine told of `windows` windows."""
-        each = compute_s / max(1, _windows(job) if self._whole else windows)
+        Not the average: many short clips, or such with hardly any speech, must not have a long one killed.
+        """
         with self._lock:
-            self._window_s = each if self._window_s is None else 0.8 * self._window_s + 0.2 * each
+            return max(self._recent, default=None)
+
+    def learn(self, job: Job, windows: int, compute_s: float, speech_s: float | None = None) -> None:
+        """Take account of a request that was done, in which the engine told of `windows` windows.
+
+        `speech_s` are the seconds of speech in it, None where that is not known. Where there was none, there was no
+        window to learn from.
+        """
+        if self._whole:
+            windows = _windows(job.pcm.duration if speech_s is None else speech_s) if speech_s != 0 else 0
+        if windows:
+            with self._lock:
+                self._recent.append(compute_s / windows)
 
     def limit(self, job: Job) -> float:
         """Return the seconds within which an engine must have done one window more of a request, or all of it."""
-        usual_s = self._window_s
+        usual_s = self.window_s
         each = _FIRST_S if usual_s is None else max(_LEAST_S, _TIMES * _decodings(job.options) * usual_s)
-        return each * (_windows(job) if self._whole else 1) + _SHARE * job.pcm.duration
+        return each * (_windows(job.pcm.duration) if self._whole else 1) + _SHARE * job.pcm.duration
 
 
 def _decodings(options: DecodeOptions) -> int:
@@ -52,5 +64,5 @@ def _decodings(options: DecodeOptions) -> int:
     return tries * max(options.beam_size, options.best_of)
 
 
-def _windows(job: Job) -> int:
-    return math.ceil(job.pcm.duration / _WINDOW_S) + 1
+def _windows(seconds: float) -> int:
+    return math.ceil(seconds / _WINDOW_S) + 1

@@ -105,7 +105,7 @@ class Runner:
             else:
                 transcript, compute_s = self._read(answer)
                 self._queue.completed(compute_s)
-                self._pace.learn(job, order.windows, compute_s)
+                self._pace.learn(job, order.windows, compute_s, transcript.speech_seconds)
                 return EngineResult(transcript, begun - entered, compute_s, attempts)
             self._state.count("retries")
 
