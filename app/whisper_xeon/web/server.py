@@ -201,9 +201,7 @@ class Server(ThreadingHTTPServer):
                 sock.settimeout(_NOTICE_STOP_SECONDS)
                 if not self.certificate:
                     sock.sendall(_refusal())
-                sock.shutdown(socket.SHUT_WR)
-                while sock.recv(1 << 16):  # closing at once would reset the connection
-                    pass
+                linger(sock, _NOTICE_STOP_SECONDS)  # nobody else is accepted meanwhile
         except OSError:
             time.sleep(0.1)  # not even that one: do not spin
         with contextlib.suppress(OSError):  # whoever took the last file gives it back some time
