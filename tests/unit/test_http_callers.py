@@ -15,6 +15,7 @@ import pytest
 from bare_server import serving
 from whisper_xeon.web.forwarded import TrustedProxies
 from whisper_xeon.web.framing import Limits
+from whisper_xeon.web.lobby import Lobby
 from whisper_xeon.web.server import Request, Response, Server
 
 FEW = Limits(connections=8, connections_each=6, head_time=30)
@@ -240,3 +241,21 @@ def test_behind_a_trusted_proxy_callers_are_told_apart_by_what_it_says():
         "address 127.0.0.1",
     ]
     assert [caller.capped for caller in callers] == [True] * 4 + [False]
+
+
+def test_the_lobby_opens_later_where_no_thread_can_be_started_at_first(monkeypatch):
+    lobby = Lobby(["/readyz"], b"refused", lambda *_: False)
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    theirs, ours = socket.socketpair()
+    with theirs:
+        theirs.settimeout(10)
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", start)
+            with pytest.raises(RuntimeError):
+                lobby.add(ours, ("127.0.0.1", 1))
+        lobby.add(ours, ("127.0.0.1", 1))
+        assert theirs.recv(100) == b"refused"
+    lobby.close()

@@ -57,12 +57,14 @@ class Lobby:
         self._closed = False
 
     def add(self, sock: socket.socket, address: Any) -> None:
-        """Take over a connection and its address. Raises `OSError`, which leaves it to the caller."""
+        """Take over a connection and its address. Raises `OSError` or, where no thread can be started, `RuntimeError`.
+
+        Both leave it to the caller.
+        """
         sock.setblocking(False)
         with self._lock:
             if self._poll is None:
-                self._poll = select.epoll()
-                threading.Thread(target=self._serve, args=(self._poll,), daemon=True).start()
+                self._poll = self._start()
             self._asked[sock.fileno()] = (sock, address, time.monotonic() + _HEAD_SECONDS)
             # What is peeked at stays: by its level the event would come again at once.
             self._poll.register(sock.fileno(), select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
@@ -72,6 +74,15 @@ class Lobby:
     def close(self) -> None:
         """Take no more; those inside still get their answer."""
         self._closed = True
+
+    def _start(self) -> select.epoll:
+        poll = select.epoll()
+        try:
+            threading.Thread(target=self._serve, args=(poll,), daemon=True).start()
+        except RuntimeError:  # the next connection tries again
+            poll.close()
+            raise
+        return poll
 
     def _serve(self, poll: select.epoll) -> None:
         while self._asked or self._answered or self._refused or not self._closed:
