@@ -466,7 +466,8 @@ SETTINGS: tuple[Setting, ...] = (
         "600",
         "a whole number from 1 to 86400",
         "The longest time in seconds without progress after the end of an upload; then 504. Progress is a window of 30 "
-        "s that an engine has done, of this request or, while it waits, of one before it. With audio_url, fetching "
+        "s that an engine has done, of this request or, while it waits, of one before it. whisper-cli does not tell "
+        "of windows: with WHISPER_ADAPTER=cli a request has as long as its audio in addition. With audio_url, fetching "
         "the file counts too.",
         _whole(1, 86400),
     ),

@@ -20,6 +20,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from audio_files import ffmpeg
 from paths import RECORDINGS
 from running_service import (
     ADAPTERS,
@@ -170,12 +171,22 @@ def _spooled(service: Service) -> int:
     return total
 
 
-def test_a_transcription_over_its_time_is_504(artifacts_dir, adapter):
+def test_a_transcription_over_its_time_is_504(artifacts_dir, adapter, tmp_path):
+    ffmpeg("-f", "lavfi", "-i", "anullsrc=r=16000:cl=mono", "-t", "0.2", tmp_path / "short.wav")
     settings = {"WHISPER_ENGINES": "1", "WHISPER_REQUEST_TIMEOUT": "1", "WHISPER_ADAPTER": adapter}
     with running_service(artifacts_dir, **settings) as service:
-        with service.workers_held(), submit(service, RECORDINGS / "en-00.wav") as sock:
+        with service.workers_held(), submit(service, tmp_path / "short.wav") as sock:
             assert sock.recv(65536).startswith(b"HTTP/1.1 504 ")
         wait_for(lambda: service.get("/readyz").status == 200)
+
+
+def test_whisper_cli_which_tells_of_no_window_may_compute_longer_than_the_timeout(artifacts_dir, tmp_path):
+    ffmpeg("-stream_loop", "80", "-i", RECORDINGS / "en-00.wav", tmp_path / "long.wav")
+    settings = {"WHISPER_ENGINES": "1", "WHISPER_THREADS": "1", "WHISPER_REQUEST_TIMEOUT": "1"}
+    with running_service(artifacts_dir, WHISPER_ADAPTER="cli", **settings) as service:
+        answer = service.post_form("/transcribe", ("file", tmp_path / "long.wav"))
+    assert (answer.status, answer.json["duration"] > 200) == (200, True)
+    assert answer.json["processing_seconds"] > 2
 
 
 def test_stopped_workers_are_replaced_and_the_service_is_not_ready_meanwhile(artifacts_dir, adapter):
@@ -399,6 +410,33 @@ def test_a_loop_without_files_tells_who_waits_and_gives_no_sign_of_life():
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         last.shutdown(socket.SHUT_WR)
         wait_for(lambda: ticks)
+
+
+def test_one_that_goes_on_sending_does_not_keep_the_others_from_being_told_that_there_are_no_files():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    told = threading.Event()
+    with ticking() as (server, _), contextlib.ExitStack() as stack:
+        first, second = (
+            stack.enter_context(socket.create_connection(server.server_address, timeout=10)) for _ in range(2)
+        )
+
+        def go_on_sending() -> None:
+            with contextlib.suppress(ConnectionError):
+                while not told.wait(0.05):
+                    first.sendall(b"a")
+
+        sending = stack.enter_context(ThreadPoolExecutor(1)).submit(go_on_sending)
+        lowest_free = os.dup(0)
+        os.close(lowest_free)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+            server.start()
+            answer = second.recv(65536)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            told.set()
+        sending.result()
+        assert answer.startswith(b"HTTP/1.1 503 ")
 
 
 def test_a_supervisor_that_hangs_ends_the_signs_of_life(small_package, monkeypatch):

@@ -180,19 +180,21 @@ class Service:
     @contextlib.contextmanager
     def workers_held(self) -> Iterator[None]:
         """Stop every worker where it is, and those that replace them: what they are given is never done."""
-        released = threading.Event()
+        held, released = threading.Event(), threading.Event()
 
         def hold() -> None:
             while True:
                 for pid in self.worker_pids():
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGSTOP)
+                held.set()
                 if released.wait(0.02):
                     return
 
         with ThreadPoolExecutor(1) as thread:
             holding = thread.submit(hold)
             try:
+                assert held.wait(60)
                 yield
             finally:
                 released.set()

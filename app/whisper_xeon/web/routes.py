@@ -284,7 +284,7 @@ class Application:
             result = self._pool.transcribe(
                 audio,
                 options,
-                deadline=received.deadline,
+                deadline=received.deadline + self._untold_seconds(audio),
                 patience=self._settings.request_timeout,
                 cancelled=request.client_gone,
                 guest=request.connection,
@@ -297,6 +297,10 @@ class Application:
             audio_s=audio.duration, speech_s=speech_s, wait_s=result.wait_s, total_s=time.monotonic() - begun
         )
         return _Timed(result, received.asked, decode_s)
+
+    def _untold_seconds(self, audio: PcmAudio) -> float:
+        """Return how much later the deadline is because the engine does not tell how far it has got."""
+        return audio.duration * len(audio.fds) if self._settings.adapter == "cli" else 0.0
 
     def _decode(self, request: Request, received: Received, held: Hold, *, sides: bool) -> tuple[PcmAudio, float]:
         """Return the file's audio, and the seconds that it took to decode; `held` grows with it."""
