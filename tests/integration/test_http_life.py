@@ -175,7 +175,7 @@ def test_a_transcription_over_its_time_is_504(artifacts_dir, adapter, tmp_path):
     ffmpeg("-f", "lavfi", "-i", "anullsrc=r=16000:cl=mono", "-t", "0.2", tmp_path / "short.wav")
     settings = {"WHISPER_ENGINES": "1", "WHISPER_REQUEST_TIMEOUT": "1", "WHISPER_ADAPTER": adapter}
     with running_service(artifacts_dir, **settings) as service:
-        with service.workers_held(), submit(service, tmp_path / "short.wav") as sock:
+        with service.workers_held(), submit(service, tmp_path / "short.wav", vad_filter="false") as sock:
             assert sock.recv(65536).startswith(b"HTTP/1.1 504 ")
         wait_for(lambda: service.get("/readyz").status == 200)
 
