@@ -209,7 +209,7 @@ def test_stopped_workers_are_replaced_and_the_service_is_not_ready_meanwhile(art
 def test_engines_that_go_on_hanging_are_503_with_retry_after(artifacts_dir):
     with running_service(artifacts_dir, WHISPER_ENGINES="1") as service, service.workers_held():
         answer = service.transcribe("fr-01.wav")
-        assert (answer.status, answer.error["code"]) == (503, "engine_unavailable")
+        assert (answer.status, answer.error["code"]) == (503, "engines_hang")
         assert answer.headers["retry-after"]
 
 
