@@ -554,6 +554,21 @@ def test_a_stopped_zygote_and_its_workers_are_replaced(pools, clips):
     assert pool.stats()["loads"] == 2
 
 
+def test_a_worker_that_takes_long_to_die_does_not_cost_the_zygote(pools, clips):
+    pool = pools(engines=2)
+    wait_for(lambda: len(pool.worker_pids()) == 2)
+    zygote = zygote_of(pool)
+    workers = pool._workers
+    doomed = workers.take()
+    order = workers._order
+    workers._order = lambda message, fds=(): message["op"] == "kill" or order(message, fds)
+    workers.kill(doomed)
+    time.sleep(1.5)
+    assert pool.transcribe(clips["en-05.wav"], ENGLISH).attempts == 1
+    assert zygote_of(pool) == zygote
+    os.kill(doomed.pid, signal.SIGKILL)
+
+
 def test_a_deadline_holds_in_the_queue_too(pools, clips):
     pool = pools()
     os.kill(pool.worker_pids()[0], signal.SIGSTOP)

@@ -195,7 +195,7 @@ class Supervisor:
             if loaded:
                 if time.monotonic() >= self._fork_at:
                     self._workers.fill(self._engines)
-                if self._workers.overdue(STILL * LOOK_S) and pulse.still >= STILL:
+                if self._workers.fork_overdue(STILL * LOOK_S) and pulse.still >= STILL:
                     return _End("the engine host hangs")
                 if self._workers.overdue(ANSWER_S):
                     return _End("the engine host does not answer")

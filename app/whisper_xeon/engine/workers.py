@@ -253,12 +253,19 @@ class Workers:
 
     def overdue(self, seconds: float) -> bool:
         """Tell whether the zygote has left an order undone for `seconds`."""
+        return self._due(lambda worker: worker.state == "doomed" or worker.pid is None, seconds)
+
+    def fork_overdue(self, seconds: float) -> bool:
+        """Tell whether it has not forked for `seconds` after it was told to: only that is up to itself.
+
+        How long a killed worker takes to die is not: it may have gigabytes to give back.
+        """
+        return self._due(lambda worker: worker.pid is None, seconds)
+
+    def _due(self, concerned: Callable[[Worker], bool], seconds: float) -> bool:
         limit = time.monotonic() - seconds
         with self._state.changed:
-            return any(
-                (worker.state == "doomed" or worker.pid is None) and worker.since < limit
-                for worker in self._workers.values()
-            )
+            return any(concerned(worker) and worker.since < limit for worker in self._workers.values())
 
     def _set_state(self, worker: Worker, state: str) -> None:
         if state in _SERVING or worker.state in _SERVING:
