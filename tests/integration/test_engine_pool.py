@@ -554,6 +554,31 @@ def test_a_stopped_zygote_and_its_workers_are_replaced(pools, clips):
     assert pool.stats()["loads"] == 2
 
 
+def test_workers_that_hang_while_they_start_are_told_of_and_replaced_less_and_less_often(pools, clips):
+    pool = pools()
+    zygote, begun = zygote_of(pool), time.monotonic()
+    stop = threading.Event()
+
+    def stop_workers():
+        while not stop.wait(0.001):
+            for pid in children(zygote):
+                late = pid in pool.worker_pids()  # it could have been given a request: not again
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL if late else signal.SIGSTOP)
+
+    def stuck() -> list[int]:
+        return [fields["pid"] for event, fields in pools.events if event == "engine worker hangs while it starts"]
+
+    with in_background(stop_workers):
+        try:
+            wait_for(lambda: len(stuck()) >= 2)
+            assert pool.stats()["hangs"] >= 2
+            assert pool._supervisor._fork_at > begun
+        finally:
+            stop.set()
+    assert pool.transcribe(clips["en-05.wav"], ENGLISH).transcript.text == "kilo tango yankee"
+
+
 def test_a_worker_that_takes_long_to_die_does_not_cost_the_zygote(pools, clips):
     pool = pools(engines=2)
     wait_for(lambda: len(pool.worker_pids()) == 2)

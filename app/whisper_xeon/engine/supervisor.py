@@ -176,7 +176,8 @@ class Supervisor:
             expectant = bool(starting) or self._workers.overdue(0)
             ready = {fd for fd, _ in poll.poll(_LOOK_MS if expectant else _TURN_MS)}
             if expectant and not ready:
-                self._workers.discard_stuck()
+                for _ in range(self._workers.discard_stuck()):
+                    self._started_falsely()
                 pulse.look()
             if self._wakeup.fileno() in ready:
                 self._wakeup.clear()
@@ -241,7 +242,11 @@ class Supervisor:
             self._workers.felt(worker)
             self._workers.offer(worker)
         else:
-            self._false_starts += 1
-            self._fork_at = time.monotonic() + min(_BACKOFF_MAX_S, 0.05 * 2**self._false_starts)
+            self._started_falsely()
             self._workers.discard(worker)
         return reason
+
+    def _started_falsely(self) -> None:
+        """Wait with the next fork, longer each time in a row that a worker did not get as far as taking a request."""
+        self._false_starts += 1
+        self._fork_at = time.monotonic() + min(_BACKOFF_MAX_S, 0.05 * 2 ** min(self._false_starts, 10))

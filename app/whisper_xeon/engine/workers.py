@@ -143,15 +143,20 @@ class Workers:
                 idle.killed = True
                 self.discard(idle)
 
-    def discard_stuck(self) -> None:
-        """Look once at the workers that are starting, and give up those that hang."""
+    def discard_stuck(self) -> int:
+        """Look once at the workers that are starting, give up those that hang, and return how many did."""
+        stuck = 0
         with self._state.changed:
             for worker in self._workers.values():
                 if worker.state == "starting" and worker.pulse:
                     worker.pulse.look()
                     if worker.is_still:
+                        stuck += 1
+                        self._state.count("hangs")
+                        self._log(logging.ERROR, "engine worker hangs while it starts", pid=worker.pid)
                         worker.killed = True
                         self.discard(worker)
+        return stuck
 
     def bury(self, worker: Worker, seconds: float) -> None:
         """Wait until a held worker that fell silent is gone, for `seconds` at most.
