@@ -391,6 +391,27 @@ def test_sigterm_and_sigint_to_the_group_do_not_end_a_request(pools, clips):
 # Time, cancelling and the queue.
 
 
+def test_a_request_that_somebody_kills_every_time_ends_at_its_deadline(pools, clips):
+    pool = pools()
+    stop = threading.Event()
+
+    def kill_workers():
+        while not stop.wait(0.02):
+            if pool.stats()["busy"]:
+                pool._state.progressed()  # as the requests on other engines do
+                with contextlib.suppress(IndexError, ProcessLookupError):
+                    os.kill(pool.worker_pids()[0], signal.SIGKILL)
+
+    with in_background(kill_workers):
+        try:
+            with pytest.raises(EngineTimeout):
+                pool.transcribe(clips["long.wav"], ENGLISH, deadline=time.monotonic(), patience=2)
+        finally:
+            stop.set()
+    assert pool.stats()["crashes"] >= 10
+    assert pool.transcribe(clips["en-05.wav"], ENGLISH).transcript.text == "kilo tango yankee"
+
+
 def test_a_worker_that_is_not_done_at_the_deadline_is_replaced(pools, clips):
     pool = pools()
     [hung] = pool.worker_pids()

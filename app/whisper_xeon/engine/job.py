@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Callable
 
 from whisper_xeon.audio.decode import PcmAudio
@@ -34,6 +34,13 @@ class Job:
         if self.deadline is None:
             return math.inf
         return max(self.deadline, self.progress_at() + self.patience) - time.monotonic()
+
+    def with_fixed_deadline(self) -> Job:
+        """Return it with a deadline that is as late as it may be now, and that no progress moves on."""
+        if self.deadline is None:
+            return self
+        latest = max(self.deadline, time.monotonic() + self.patience)
+        return replace(self, deadline=latest, progress_at=lambda: -math.inf)
 
     def check_wanted(self) -> None:
         """Raise `Cancelled` or `EngineTimeout` when nobody is waiting for the request any more."""

@@ -6,6 +6,7 @@ It runs in the thread of the request, and is the only one that uses the socket o
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import re
@@ -30,6 +31,9 @@ from whisper_xeon.logs import Log
 from whisper_xeon.transcript import Transcript
 
 _CRASHES = 2  # one may be the worker's own fault; two in a row are the request's
+# Somebody who kills workers meets the same request by chance, even some times in a row; one who does it for the memory
+# that this request takes always will.
+_KILLS = 10
 _HANGS = 3  # the request may be the reason, or somebody stops every worker that there is
 _VMSTAT = Path("/proc/vmstat")
 _CHECK_S = 30.0  # the longest that a probe may compute
@@ -77,17 +81,17 @@ class Runner:
         """Return the job's transcript. Raises a subclass of `EngineError`.
 
         When its worker is lost it is tried again, ahead of all others, until its deadline or until it looks as if it
-        were the reason.
+        were the reason. After so many kills that it may be, its deadline moves on no longer.
         """
         entered = time.monotonic()
-        attempts = crashes = hangs = 0
+        attempts = crashes = kills = hangs = 0
         while True:
             worker = self._queue.acquire(job, first=attempts > 0)
             begun = time.monotonic()
             attempts += 1
             order = _Order(
                 {"options": job.options.to_dict(), "samples": job.pcm.samples},
-                limit=lambda: self._pace.limit(job),
+                limit=functools.partial(self._pace.limit, job),
                 fds=job.pcm.fds,
                 check_wanted=job.check_wanted,
             )
@@ -98,6 +102,9 @@ class Runner:
                 crashes += order.started and _is_own_fault(worker.status, out_of_memory)
                 if crashes == _CRASHES:
                     raise EngineCrashed("two engines crashed on this audio") from None
+                kills += order.started
+                if kills == _KILLS:
+                    job = job.with_fixed_deadline()
             except _WorkerHangs:
                 hangs += 1
                 if hangs == _HANGS:
