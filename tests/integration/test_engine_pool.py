@@ -503,6 +503,15 @@ def test_the_limit_of_a_window_follows_what_was_measured(clips):
     assert more > 10 * plain > 100 * pace.window_s
 
 
+@pytest.mark.parametrize(("step", "tries"), [(0.0, 1), (0.4, 3), (0.2, 6), (0.1, 11), (0.01, 11), (1.0, 2)])
+def test_a_window_may_take_ten_times_as_long_for_each_try(clips, step, tries):
+    pace = Pace(whole=False)
+    options = dataclasses.replace(ENGLISH, temperature_increment=step)
+    job = Job(clips["en-05.wav"], options, None, 0, time.monotonic, None)
+    pace.learn(job, windows=1, compute_s=2.0)
+    assert pace.limit(job) == pytest.approx(20 * tries + 0.1 * job.pcm.duration)
+
+
 @pytest.mark.parametrize("whole", [False, True])
 def test_clips_that_take_hardly_any_time_do_not_lower_the_limit_of_a_window(clips, whole):
     pace = Pace(whole=whole)

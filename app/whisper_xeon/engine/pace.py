@@ -60,7 +60,8 @@ def _decodings(options: DecodeOptions) -> int:
     """Return how often the options have a window decoded at most, counting each sequence that is followed."""
     tries = 1
     if options.temperature_increment and not options.temperature:
-        tries += math.ceil(1 / max(options.temperature_increment, 0.1))  # see decoding.temperature_step
+        # As many steps as whisper.cpp takes up to 1 (see decoding.temperature_step), however floats are rounded.
+        tries += math.floor(1 / max(options.temperature_increment, 0.1) + 1e-6)
     return tries * max(options.beam_size, options.best_of)
 
 
