@@ -73,7 +73,8 @@ SETTINGS_TAIL = """\
 * `WHISPER_LANGUAGE`: an English model (`.en`) takes `auto` or `en` only.
 * `WHISPER_CPU_VARIANT`: a package names its variants in order of preference, and `auto` takes the first that the
   processor runs. `/version` says which and why.
-* `WHISPER_ADAPTER=cli` is slower than `library`.
+* `WHISPER_ADAPTER=cli` is slower than `library`. `/readyz` only asks its engines whether they answer, and has them
+  compute nothing.
 * `WHISPER_API_KEY_FILE` on a host: [`whisper_service_api_keys`](access.md#api-keys) writes the file and sets this. A
   file of your own: the service's user owns nothing and sees no home directory. `/etc/whisper-xeon/keys` works, owned by
   root with mode 0444 in a directory with mode 0755. It is read again within a second after a change. In a container,

@@ -572,6 +572,8 @@ def test_what_a_worker_computes_to_show_that_it_can_changes_nothing(pools, clips
     before = pool.transcribe(clips["en-05.wav"], options).transcript
     pool._state.doubt()
     assert pool.readiness() == "ready"
+    # Where nothing was computed, nothing is proven: whisper-cli would load the model for it.
+    assert (pool._state.progress_at > pool._state.doubt_at) == (adapter == "library")
     assert pool.transcribe(clips["en-05.wav"], options).transcript == before
     assert pool.stats()["restarts"] == 0
 

@@ -99,8 +99,12 @@ class WhisperAdapter:
     def prepare(self) -> None:
         """Prepare the next transcription ahead of time. Raises `WhisperLibraryError`."""
 
-    def probe(self) -> None:
-        """Compute a little, to see whether that works. Raises `WhisperLibraryError`."""
+    def probe(self) -> bool:
+        """Compute a little, to see whether that works; false where that takes too much to be done every now and then.
+
+        Raises `WhisperLibraryError`.
+        """
+        return False
 
     def transcribe(self, audio_path: os.PathLike[str] | str, **options: Any) -> str:
         """Return the text spoken in an audio file; `options` and errors are those of `transcript`."""

@@ -60,7 +60,7 @@ class WhisperLibraryAdapter(WhisperAdapter):
         with self._lock:
             self._ensure_state()
 
-    def probe(self) -> None:
+    def probe(self) -> bool:
         """Encode a second of silence and decode one token. Raises `WhisperLibraryError`."""
         samples = (ctypes.c_float * SAMPLE_RATE)()
         with self._lock:
@@ -75,6 +75,7 @@ class WhisperLibraryAdapter(WhisperAdapter):
                 self._free_state()
         if code != 0:
             raise self._failure("whisper_full_with_state (probe)", code)
+        return True
 
     def close(self) -> None:
         """Free all memory; further transcriptions raise, and closing again does nothing."""

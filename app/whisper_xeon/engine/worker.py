@@ -201,11 +201,11 @@ def _check(adapter: WhisperAdapter, *, compute: bool) -> dict[str, Any]:
     if not compute:
         return {"event": "alive"}
     try:
-        adapter.probe()
+        computed = adapter.probe()
         adapter.prepare()
     except WhisperLibraryError as error:
         return {"event": "error", "kind": "failed", "message": str(error)}
-    return {"event": "probed"}
+    return {"event": "probed" if computed else "alive"}
 
 
 def _own_files() -> list[str]:
