@@ -48,6 +48,11 @@ def test_two_keys_of_a_name_are_one_caller_while_one_replaces_the_other():
     assert old == new
 
 
+def test_a_key_that_is_listed_twice_counts_once():
+    assert parse_keys(b"a queue=8\na queue=8\n") == parse_keys(b"a queue=8\n")
+    assert len(parse_keys(f"a\nsha256:{digest('a').hex()}\n".encode())) == 1
+
+
 @pytest.mark.parametrize(
     ("content", "wrong"),
     [
@@ -62,8 +67,9 @@ def test_two_keys_of_a_name_are_one_caller_while_one_replaces_the_other():
         ("a queue=0\n", "line 1: the value of queue= is not allowed"),
         ("a priority=urgent\n", "line 1: the value of priority= is not allowed"),
         ("a queue=1 queue=2\n", "line 1: duplicate queue="),
-        ("a\na\n", "line 2: duplicate key"),
-        (f"sha256:{digest('a').hex()}\na\n", "line 2: duplicate key"),
+        ("a\na name=x\n", "line 2: duplicate key of another name"),
+        (f"sha256:{digest('a').hex()} name=x\na\n", "line 2: duplicate key of another name"),
+        ("a queue=1\na\n", "line 2: limits or priority differ"),
         ("a name=x queue=1\nb name=x\n", "line 2: limits or priority differ from those of this name on line 1"),
     ],
 )

@@ -116,8 +116,8 @@ def parse_keys(content: bytes) -> Keys:
             raise ValueError(f"line {number}: it has characters that are not ASCII") from None
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from None
-        if digest in keys:
-            raise ValueError(f"line {number}: duplicate key")
+        if digest in keys and keys[digest] != caller:
+            raise ValueError(f"line {number}: duplicate key of another name")
         same = (sorted(caller.limits.items()), caller.priority)
         before, where = said.setdefault(caller.id, (same, number))
         if before != same:
