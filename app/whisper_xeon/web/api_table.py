@@ -597,7 +597,7 @@ ERRORS = (
     ),
     Error(429, "too_many_wrong_keys", "too many wrong API keys from this address"),
     Error(431, "headers_too_large", "the headers are too long, or too many", "every"),
-    Error(500, "engine_crashed", "two engines crashed of this request; other requests are not affected"),
+    Error(500, "engine_crashed", "two engines crashed on this request; other requests are not affected"),
     Error(500, "engine_error", "whisper.cpp could not transcribe this audio; the log says why"),
     Error(500, "internal_error", "a fault of the service; the log has it under the request's id", "every"),
     Error(502, "audio_url_failed", "the host of `audio_url` cannot be reached", "url"),
