@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from whisper_xeon.shares import Caller, Guest, NoneLeft, OverLimit, SentAway, Shares
+from whisper_xeon.web.decoders import Decoders
 
 A, B, C = (Caller(name) for name in "ABC")
 LOW, HIGH = Caller("low", priority=-1), Caller("high", priority=1)
@@ -215,3 +216,24 @@ def test_who_waits_for_a_turn_may_give_up_or_be_sent_away(monkeypatch):
             pass
         assert shares.used == 1
     assert shares.used == 0
+
+
+def test_a_limit_of_decoders_holds_for_each_kind_of_files_by_itself():
+    decoders = Decoders(cores=8)
+    key = Caller("key", {"decoders": 1}, capped=False)
+
+    class Waits(Exception):
+        """It is not its turn."""
+
+    def still_wanted() -> None:
+        raise Waits
+
+    def decode_another(*, plain: bool) -> str:
+        return decoders.run(Guest(key), lambda look: "decoded", plain=plain, still_wanted=still_wanted)
+
+    def decode(look) -> str:
+        with pytest.raises(Waits):
+            decode_another(plain=True)
+        return decode_another(plain=False)
+
+    assert decoders.run(Guest(key), decode, plain=True, still_wanted=still_wanted) == "decoded"
