@@ -6,7 +6,7 @@ import pytest
 
 from docker_client import inspect
 from running_service import EXACT
-from service_container import PORT, PROJECT, Compose, request, transcribe
+from service_container import PACKAGES, PORT, PROJECT, Compose, request, transcribe
 from whisper_package.models import MODEL_CONFIGS
 
 BUILT = ("small", "medium")
@@ -39,7 +39,7 @@ def test_variable_switches_the_model_there_and_back_and_keeps_the_image_and_the_
         version, model = up(filled, name), name.lower()
         assert (version["model"], version["package"]) == (model, MODEL_CONFIGS[model]["dir"])
         assert transcribe(PORT, "en-00.wav") == EXACT["en-00.wav"]["text"]
-        seen.append((inspect(filled.api.name)["Image"], filled.api.run("find", ".", "-printf", "%p %i %T@\n")))
+        seen.append((inspect(filled.api.name)["Image"], filled.api.run("find", PACKAGES, "-printf", "%p %i %T@\n")))
     assert seen[0] == seen[1] == seen[2]
 
 

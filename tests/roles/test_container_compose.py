@@ -110,11 +110,11 @@ class TestWithoutAStore:
     def test_down_and_up_lose_nothing(self, filled: Compose):
         filled("up", "--detach")
         filled.api.wait_ready()
-        before = filled.api.run("find", ".", "-printf", "%p %i %T@\n")
+        before = filled.api.run("find", PACKAGES, "-printf", "%p %i %T@\n")
         filled("down")
         filled("up", "--detach")
         filled.api.wait_ready()
-        assert filled.api.run("find", ".", "-printf", "%p %i %T@\n") == before
+        assert filled.api.run("find", PACKAGES, "-printf", "%p %i %T@\n") == before
 
     def test_down_lets_the_service_end_by_itself(self, filled: Compose):
         filled("up", "--detach")
