@@ -73,10 +73,15 @@ def stalled(service: Service, caller: str, number: int, size: int, **headers: st
 
 def test_uploads_that_stall_keep_nobody_else_out(artifacts_dir):
     settings = {"WHISPER_SPOOL_MB": "8", "WHISPER_MAX_UPLOAD_MB": "1", "WHISPER_MAX_AUDIO_SECONDS": "10"}
-    with running_service(artifacts_dir, **settings) as service, stalled(service, SOMEBODY, 10, 1000 << 10) as uploads:
-        wait_for(lambda: _spooled(service) > 7 << 20)
+    size = 1000 << 10
+    with running_service(artifacts_dir, **settings) as service, contextlib.ExitStack() as stack:
+        for number in range(1, 8):
+            # One after the other: together they could all find it full before any of them is whole.
+            stack.enter_context(stalled(service, SOMEBODY, 1, size))
+            wait_for(lambda number=number: _spooled(service) >= number * size)
+        surplus = stack.enter_context(stalled(service, SOMEBODY, 3, size))
         assert [ask(service, OTHER) for _ in range(3)] == [(200, TEXT)] * 3
-        assert any(b"spool_full" in sock.recv(65536) for sock in uploads[7:])
+        assert any(b"spool_full" in sock.recv(65536) for sock in surplus)
 
 
 def _spooled(service: Service) -> int:
@@ -191,7 +196,8 @@ def test_a_decoder_has_time_in_proportion_to_what_came_out_of_it(monkeypatch, fl
 def test_a_decoder_is_the_first_to_go_without_memory_and_ends_with_the_service(artifacts_dir, flac, end):
     with running_service(artifacts_dir) as service, send(service, flac, SOMEBODY, "audio/flac"):
         (decoder,) = wait_for(lambda: decoders(service))
-        assert Path(f"/proc/{decoder}/oom_score_adj").read_text().strip() == "1000"
+        # What sets it becomes the decoder afterwards, under the same number and with its arguments.
+        wait_for(lambda: Path(f"/proc/{decoder}/oom_score_adj").read_text().strip() == "1000")
         os.kill(decoder, signal.SIGSTOP)
         service.process.send_signal(end)
         service.process.wait(10)
