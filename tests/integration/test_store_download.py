@@ -287,7 +287,12 @@ def test_object_that_is_gone_ends_with_status_3(run, minio, root_client, small_p
         (["small"], {"MINIO_ENDPOINT": ""}, 2, "MINIO_ENDPOINT must be set"),
         (["small"], {"MINIO_SECRET_KEY": ""}, 2, "MINIO_SECRET_KEY must be set"),
         (["small"], {"MINIO_SECRET_KEY_FILE": "/nowhere"}, 2, "both set"),
-        (["small"], {"MINIO_SECRET_KEY": "", "MINIO_SECRET_KEY_FILE": "/nowhere"}, 2, "/nowhere, which cannot be read"),
+        (
+            ["small"],
+            {"MINIO_SECRET_KEY": "", "MINIO_SECRET_KEY_FILE": "/nowhere"},
+            2,
+            "'/nowhere', which cannot be read",
+        ),
         (["small"], {"MINIO_ENDPOINT": "minio:9000"}, 2, "must be http://HOST:PORT"),
         (["small", "--unknown"], {}, 2, "unrecognized arguments"),
         (["small", "--channel", "absent"], {}, 3, "channels/absent.json"),
