@@ -87,8 +87,7 @@ class Ffmpeg:
             "core": 0,
         }
         return [
-            # It ends with the thread that started it, and so with the service, however that ends.
-            *(_find("setpriv"), "--pdeathsig", "KILL", "--"),
+            *_ends_with_its_parent(),
             # Where that is allowed, which it is not in the unit: engines go first.
             *(_find("nice"), "-n", _NICENESS),
             *(_find("choom"), "-n", _OOM_SCORE_ADJUSTMENT, "--"),
@@ -158,7 +157,20 @@ def require_tools() -> None:
     """Raise `DecoderMissing` unless everything that decoding runs is installed."""
     for tool in _TOOLS:
         _find(tool)
-    _readable()  # now, and not while somebody waits
+    # Now, and not while somebody waits.
+    _readable()
+    _ends_with_its_parent()
+
+
+@functools.cache
+def _ends_with_its_parent() -> tuple[str, ...]:
+    """Return what has a program end with the thread that started it, and so with the service, however that ends.
+
+    Nothing where it is denied, as by the filter of the unit: there systemd ends whatever the service leaves.
+    """
+    command = (_find("setpriv"), "--pdeathsig", "KILL", "--")
+    tried = subprocess.run([*command, _find("nice")], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    return command if tried.returncode == 0 else ()
 
 
 @functools.cache
