@@ -22,7 +22,7 @@ WEIGHTS ?= openai
 demo: setup ## build, publish and deploy base and tiny.en to two systemd containers, then transcribe; WEIGHTS=fixture: toys
 	@ansible-playbook -i inventory/demo playbooks/demo/demo.yml -e demo_weights=$(WEIGHTS) && scripts/demo_tour.sh
 
-test: setup ## run all tests: lint, units, Docker build, MinIO, molecule, end to end (25 minutes)
+test: setup ## run all tests: lint, units, Docker build, MinIO, molecule, end to end (40 minutes)
 	@pytest -n 2 $(PYTEST_ARGS)
 
 test-unit: ## run the tests that need no Docker (a minute)
