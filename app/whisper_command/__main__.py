@@ -22,6 +22,7 @@ from whisper_command.local import LocalModel
 from whisper_command.progress import Progress
 from whisper_command.remote import Service
 from whisper_command.work import SUFFIXES, Task, tasks
+from whisper_package.small_files import text_of
 from whisper_xeon import logs
 from whisper_xeon.formats import Shape, render
 from whisper_xeon.languages import find_language
@@ -143,11 +144,10 @@ def _key(path: Path | None) -> str:
     if path is None:
         return ""
     try:
-        key = path.read_text("ascii").strip()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise UsageError(f"--key-file: {path} cannot be read: {reason}") from None
-    if not key or not key.isprintable() or " " in key:
+        key = text_of(path)
+    except OSError as error:
+        raise UsageError(f"--key-file: {path} cannot be read: {error.strerror}") from None
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
         raise UsageError(f"--key-file: {path} must have the key and nothing else")
     return key
 
