@@ -11,8 +11,11 @@ def headers(*, style: str, script: str = "") -> dict[str, str]:
     policy = [
         "default-src 'none'",
         f"style-src {_digest(style)}",
-        *([f"script-src {_digest(script)}", "connect-src 'self'", "media-src blob:"] if script else []),
-        "img-src data:",
+        *(
+            [f"script-src {_digest(script)}", "connect-src 'self'", "media-src blob:", "img-src data:"]
+            if script
+            else []
+        ),
         "base-uri 'none'",
         "form-action 'none'",
         "frame-ancestors 'none'",
