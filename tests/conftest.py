@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from paths import RECORDINGS
+from paths import RECORDINGS, ROOT
 from playbook import BUILD, one_at_a_time, run_build, run_playbook
 from signing import sign
 from whisper_package.package import Package
@@ -180,3 +180,13 @@ def pytest_terminal_summary(terminalreporter):
         if getattr(report, "when", "") == "teardown":
             for name, value in report.user_properties:
                 terminalreporter.write_line(f"{report.nodeid}: {name}: {value}")
+
+
+@pytest.fixture(scope="session")
+def built_command(tmp_path_factory) -> Path:
+    """What `make command` builds: the wheel and the zipapp of the command, the drop-in's source distribution."""
+    output = tmp_path_factory.mktemp("built")
+    subprocess.run(
+        [sys.executable, ROOT / "scripts" / "build_command.py", "--output", output], check=True, capture_output=True
+    )
+    return output

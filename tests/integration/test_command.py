@@ -14,21 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from paths import RECORDINGS, ROOT
+from paths import RECORDINGS
 from running_service import EXACT, Service, environment, running_service, wait_for
 
 CLIPS = ("en-00.wav", "en-01.wav", "de-00.wav")
 KEY = "a-key-of-the-command-0123456789"
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory) -> Path:
-    """The directory with the wheel and the zipapp."""
-    output = tmp_path_factory.mktemp("built")
-    subprocess.run(
-        [sys.executable, ROOT / "scripts" / "build_command.py", "--output", output], check=True, capture_output=True
-    )
-    return output
 
 
 @pytest.fixture(scope="module")
@@ -154,8 +144,8 @@ def test_a_full_service_is_waited_for(artifacts_dir, recordings):
     assert len(made(recordings, ".txt")) == 6
 
 
-def test_the_zipapp_runs_by_itself(built, artifacts_dir, recordings):
-    program = (built / "whisper-xeon.pyz",)
+def test_the_zipapp_runs_by_itself(built_command, artifacts_dir, recordings):
+    program = (built_command / "whisper-xeon.pyz",)
     finished = subprocess.run(
         [*program, "transcribe", recordings, "--artifacts-dir", artifacts_dir, "--language", "English", "--quiet"],
         env={"PATH": os.environ["PATH"]},
@@ -169,9 +159,9 @@ def test_the_zipapp_runs_by_itself(built, artifacts_dir, recordings):
     assert made(recordings, ".txt")["en-00.wav"].decode() == EXACT["en-00.wav"]["text"] + "\n"
 
 
-def test_the_wheel_installs_a_command(built, service, key_file, recordings, tmp_path):
+def test_the_wheel_installs_a_command(built_command, service, key_file, recordings, tmp_path):
     venv.create(tmp_path / "venv", with_pip=True)
-    pip = [tmp_path / "venv" / "bin" / "pip", "install", "--quiet", "--no-index", *built.glob("*.whl")]
+    pip = [tmp_path / "venv" / "bin" / "pip", "install", "--quiet", "--no-index", *built_command.glob("*.whl")]
     subprocess.run(pip, check=True, capture_output=True)
     command = tmp_path / "venv" / "bin" / "whisper-xeon"
     finished = subprocess.run(

@@ -289,16 +289,6 @@ def test_options_have_the_effect_that_they_have_in_the_original(heard, number):
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory) -> Path:
-    """The directory with the wheel of whisper-xeon and the drop-in's source distribution."""
-    output = tmp_path_factory.mktemp("built")
-    subprocess.run(
-        [sys.executable, ROOT / "scripts" / "build_command.py", "--output", output], check=True, capture_output=True
-    )
-    return output
-
-
-@pytest.fixture(scope="module")
 def original(tmp_path_factory) -> Path:
     """A wheel with the original's name, and its module in one line."""
     wheel = tmp_path_factory.mktemp("original") / "openai_whisper-20250625-py3-none-any.whl"
@@ -317,11 +307,11 @@ def pip(directory: Path, *arguments: str | Path) -> subprocess.CompletedProcess[
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_the_extra_installs_the_command_and_the_module(built, artifacts_dir, tmp_path):
+def test_the_extra_installs_the_command_and_the_module(built_command, artifacts_dir, tmp_path):
     directory = tmp_path / "venv"
     venv.create(directory, with_pip=True)
-    (wheel,) = built.glob("whisper_xeon-*.whl")
-    installed = pip(directory, "install", "--find-links", built, f"{wheel}[openai]")
+    (wheel,) = built_command.glob("whisper_xeon-*.whl")
+    installed = pip(directory, "install", "--find-links", built_command, f"{wheel}[openai]")
     assert installed.returncode == 0, installed.stderr
     (tmp_path / "base.pt").touch()
 
@@ -351,13 +341,13 @@ def test_the_extra_installs_the_command_and_the_module(built, artifacts_dir, tmp
     assert "pip install botocore" in fetching.stderr
 
 
-def test_it_is_not_installed_over_the_original(built, original, tmp_path):
+def test_it_is_not_installed_over_the_original(built_command, original, tmp_path):
     environment_of_both = tmp_path / "venv"
     venv.create(environment_of_both, with_pip=True)
     python = environment_of_both / "bin" / "python3"
-    (wheel,) = built.glob("whisper_xeon-*.whl")
+    (wheel,) = built_command.glob("whisper_xeon-*.whl")
     assert pip(environment_of_both, "install", "--no-index", original).returncode == 0
-    refused = pip(environment_of_both, "install", "--find-links", built, f"{wheel}[openai]")
+    refused = pip(environment_of_both, "install", "--find-links", built_command, f"{wheel}[openai]")
     assert refused.returncode != 0
     assert "openai-whisper is installed here, and whisper-xeon-openai does not replace it" in refused.stderr
     untouched = "import whisper; assert whisper.is_the_original"
