@@ -127,7 +127,11 @@ def test_what_is_not_there_is_named(tmp_path):
         (["--server", f"127.0.0.1:{free_port()}"], 3, "no service answers at"),
         (["--server", "http://127.0.0.1:1", "--model", "base"], 2, "--model is for a model of one's own"),
         (["--server", "http://127.0.0.1:1", "--key-file", "/nowhere/key"], 2, "/nowhere/key cannot be read"),
-        (["--server", "http://127.0.0.1:1", "--key-file", "/dev/zero"], 2, "/dev/zero cannot be read: not a regular file"),
+        (
+            ["--server", "http://127.0.0.1:1", "--key-file", "/dev/zero"],
+            2,
+            "/dev/zero cannot be read: not a regular file",
+        ),
         (["--language", "Klingon"], 2, "knows no language 'Klingon'"),
         (["--model", "base", "--artifacts-dir", "/nowhere"], 2, "WHISPER_ARTIFACTS_DIR"),
     ],
