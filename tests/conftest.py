@@ -29,7 +29,7 @@ os.environ["DOCKER_BUILDKIT"] = "1"
 # Modules of tests/ that run in one worker, because they share what this machine has one of: the two hosts, the names
 # and ports of service_container.py. A module of no group is one by itself.
 GROUPS = {
-    "hosts": ("e2e/test_end_to_end", "roles/test_deploy_", "roles/test_demo_ports"),
+    "hosts": ("e2e/test_end_to_end", "roles/test_deploy_", "roles/test_demo_ports", "roles/test_unit_running"),
     "service": ("e2e/test_model_switching", "roles/test_container_"),
 }
 # What takes minutes, the longest first: begun last, it would keep one worker busy while the other has nothing left.
@@ -53,7 +53,10 @@ def group_of(nodeid: str) -> str:
 
 
 def pytest_collection_modifyitems(items):
-    """Run the longest groups first."""
+    """Run the longest groups first; refuse a test of the hosts that another worker could run beside their own."""
+    for item in items:
+        if "hosts" in item.fixturenames and group_of(item.nodeid) != "hosts":
+            raise pytest.UsageError(f"{item.nodeid} uses the hosts: name its module in GROUPS of tests/conftest.py")
     rank = {group: number for number, group in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(group_of(item.nodeid), len(rank)))
 

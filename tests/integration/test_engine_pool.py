@@ -337,7 +337,18 @@ def test_kills_in_a_row_lose_no_request(pools, clips):
         results = list(threads.map(lambda name: pool.transcribe(clips[name], ENGLISH), names))
         stop.set()
     assert [result.transcript.text for result in results] == [TEXTS[name] for name in names]
-    assert max(result.attempts for result in results) > 2
+    assert any(result.attempts > 1 for result in results)
+
+
+def test_one_request_outlives_any_number_of_kills(pools, clips):
+    pool = pools()
+    seen = set()
+    with in_background(pool.transcribe, clips["long.wav"], ENGLISH) as request:
+        for _ in range(4):
+            [pid] = wait_for(lambda: pool.stats()["busy"] and set(pool.worker_pids()) - seen)
+            seen.add(pid)
+            os.kill(pid, signal.SIGKILL)
+        assert request.result(PATIENCE).attempts == 5
 
 
 def test_an_idle_worker_that_dies_is_replaced(pools):
@@ -552,7 +563,9 @@ def test_a_pool_is_not_ready_while_its_busy_worker_is_stopped(pools, clips):
     pool = pools()
     pool.transcribe(clips["en-05.wav"], ENGLISH)
     time.sleep(0.2)
-    os.kill(pool.worker_pids()[0], signal.SIGSTOP)
+    [pid] = pool.worker_pids()
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: stat(pid)[0] == "T")  # on its way there it still uses its clock
     with in_background(pool.transcribe, clips["long.wav"], ENGLISH) as request:
         wait_for(lambda: pool.stats()["busy"])
         assert pool.readiness() == "hanging" or pool.stats()["hangs"]

@@ -16,6 +16,8 @@ from paths import FIXTURES, ROOT
 
 # inventory/example before variables were renamed.
 OLD = FIXTURES / "old_inventory"
+# What the example got since: no old name becomes one of these.
+SIGNING = {"artifact_build_signing_key", "whisper_service_trusted_keys"}
 
 
 def rename(inventory: Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -65,13 +67,15 @@ class TestExample:
                 if host == "localhost":  # here the fallbacks of the old playbook are kept
                     assert wanted[host][name].removesuffix(" }}") in found[host][name]
                     found[host][name] = wanted[host][name]
+            wanted[host] = {name: value for name, value in wanted[host].items() if name not in SIGNING}
         assert found == wanted
 
     def test_template_of_the_vault_has_the_new_names(self, example):
         renamed(example)
         name = "group_vars/all/vault.yml.example"
         old, new = (folder.joinpath(name).read_text("utf-8") for folder in (OLD, example))
-        assert list(yaml.safe_load(new)) == list(yaml.safe_load((ROOT / "inventory/example" / name).read_text("utf-8")))
+        today = yaml.safe_load((ROOT / "inventory/example" / name).read_text("utf-8"))
+        assert list(yaml.safe_load(new)) == [variable for variable in today if variable not in SIGNING]
         assert [line for line in new.splitlines() if "_key:" not in line] == [
             line for line in old.splitlines() if "_key:" not in line
         ]

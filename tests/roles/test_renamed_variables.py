@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -14,6 +15,7 @@ import yaml
 
 from paths import FIXTURES, ROOT
 from playbook import playbook_process, run_playbook
+from signing import PUBLIC
 
 NAMES = ("build", "deploy", "images", "minio", "rollback", "status", "uninstall")
 
@@ -119,8 +121,8 @@ def test_releases_that_an_inventory_gives_to_models_are_those_of_a_deploy(old, g
 def deploy_from_nowhere(inventory: Path, *arguments: str) -> str:
     """Return what a deploy says without a store to fetch from."""
     keep(inventory, artifact_store_reader_access_key="reader", artifact_store_reader_secret_key="of the reader")
-    nowhere = ("-e", "artifact_store_endpoint=http://127.0.0.1:9")
-    play = run_playbook("deploy.yml", *nowhere, *arguments, inventory=inventory, check=False)
+    nowhere = {"artifact_store_endpoint": "http://127.0.0.1:9", "whisper_service_trusted_keys": [PUBLIC]}
+    play = run_playbook("deploy.yml", "-e", json.dumps(nowhere), *arguments, inventory=inventory, check=False)
     assert play.returncode != 0
     return play.said
 
