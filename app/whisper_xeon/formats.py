@@ -28,6 +28,7 @@ FORMATS = {
     "tsv": "text/tab-separated-values; charset=utf-8",
     "diarized_json": JSON_TYPE,
 }
+JSON_FORMATS = tuple(name for name, content_type in FORMATS.items() if content_type == JSON_TYPE)
 GRANULARITIES = ("segment", "word")
 
 

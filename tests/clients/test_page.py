@@ -37,21 +37,37 @@ def twice(clip, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def long(clip, tmp_path_factory) -> Path:
+    """The clip five times: several windows."""
+    path = tmp_path_factory.mktemp("page") / "long.wav"
+    with wave.open(str(clip)) as source, wave.open(str(path), "wb") as target:
+        target.setparams(source.getparams())
+        target.writeframes(source.readframes(source.getnframes()) * 5)
+    return path
+
+
+@pytest.fixture(scope="module")
 def directory(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("seen")
 
 
 @pytest.fixture(scope="module")
-def seen(service, keyed_service, twice, node, directory) -> dict[str, Any]:
+def seen(service, keyed_service, twice, long, node, directory) -> dict[str, Any]:
     """What a browser saw: page.mjs says what it did."""
     script = MADE / "node" / "page.mjs"
-    return run_json(
-        node, script, service.url, keyed_service.url, KEY, twice, "/usr/bin/chromium", directory, timeout=300
-    )
+    arguments = service.url, keyed_service.url, KEY, twice, long, "/usr/bin/chromium", directory
+    return run_json(node, script, *arguments, timeout=300)
 
 
 def test_a_file_is_transcribed_chosen_or_dropped(seen):
     assert words(seen["chosen"]) == words(seen["dropped"]) == 2 * WORDS
+
+
+def test_text_arrives_before_the_end(seen):
+    first = seen["arriving"][0]
+    assert first
+    assert seen["arrived"].startswith(first)
+    assert len(first) < len(seen["arrived"])
 
 
 def test_the_microphone_is_transcribed(seen):
@@ -94,7 +110,7 @@ def test_what_it_downloads_is_what_the_service_writes(seen, service, twice, dire
 
 
 def test_it_is_accessible_in_every_state(seen):
-    assert len(seen["axe"]) == 7
+    assert len(seen["axe"]) == 8
     assert {state: found for state, found in seen["axe"].items() if found} == {}
     assert not seen["overflows"]
 

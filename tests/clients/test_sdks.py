@@ -26,6 +26,14 @@ def test_openai_for_python(service, clip):
         assert "".join(segment.text for segment in translated.segments).strip() == translated.text
 
 
+def test_openai_for_python_streams(service, clip):
+    with openai.OpenAI(base_url=f"{service.url}/v1", api_key="none", max_retries=0) as client:
+        *deltas, done = client.audio.transcriptions.create(file=clip, model="gpt-4o-transcribe", stream=True)
+    assert {event.type for event in deltas} == {"transcript.text.delta"}
+    assert words(done.text) == WORDS
+    assert "".join(event.delta for event in deltas) == done.text
+
+
 def test_openai_for_node(service, clip, node):
     answers = run_json(node, MADE / "node" / "openai.mjs", service.url, clip)
     assert answers["retrieved"] == answers["models"][0] == "base"
@@ -33,6 +41,8 @@ def test_openai_for_node(service, clip, node):
         assert words(answers[name]) == WORDS
     assert words(" ".join(answers["words"])) == words("".join(answers["segments"])) == WORDS
     assert words("".join(answers["logprobs"])) == WORDS
+    assert "".join(answers["deltas"]) == answers["done"]
+    assert words(answers["done"]) == WORDS
     assert answers["srt"].startswith("1\n00:00:0")
     assert answers["vtt"].startswith("WEBVTT\n\n00:00:0")
     assert (answers["refused"]["name"], answers["refused"]["status"]) == ("NotFoundError", 404)

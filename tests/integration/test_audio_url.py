@@ -68,7 +68,11 @@ def test_options_stand_beside_the_url(service, files):
         ({"audio_url": ["https://a/b"]}, "invalid_value", "audio_url"),
         (b'{"audio_url": "https://a/b", "audio_url": "https://a/c"}', "invalid_value", "audio_url"),
         ({"audio_url": "https://a/b", "language": "klingon"}, "invalid_value", "language"),
-        ({"audio_url": "https://a/b", "stream": True, "model": "gpt-4o-transcribe"}, "unsupported_value", "stream"),
+        (
+            {"audio_url": "https://a/b", "stream": True, "model": "gpt-4o-transcribe", "response_format": "vtt"},
+            "unsupported_value",
+            "stream",
+        ),
         ({"audio_url": "no address"}, "invalid_value", "audio_url"),
         ({"audio_url": "https://user:word@127.0.0.1/"}, "invalid_value", "audio_url"),
         ({"audio_url": "http://169.254.169.254/latest/"}, "audio_url_not_allowed", "audio_url"),

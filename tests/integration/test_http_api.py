@@ -172,8 +172,9 @@ def test_a_field_at_fault_is_named_with_what_is_allowed(service, name, value, st
     assert allowed in answer.error["message"]
 
 
-def test_the_stream_of_a_model_that_streams_is_refused(service):
-    answer = service.post_form(OPENAI, NO_SOUND, ("model", "gpt-4o-transcribe"), ("stream", "true"))
+def test_a_stream_of_what_is_not_json_is_refused(service):
+    fields = ("model", "gpt-4o-transcribe"), ("stream", "true"), ("response_format", "srt")
+    answer = service.post_form(OPENAI, NO_SOUND, *fields)
     assert (answer.status, answer.error["code"], answer.error["param"]) == (400, "unsupported_value", "stream")
     assert "leave stream out" in answer.error["message"]
 

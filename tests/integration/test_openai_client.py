@@ -102,10 +102,17 @@ def test_a_bad_field_is_a_bad_request_that_names_it(client):
     assert (error.value.param, error.value.type) == ("language", "invalid_request_error")
 
 
-def test_streaming_is_refused_by_name(client):
-    with pytest.raises(openai.BadRequestError) as error:
-        transcribe(client, model="gpt-4o-transcribe", stream=True)
-    assert error.value.param == "stream"
+@pytest.mark.parametrize("model", ["gpt-4o-transcribe", "small"])
+def test_text_is_streamed(client, model):
+    *deltas, done = transcribe(client, model=model, stream=True)
+    assert {event.type for event in deltas} == {"transcript.text.delta"}
+    assert "".join(event.delta for event in deltas) == done.text == TEXT
+    assert (done.type, done.usage.type) == ("transcript.text.done", "duration")
+
+
+def test_an_error_before_the_stream_is_an_error_of_its_kind(client):
+    with pytest.raises(openai.UnprocessableEntityError):
+        client.audio.transcriptions.create(model="small", file=("a.mp3", b"no sound"), stream=True)
 
 
 def test_unreadable_audio_is_unprocessable(client):

@@ -268,15 +268,42 @@ def test_what_clients_send_by_themselves_is_accepted_silently(name, value):
     assert asked((name, value), strict=True) == Asked({})
 
 
-@pytest.mark.parametrize("model", ["", "whisper-1", "small", "openai/whisper-large-v3"])
-@pytest.mark.parametrize("endpoint", ["transcriptions", "inference", "asr", "detect_language"])
-def test_a_stream_is_passed_over_and_named_as_openai_does_for_whisper(model, endpoint):
-    assert asked(("stream", "true"), ("model", model), endpoint=endpoint, strict=True).ignored == ("stream",)
+STREAMING = ["gpt-4o-transcribe", "GPT-4o-mini-transcribe", "gpt-4o-mini-transcribe-2025-12-15"]
 
 
-@pytest.mark.parametrize("model", ["gpt-4o-transcribe", "GPT-4o-mini-transcribe", "gpt-4o-mini-transcribe-2025-12-15"])
-def test_a_stream_of_a_model_that_streams_is_refused(model):
-    error = refusal(("Stream", "1"), ("model", model))
+@pytest.mark.parametrize("response_format", ["", "json", "verbose_json", "diarized_json"])
+@pytest.mark.parametrize("model", ["small", "default", "openai/whisper-large-v3", *STREAMING])
+@pytest.mark.parametrize("endpoint", ["transcriptions", "translations", "transcribe", "inference"])
+def test_json_streams_where_a_model_is_named(model, endpoint, response_format):
+    fields = ("stream", "true"), ("model", model), ("response_format", response_format)
+    found = asked(*fields, endpoint=endpoint, strict=True)
+    assert (found.stream, found.ignored) == (True, ())
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "model", "response_format"),
+    [
+        ("transcriptions", "", "json"),
+        ("transcriptions", "whisper-1", "json"),
+        ("inference", "Whisper-1", "verbose_json"),
+        ("transcriptions", "small", "text"),
+        ("transcribe", "small", "srt"),
+        ("asr", "small", ""),
+        ("detect_language", "small", ""),
+    ],
+)
+def test_a_stream_is_passed_over_and_named_where_nobody_waits_for_it(endpoint, model, response_format):
+    """As OpenAI does for whisper-1."""
+    fields = ("stream", "true"), ("model", model), ("response_format", response_format)
+    found = asked(*fields, endpoint=endpoint)
+    assert not found.stream
+    assert "stream" in found.ignored
+
+
+@pytest.mark.parametrize("model", STREAMING)
+@pytest.mark.parametrize(("endpoint", "response_format"), [("transcriptions", "srt"), ("asr", "")])
+def test_a_client_that_waits_for_events_is_told_where_there_are_none(model, endpoint, response_format):
+    error = refusal(("Stream", "1"), ("model", model), ("response_format", response_format), endpoint=endpoint)
     assert (error.code, error.param) == ("unsupported_value", "Stream")
     assert "leave stream out" in error.message
 

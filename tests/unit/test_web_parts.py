@@ -166,7 +166,7 @@ def ask(origins, method="POST", **headers) -> Response | HttpError:
 
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     try:
-        return allow_origins(application, origins)(SimpleNamespace(method=method, headers=named))
+        return allow_origins(application, origins)(SimpleNamespace(method=method, headers=named, begin=None))
     except HttpError as error:
         return error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Callable
 
@@ -26,6 +27,9 @@ _MAX_FILE_SECONDS = 6 * 3600
 _WINDOW_SECONDS = 30
 _MIN_WINDOW_SECONDS = 10
 _WINDOW_MARGIN_SECONDS = 2
+
+# Gets the language's code and the texts of further segments, which no more change, while the rest is being computed.
+Heard = Callable[[str, Sequence[str]], None]
 
 
 class WhisperAdapter:
@@ -129,12 +133,14 @@ class WhisperAdapter:
             samples = map_samples(audio.fd, audio.samples) if audio.samples else b""
             return self.transcribe_pcm(samples, asked)
 
-    def transcribe_pcm(self, samples: Any, options: DecodeOptions | None = None) -> Transcript:
+    def transcribe_pcm(
+        self, samples: Any, options: DecodeOptions | None = None, *, heard: Heard | None = None
+    ) -> Transcript:
         """Return the transcript of `samples`: a buffer of float32, mono, 16 kHz, within -1 to 1.
 
-        A clip shorter than 100 ms has a transcript without segments, like one without speech. Raises
-        `UnsupportedOptionError` for options that this model cannot follow, `WhisperLibraryError` when whisper.cpp
-        fails.
+        `heard` gets what is done of its text on the way, where the adapter can tell. A clip shorter than 100 ms has a
+        transcript without segments, like one without speech. Raises `UnsupportedOptionError` for options that this
+        model cannot follow, `WhisperLibraryError` when whisper.cpp fails.
         """
         options = options or DecodeOptions()
         self._check(options)
@@ -143,8 +149,8 @@ class WhisperAdapter:
         if count < MIN_SAMPLES:
             return self._nothing(count, options)
         if self._detector and options.vad:
-            return self._transcribe_speech(self._detector, view[: 4 * count], count, options)
-        return self._transcribe(view[: 4 * count], count, options)
+            return self._transcribe_speech(self._detector, view[: 4 * count], count, options, heard)
+        return self._transcribe(view[: 4 * count], count, options, heard)
 
     def close(self) -> None:
         """Free all memory; further transcriptions raise, and closing again does nothing."""
@@ -183,7 +189,12 @@ class WhisperAdapter:
         return Transcript("", language, probability, count / SAMPLE_RATE, options.task, (), 0.0)
 
     def _transcribe_speech(
-        self, detector: voice.SpeechDetector, samples: memoryview, count: int, options: DecodeOptions
+        self,
+        detector: voice.SpeechDetector,
+        samples: memoryview,
+        count: int,
+        options: DecodeOptions,
+        heard: Heard | None,
     ) -> Transcript:
         """Transcribe what is speech in the samples, with the times of all of them."""
         probabilities = detector.probabilities(samples)
@@ -196,7 +207,8 @@ class WhisperAdapter:
             parts, kept, passed = [voice.Span(0, count)], count, samples
         else:
             passed = memoryview(bytearray().join(samples[4 * part.start : 4 * part.end] for part in parts))
-        transcript = voice.without_sounds(self._transcribe(passed, kept, options))
+        words = heard and (lambda language, texts: heard(language, [text for text in texts if voice.has_words(text)]))
+        transcript = voice.without_sounds(self._transcribe(passed, kept, options, words))
         spoken = [part.seconds for part in speech]
         transcript = restored(
             transcript, Timeline([part.seconds for part in parts]), Speech(spoken), count / SAMPLE_RATE
@@ -221,7 +233,8 @@ class WhisperAdapter:
             return self._nothing(count, options)
         # Not detected again in the first 30 s of the recording, where there may be no speech.
         known = replace(options, language=options.language or recognized[0]) if recognized else options
-        transcript = voice.without_sounds(self._transcribe(samples, count, known))
+        # Nobody hears of it on the way: whether any of it stays is known at the end only.
+        transcript = voice.without_sounds(self._transcribe(samples, count, known, None))
         if not transcript.segments or (not recognized and not voice.is_credible(transcript, options)):
             return self._nothing(count, options)
         if recognized and not options.language:
@@ -232,6 +245,6 @@ class WhisperAdapter:
         """Return the language that is spoken in the samples and its probability; None where that cannot be told."""
         return None
 
-    def _transcribe(self, samples: memoryview, count: int, options: DecodeOptions) -> Transcript:
+    def _transcribe(self, samples: memoryview, count: int, options: DecodeOptions, heard: Heard | None) -> Transcript:
         """Transcribe `count` samples, given as bytes."""
         raise NotImplementedError

@@ -33,7 +33,7 @@ from typing import Any, BinaryIO
 
 from whisper_xeon.audio.decode import SAMPLE_RATE
 from whisper_xeon.engine import process
-from whisper_xeon.engine.adapter import WhisperAdapter
+from whisper_xeon.engine.adapter import Heard, WhisperAdapter
 from whisper_xeon.engine.decoding import hotwords_bytes, prompt_bytes, temperature_step
 from whisper_xeon.engine.errors import LibraryLoadError, UnsupportedOptionError, WhisperLibraryError
 from whisper_xeon.engine.pulse import LOOK_S, STILL, Pulse
@@ -64,7 +64,7 @@ class WhisperCliAdapter(WhisperAdapter):
         # Special tokens begin at the end-of-text token.
         self._text_end = 50257 if self.multilingual else 50256
 
-    def _transcribe(self, samples: memoryview, count: int, options: DecodeOptions) -> Transcript:
+    def _transcribe(self, samples: memoryview, count: int, options: DecodeOptions, heard: Heard | None) -> Transcript:
         with _anonymous("audio") as audio, _anonymous("arguments") as arguments, _anonymous("answer") as answer:
             audio.write(_wav_header(len(samples)))
             audio.write(samples)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Callable
 
 from whisper_xeon.audio.decode import PcmAudio
+from whisper_xeon.engine.live_text import LiveText
 from whisper_xeon.engine.outcome import Cancelled, EngineTimeout
 from whisper_xeon.shares import Guest
 from whisper_xeon.transcript import DecodeOptions
@@ -27,6 +28,7 @@ class Job:
     patience: float
     progress_at: Callable[[], float]
     cancelled: Callable[[], bool] | None
+    live: LiveText | None = None  # gets the text on the way
     guest: Guest = field(default_factory=Guest)  # whose request it is
 
     def time_left(self) -> float:

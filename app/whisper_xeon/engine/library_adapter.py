@@ -18,11 +18,11 @@ import math
 import os
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Callable
 
 from whisper_xeon.audio.decode import SAMPLE_RATE
 from whisper_xeon.engine import library
-from whisper_xeon.engine.adapter import WhisperAdapter
+from whisper_xeon.engine.adapter import Heard, WhisperAdapter
 from whisper_xeon.engine.decoding import Decoding
 from whisper_xeon.engine.errors import ModelInitError, WhisperLibraryError
 from whisper_xeon.engine.segments import RawSegment, build_transcript
@@ -43,6 +43,7 @@ class WhisperLibraryAdapter(WhisperAdapter):
 
     _context: int | None = None
     _state: int | None = None
+    _tell_text: Callable[[], None] | None = None  # passes on what was written since, where somebody wants to hear it
 
     def _open(self) -> None:
         self._lock = threading.Lock()
@@ -114,18 +115,19 @@ class WhisperLibraryAdapter(WhisperAdapter):
         if state:
             self._library.whisper_free_state(state)
 
-    def _transcribe(self, samples: memoryview, count: int, options: DecodeOptions) -> Transcript:
+    def _transcribe(self, samples: memoryview, count: int, options: DecodeOptions, heard: Heard | None) -> Transcript:
         pointer = _floats(samples, count)
         with self._lock:
             self._ensure_state()
             reuse = False
             try:
-                transcript = self._compute(pointer, count, options)
+                transcript = self._compute(pointer, count, options, heard)
                 # A state keeps the memory of the most sequences that it ever followed.
                 one = max(options.beam_size, options.best_of) == 1
                 reuse = self._reusable and one and transcript.duration <= _REUSE_SECONDS
                 return transcript
             finally:
+                self._tell_text = None
                 if not reuse:
                     self._free_state()
 
@@ -144,6 +146,8 @@ class WhisperLibraryAdapter(WhisperAdapter):
     def _window(self, *_: object) -> bool:
         with contextlib.suppress(OSError):  # nobody listens any more
             self.window_begins()
+            if self._tell_text:
+                self._tell_text()
         return True  # go on
 
     def _params(self, count: int) -> ctypes.Structure:
@@ -157,7 +161,9 @@ class WhisperLibraryAdapter(WhisperAdapter):
     def _adjust(self, params: ctypes.Structure, duration: float) -> None:
         """Change the parameters for `duration` seconds of audio, where a subclass has what `DecodeOptions` has not."""
 
-    def _compute(self, samples: ctypes.Array[Any] | None, count: int, options: DecodeOptions) -> Transcript:
+    def _compute(
+        self, samples: ctypes.Array[Any] | None, count: int, options: DecodeOptions, heard: Heard | None
+    ) -> Transcript:
         duration = count / SAMPLE_RATE
         params = self._params(count)
         params.token_timestamps = options.word_timestamps and not self.package.alignment_heads  # estimates them
@@ -174,6 +180,8 @@ class WhisperLibraryAdapter(WhisperAdapter):
         self._adjust(params, duration)
         if self.package.alignment_heads:
             self._align(options.word_timestamps)
+        if heard:
+            self._tell_text = self._teller(heard, language or "en", options)
         code = self._library.whisper_full_with_state(self._context, self._state, params, samples, count)
         if code == _STATE_IS_GONE:
             self._state = None
@@ -187,6 +195,20 @@ class WhisperLibraryAdapter(WhisperAdapter):
             language_probability=probability,
             duration=duration,
         )
+
+    def _teller(self, heard: Heard, language: str, options: DecodeOptions) -> Callable[[], None]:
+        """Return what passes on the segments since its last call: those of windows that are done never change."""
+        told = 0
+
+        def tell() -> None:
+            nonlocal told
+            segments = list(self._segments(options, first=told))
+            told += len(segments)
+            texts = [segment.text for segment in segments if segment.has_text]
+            if texts:
+                heard(language, texts)
+
+        return tell
 
     def _align(self, wanted: bool) -> None:
         """Let the library align the tokens of the next transcription with the audio, or not."""
@@ -220,10 +242,10 @@ class WhisperLibraryAdapter(WhisperAdapter):
     def _failure(self, function: str, code: int) -> WhisperLibraryError:
         return WhisperLibraryError(f"{function} failed with code {code}: {self._library.last_message() or 'no reason'}")
 
-    def _segments(self, options: DecodeOptions) -> Iterator[RawSegment]:
+    def _segments(self, options: DecodeOptions, *, first: int = 0) -> Iterator[RawSegment]:
         lib, state = self._library, self._state
         temperature = lib.whisper_xeon_full_get_segment_temperature_from_state if lib.decodes_as_openai else None
-        for index in range(lib.whisper_full_n_segments_from_state(state)):
+        for index in range(first, lib.whisper_full_n_segments_from_state(state)):
             yield RawSegment(
                 (lib.whisper_full_get_segment_text_from_state(state, index) or b"").decode("utf-8", "replace"),
                 lib.whisper_full_get_segment_t0_from_state(state, index),

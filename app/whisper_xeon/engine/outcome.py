@@ -55,6 +55,13 @@ class EnginesHang(EngineError):
         super().__init__("the engines hang, and are being replaced")
 
 
+class TextChanged(EngineError):
+    """Another attempt wrote another text than the one whose beginning was passed on already."""
+
+    def __init__(self) -> None:
+        super().__init__("an engine was lost, and the next one wrote another text")
+
+
 class RequestRejected(EngineError):
     """The model cannot do what the request asks for; the message is for the person who sent it."""
 

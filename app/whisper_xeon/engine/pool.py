@@ -15,6 +15,7 @@ from typing import Any, Callable
 from whisper_package.package import Package
 from whisper_xeon.audio.decode import PcmAudio
 from whisper_xeon.engine.job import Job
+from whisper_xeon.engine.live_text import LiveText, Reader
 from whisper_xeon.engine.outcome import Cancelled, EngineResult, EngineTimeout
 from whisper_xeon.engine.pace import Pace
 from whisper_xeon.engine.pool_state import PoolState
@@ -141,15 +142,17 @@ class EnginePool:
         deadline: float | None = None,
         patience: float = 0.0,
         cancelled: Callable[[], bool] | None = None,
+        read: Reader | None = None,
         guest: Guest | None = None,
     ) -> EngineResult:
         """Wait for a worker and return what it made of the audio.
 
         `deadline` is a time of `time.monotonic`, and moves on to `patience` seconds after each window that an engine
-        has done; `cancelled` is asked every 0.1 s; `guest` is whose request it is. Raises a subclass of `EngineError`,
-        or `SentAway` or `OverLimit`.
+        has done; `cancelled` is asked every 0.1 s; `read` gets the text on the way, in this thread; `guest` is whose
+        request it is. Raises a subclass of `EngineError`, or `SentAway` or `OverLimit`.
         """
-        job = Job(pcm, options, deadline, patience, lambda: self._state.progress_at, cancelled, guest or Guest())
+        live = LiveText(read) if read else None
+        job = Job(pcm, options, deadline, patience, lambda: self._state.progress_at, cancelled, live, guest or Guest())
         with self._queue.admitted(job.guest):
             try:
                 return self._runner.run(job)

@@ -20,6 +20,7 @@ from typing import Any, Callable
 
 from whisper_xeon.engine.channel import receive_message, send_message
 from whisper_xeon.engine.job import Job
+from whisper_xeon.engine.live_text import LiveText
 from whisper_xeon.engine.outcome import EngineCrashed, EngineFailed, EngineResult, EnginesHang, RequestRejected
 from whisper_xeon.engine.pace import Pace
 from whisper_xeon.engine.pool_state import PoolState
@@ -59,6 +60,7 @@ class _Order:
     limit: Callable[[], float]  # seconds until it must have got further
     fds: Sequence[int] = ()
     check_wanted: Callable[[], None] = lambda: None  # raises when nobody is waiting for it any more
+    live: LiveText | None = None
     started: bool = False
     windows: int = 0
 
@@ -90,10 +92,11 @@ class Runner:
             begun = time.monotonic()
             attempts += 1
             order = _Order(
-                {"options": job.options.to_dict(), "samples": job.pcm.samples},
+                {"options": job.options.to_dict(), "samples": job.pcm.samples, "live": job.live is not None},
                 limit=functools.partial(self._pace.limit, job),
                 fds=job.pcm.fds,
                 check_wanted=job.check_wanted,
+                live=job.live,
             )
             out_of_memory = _kills_for_memory()
             try:
@@ -113,6 +116,8 @@ class Runner:
                 transcript, compute_s = self._read(answer)
                 self._queue.completed(compute_s)
                 self._pace.learn(job, order.windows, compute_s, transcript.speech_seconds)
+                if job.live:
+                    job.live.finish(transcript)
                 return EngineResult(transcript, begun - entered, compute_s, attempts)
             self._state.count("retries")
 
@@ -129,6 +134,8 @@ class Runner:
         try:
             worker.jobs.settimeout(ANSWER_S)
             send_message(worker.jobs, order.message, order.fds)
+            if order.live:
+                order.live.begin()
             while True:
                 message = self._listen(worker, order)
                 self._workers.felt(worker)
@@ -140,6 +147,8 @@ class Runner:
                     order.windows += 1
                     if order.windows > 1:  # the one before is done
                         self._state.progressed()
+                elif message["event"] == "text" and order.live:
+                    order.live.add(message["language"], message["texts"])
                 else:
                     break
         except (EOFError, OSError, ValueError):

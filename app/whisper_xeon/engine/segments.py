@@ -12,7 +12,7 @@ _WORST_LOGPROB = -100.0  # stands for minus infinity, which JSON cannot hold
 
 
 class RawSegment(NamedTuple):
-    """One segment as whisper.cpp reports it."""
+    """One segment as whisper.cpp reports it; one without text is left out of the transcript."""
 
     text: str
     t0: int  # in units of 10 ms
@@ -20,6 +20,10 @@ class RawSegment(NamedTuple):
     no_speech_probability: float
     tokens: Sequence[Token]
     temperature: float = 0.0
+
+    @property
+    def has_text(self) -> bool:
+        return bool(self.text.strip() and self.tokens)
 
 
 def build_transcript(
@@ -34,9 +38,9 @@ def build_transcript(
     segments: list[Segment] = []
     spelled: list[Sequence[Token]] = []
     for segment in reported:
-        text, tokens = segment.text, segment.tokens
-        if not text.strip() or not tokens:
+        if not segment.has_text:
             continue
+        text, tokens = segment.text, segment.tokens
         start = max(0.0, min(segment.t0 / 100, duration))
         end = max(start, min(segment.t1 / 100, duration))
         segments.append(

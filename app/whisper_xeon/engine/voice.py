@@ -163,10 +163,15 @@ def kept_parts(speech: Sequence[Span], count: int, options: DecodeOptions) -> li
 
 def without_sounds(transcript: Transcript) -> Transcript:
     """Return the transcript without segments that have no words, but punctuation or the name of a sound."""
-    kept = [segment for segment in transcript.segments if any(map(str.isalnum, _SOUND.sub("", segment.text)))]
+    kept = [segment for segment in transcript.segments if has_words(segment.text)]
     if len(kept) == len(transcript.segments):
         return transcript
     return transcript.with_segments(kept)
+
+
+def has_words(text: str) -> bool:
+    """Whether a segment's text is more than punctuation or the name of a sound."""
+    return any(map(str.isalnum, _SOUND.sub("", text)))
 
 
 def is_credible(transcript: Transcript, options: DecodeOptions) -> bool:

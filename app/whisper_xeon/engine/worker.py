@@ -13,10 +13,12 @@ Control socket:
   zygote to pool: {"event": "loaded", "cpu_variant", "cpu_variant_reason", "load_s"} with its footprint or
     {"event": "failed", "reason"}, then {"event": "forked", "id", "pid"} and {"event": "exited", "id", "status"}
 Job socket:
-  pool to worker: {"options", "samples"} with the memfd of the samples, or those of the left and of the right side; or
+  pool to worker: {"options", "samples", "live"} with the memfd of the samples, or those of the left and of the right
+    side, and whether somebody reads the text on the way; or
     {"check"} to hear whether it is alive, and with true whether it can compute
   worker to pool: {"event": "ready"} with its footprint or {"event": "failed", "reason"} once; then for each job
-    {"event": "started"}, {"event": "window"} as each window of the audio begins, where the adapter knows, and
+    {"event": "started"}, {"event": "window"} as each window of the audio begins, where the adapter knows, with "live"
+    {"event": "text", "language", "texts"} of segments that are done, and
     {"event": "done", "transcript", "compute_s"} or {"event": "error", "kind", "message"}; for a check
     {"event": "alive"}, or {"event": "probed"} after it has computed, or an error
 """
@@ -41,7 +43,7 @@ from whisper_package.package import Package
 from whisper_xeon import confinement, footprint
 from whisper_xeon.audio.decode import map_samples
 from whisper_xeon.engine import process, sides
-from whisper_xeon.engine.adapter import WhisperAdapter
+from whisper_xeon.engine.adapter import Heard, WhisperAdapter
 from whisper_xeon.engine.channel import close_all, receive_message, send_message
 from whisper_xeon.engine.cli_adapter import WhisperCliAdapter
 from whisper_xeon.engine.errors import UnsupportedOptionError, WhisperLibraryError
@@ -190,7 +192,7 @@ def _serve_jobs(jobs: socket.socket, adapter: WhisperAdapter) -> None:
                 continue
             send_message(jobs, {"event": "started"})
             try:
-                answer = _transcribe(adapter, job, fds)
+                answer = _transcribe(adapter, job, fds, heard=_reporter(jobs) if job["live"] else None)
             finally:
                 close_all(fds)
             send_message(jobs, answer)
@@ -214,14 +216,22 @@ def _own_files() -> list[str]:
     return [sys.prefix, sys.base_prefix, str(Path(__file__).resolve().parents[2]), *filter(None, libraries)]
 
 
-def _transcribe(adapter: WhisperAdapter, job: dict[str, Any], pcm_fds: list[int]) -> dict[str, Any]:
+def _reporter(jobs: socket.socket) -> Heard:
+    """Return what sends the pool texts of segments."""
+    return lambda language, texts: send_message(jobs, {"event": "text", "language": language, "texts": list(texts)})
+
+
+def _transcribe(
+    adapter: WhisperAdapter, job: dict[str, Any], pcm_fds: list[int], *, heard: Heard | None
+) -> dict[str, Any]:
     started = time.monotonic()
     try:
         options = DecodeOptions.from_dict(job["options"])
         transcripts = []
         for fd in pcm_fds:
             samples = map_samples(fd, job["samples"]) if job["samples"] else b""
-            transcripts.append(adapter.transcribe_pcm(samples, options))
+            # What two sides say is put in order at the end.
+            transcripts.append(adapter.transcribe_pcm(samples, options, heard=heard if len(pcm_fds) == 1 else None))
         transcript = sides.merge(*transcripts) if len(transcripts) > 1 else transcripts[0]
     except UnsupportedOptionError as error:
         return {"event": "error", "kind": "rejected", "message": str(error)}

@@ -18,6 +18,7 @@ from typing import Any
 
 from whisper_xeon.formats import FORMATS, GRANULARITIES
 from whisper_xeon.transcript import DecodeOptions
+from whisper_xeon.web.events import EVENTS_TYPE
 from whisper_xeon.web.values import (
     Anything,
     Choice,
@@ -75,6 +76,7 @@ class Endpoint:
     format: str = ""  # of the answer, when none is asked for
     always: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))  # options, whatever is asked for
     aliases: tuple[str, ...] = ()
+    streams: bool = False  # the answer may come as events
     strictly_spelled: bool = False  # found by its path alone
 
     @property
@@ -326,8 +328,9 @@ AUDIO_URL = Field(
 STREAM = Field(
     "stream",
     Switch(),
-    "the answer comes as a whole: `true` is ignored, as OpenAI does for `whisper-1`, and rejected with the name of a "
-    "model that streams there (`gpt-4o-transcribe`)",
+    "`true` sends the text while it is being written, as [events](#streams): with `json`, `verbose_json` or "
+    "`diarized_json`, and a `model` that is named. It is ignored with `whisper-1`, as OpenAI does, without a model, and at "
+    "`/asr` and `/detect-language`",
     "stream",
     "false",
 )
@@ -458,7 +461,7 @@ EXAMPLE_ANSWER = {
 }
 
 JSON = "application/json"
-_ALL_FORMATS = tuple(dict.fromkeys(FORMATS.values()))
+_ALL_FORMATS = (*dict.fromkeys(FORMATS.values()), EVENTS_TYPE)
 
 ENDPOINTS = (
     Endpoint(
@@ -470,6 +473,7 @@ ENDPOINTS = (
         _OPENAI_FIELDS,
         file_field="file",
         format="json",
+        streams=True,
     ),
     Endpoint(
         "translations",
@@ -480,6 +484,7 @@ ENDPOINTS = (
         _OPENAI_FIELDS,
         file_field="file",
         format="json",
+        streams=True,
         always=MappingProxyType({"task": "translate"}),
     ),
     Endpoint(
@@ -494,6 +499,7 @@ ENDPOINTS = (
         file_field="file",
         takes_url=True,
         format="json",
+        streams=True,
     ),
     Endpoint(
         "inference",
@@ -504,6 +510,7 @@ ENDPOINTS = (
         _CPP_FIELDS,
         file_field="file",
         format="json",
+        streams=True,
     ),
     Endpoint(
         "asr",
@@ -599,6 +606,7 @@ ERRORS = (
     Error(431, "headers_too_large", "the headers are too long, or too many", "every"),
     Error(500, "engine_crashed", "two engines crashed on this request; other requests are not affected"),
     Error(500, "engine_error", "whisper.cpp could not transcribe this audio; the log says why"),
+    Error(500, "text_changed", "an engine was lost in the middle of a stream, and the next one wrote another text"),
     Error(500, "internal_error", "a fault of the service; the log has it under the request's id", "every"),
     Error(502, "audio_url_failed", "the host of `audio_url` cannot be reached", "url"),
     Error(503, "queue_full", "`WHISPER_QUEUE` requests are waiting; `Retry-After` says when to try again"),
@@ -620,7 +628,7 @@ ERRORS = (
 
 # What clients may expect to work and does not, in Markdown; the errors say the same when it is tried.
 REJECTED = (
-    "`stream=true` with the name of a model that streams at OpenAI: the answer comes as a whole",
+    "`stream=true` with the name of a model that streams at OpenAI (`gpt-4o-transcribe`) and a format that is not JSON",
     "`diarize` with anything but `channel`, and `diarized_json` without it: speakers are told apart by the sides of a "
     "stereo recording only",
     "another Whisper than the one that is served, by its bare name (`large-v3`); `owner/name` means what is served",

@@ -30,6 +30,8 @@ def allow_origins(application: Application, origins: Collection[str]) -> Applica
             if request.method == "OPTIONS" and "access-control-request-method" in request.headers:
                 return Response(204, b"", headers={**headers, **_preflight(request.headers)})
             headers["Access-Control-Expose-Headers"] = _EXPOSED
+        begin = request.begin
+        request.begin = lambda own: begin({**headers, **own})
         try:
             response = application(request)
         except HttpError as error:

@@ -25,6 +25,7 @@ from whisper_xeon.engine.outcome import (
     EngineUnavailable,
     QueueFull,
     RequestRejected,
+    TextChanged,
 )
 from whisper_xeon.web.errors import ClientGone, HttpError
 
@@ -64,6 +65,7 @@ FAILURES: dict[type[Exception], Failure] = {
     EngineStopped: Failure(503, "engine_unavailable", "no engine is available: the service is stopping", retry_after=5),
     EnginesHang: Failure(503, "engines_hang", "the engines hung several times: try again later", retry_after=5),
     QueueFull: Failure(503, "queue_full", "all engines are busy and the queue is full: try again later"),
+    TextChanged: Failure(500, "text_changed", "the text so far is not right: {error}; send the request again"),
     RequestRejected: Failure(400, "invalid_value"),
     AudioUrlError: Failure(502, "audio_url_failed", "audio_url: {error}", of_file=True, logged=True),
     UrlInvalid: Failure(400, "invalid_value", "audio_url: {error}", of_file=True),

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl
 
+from whisper_xeon.formats import JSON_FORMATS
 from whisper_xeon.transcript import DecodeOptions
 from whisper_xeon.web.api_table import OPTIONS, STREAM, Endpoint, Field, split_name
 from whisper_xeon.web.errors import HttpError, invalid_value, shown
-from whisper_xeon.web.model_names import streams
+from whisper_xeon.web.model_names import ignores_stream, streams
 from whisper_xeon.web.values import EMPTY, LEFT_OUT, Anything, Members, Several, Unavailable, as_text, number_or_text
 
 MAX_FIELDS = 128
@@ -36,7 +37,7 @@ class Asked:
     include: tuple[str, ...] = ()
     audio_url: str = ""
     detect_language: str = ""  # or "auto"
-    stream: bool = False
+    stream: bool = False  # whether the answer is to come as events
     encode: bool = True  # whether the file says itself what it is; false: bare samples
     no_timestamps: bool = False
     ignored: tuple[str, ...] = ()  # names of fields that had no effect and might be missed
@@ -87,11 +88,20 @@ def read_fields(values: Values, endpoint: Endpoint, *, strict: bool) -> Asked:
             options.update(value)
         elif value is not LEFT_OUT:
             (options if one.sets in OPTIONS else rest)[one.sets] = value
-    if rest.get("stream"):
-        if streams(rest.get("model", "")):
-            raise _unavailable(sent[STREAM.name], "streaming is not available here: leave stream out")
+    if rest.get("stream") and not _may_stream(rest, sent[STREAM.name], endpoint):
+        rest["stream"] = False
         ignored.append(sent[STREAM.name])
     return Asked(options, ignored=tuple(ignored), **rest)
+
+
+def _may_stream(asked: Mapping[str, Any], sent: str, endpoint: Endpoint) -> bool:
+    """Whether the answer may come as events. Raises `HttpError` where it may not, and the client waits for them."""
+    model = asked.get("model", "")
+    if endpoint.streams and asked.get("response_format", endpoint.format) in JSON_FORMATS:
+        return not ignores_stream(model)
+    if streams(model):
+        raise _unavailable(sent, f"only {', '.join(JSON_FORMATS)} can be streamed: leave stream out")
+    return False
 
 
 def _read(one: Field, sent: str, texts: list[str]) -> Any:

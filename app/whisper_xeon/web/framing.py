@@ -158,6 +158,7 @@ class Writer(io.BufferedIOBase):
         self._limits = limits
         self._buffer = bytearray()
         self._begun = False  # whether the beginning of the next answer is sent already
+        self.in_parts = False  # whether an answer is being sent that has not ended: nothing may come in between
 
     def writable(self) -> bool:
         return True
@@ -193,7 +194,7 @@ class Writer(io.BufferedIOBase):
         events = sum(event for _, event in poll.poll(0))
         if events & (select.POLLHUP | select.POLLERR):
             return True
-        if events and not self._begun:
+        if events and not self._begun and not self.in_parts:
             self._begun = True
             try:
                 self._sock.settimeout(self._limits.grace)
@@ -201,6 +202,28 @@ class Writer(io.BufferedIOBase):
             except OSError:
                 return True
         return False
+
+
+class Parts:
+    """The body of an answer that begins before its length is known: in chunks, or else until the connection ends."""
+
+    def __init__(self, writer: Writer, *, chunked: bool):
+        self._writer = writer
+        self._chunked = chunked
+        writer.in_parts = True
+
+    def send(self, data: bytes) -> None:
+        """Send a part, which is not empty. Raises `ClientGone`."""
+        self._writer.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        self._writer.flush()
+
+    def end(self, data: bytes) -> None:
+        """Send the last part. Raises `ClientGone`."""
+        self.send(data)
+        if self._chunked:
+            self._writer.write(b"0\r\n\r\n")
+            self._writer.flush()
+        self._writer.in_parts = False
 
 
 def linger(sock: Stream, seconds: float) -> None:

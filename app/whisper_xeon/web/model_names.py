@@ -22,8 +22,13 @@ _OPENAI_NAME = "whisper-1"
 
 
 def streams(name: str) -> bool:
-    """Whether OpenAI's model of this name can stream its answer; it ignores `stream` for `whisper-1`."""
+    """Whether OpenAI's model of this name can stream its answer."""
     return name.lower().startswith("gpt-4o") and bool(_OPENAI.fullmatch(name.lower()))
+
+
+def ignores_stream(name: str) -> bool:
+    """Whether a client that names this model, or none, does not wait for a stream even if it asks for one."""
+    return name.lower() in ("", _OPENAI_NAME)
 
 
 def _released(name: str) -> str:

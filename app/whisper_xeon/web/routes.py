@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import time
 from dataclasses import dataclass
 from typing import Any, Callable
@@ -20,7 +21,8 @@ from whisper_xeon.audio.decode import DIRECT_SECONDS, SAMPLE_RATE, PcmAudio, dec
 from whisper_xeon.audio.errors import DecodingTooSlow
 from whisper_xeon.audio.file_types import WEBSERVICE_PCM, FileHint
 from whisper_xeon.engine.cores import available_cores
-from whisper_xeon.engine.outcome import EngineResult, EngineTimeout
+from whisper_xeon.engine.live_text import Reader
+from whisper_xeon.engine.outcome import Cancelled, EngineResult, EngineTimeout
 from whisper_xeon.engine.pool import EnginePool
 from whisper_xeon.footprint import Footprint, open_own
 from whisper_xeon.formats import JSON_TYPE, Shape, encode_json, json_parts, openai_whisper_json, render
@@ -28,7 +30,7 @@ from whisper_xeon.languages import LANGUAGES
 from whisper_xeon.settings import Settings
 from whisper_xeon.shares import Hold, Shares
 from whisper_xeon.transcript import DecodeOptions, Transcript
-from whisper_xeon.web import docs_page, openapi, start_page
+from whisper_xeon.web import docs_page, events, openapi, start_page
 from whisper_xeon.web.access import Keys
 from whisper_xeon.web.api_table import ENDPOINTS, Endpoint
 from whisper_xeon.web.decoders import Decoders
@@ -220,14 +222,32 @@ class Application:
                 raise invalid_value("response_format", "diarized_json needs diarize=channel and a stereo recording")
             shape = _shape(asked, options, response_format, endpoint)
             options = dataclasses.replace(options, word_timestamps=shape.words, token_logprobs=shape.logprobs)
-            timed = self._run(request, received, options)
+            timed = self._run(request, received, options, read=self._reader(request, asked) if asked.stream else None)
         if response_format == "json" and endpoint.name == "transcribe":
             body, content_type = encode_json(self._own_json(request, timed, shape)), JSON_TYPE
         elif response_format == "json" and endpoint.name == "asr":
             body, content_type = openai_whisper_json(timed.transcript, shape), JSON_TYPE
         else:
             body, content_type = render(timed.transcript, response_format, shape)
+        if asked.stream:
+            body, content_type = events.done(json.loads(body)), events.EVENTS_TYPE
         return Response(200, body, content_type, self._result_headers(timed))
+
+    def _reader(self, request: Request, asked: Asked) -> Reader:
+        """Return what sends the client each further part of the text."""
+        begun = False
+
+        def read(language: str, text: str) -> None:
+            nonlocal begun
+            try:
+                if not begun:
+                    request.begin(self._transcript_headers(language, asked))
+                    begun = True
+                request.send(events.delta(text))
+            except ClientGone as gone:
+                raise Cancelled("the client left in the middle of its answer") from gone
+
+        return read
 
     def _defaults(self) -> DecodeOptions:
         """Return what a request starts from."""
@@ -267,9 +287,15 @@ class Application:
             self._pool.check_open()
 
     def _run(
-        self, request: Request, received: Received, options: DecodeOptions, *, seconds: int | None = None
+        self,
+        request: Request,
+        received: Received,
+        options: DecodeOptions,
+        *,
+        seconds: int | None = None,
+        read: Reader | None = None,
     ) -> _Timed:
-        """Decode and transcribe the audio, or its first `seconds`."""
+        """Decode and transcribe the audio, or its first `seconds`; `read` gets the text on the way."""
         begun = time.monotonic()
         if received.asked.ignored:
             request.log["ignored"] = _names(received.asked.ignored)
@@ -287,6 +313,7 @@ class Application:
                 deadline=received.deadline + self._untold_seconds(audio),
                 patience=self._settings.request_timeout,
                 cancelled=request.client_gone,
+                read=read,
                 guest=request.connection,
             )
         request.log.update(wait_ms=_ms(result.wait_s), compute_ms=_ms(result.compute_s), attempts=result.attempts)
@@ -347,13 +374,18 @@ class Application:
     def _result_headers(self, timed: _Timed) -> dict[str, str]:
         result = timed.result
         steps = (("decode", timed.decode_s), ("wait", result.wait_s), ("compute", result.compute_s))
-        ignored = _names(timed.asked.ignored)
+        return {
+            **self._transcript_headers(timed.transcript.language, timed.asked),
+            "Server-Timing": ", ".join(f"{name};dur={_ms(seconds)}" for name, seconds in steps),
+        }
+
+    def _transcript_headers(self, language: str, asked: Asked) -> dict[str, str]:
+        ignored = _names(asked.ignored)
         return {
             "X-Whisper-Model": self._package.model,
             "X-Whisper-Release": self._package.release_id,
-            "X-Whisper-Language": timed.transcript.language,
+            "X-Whisper-Language": language,
             **({"X-Whisper-Ignored": ", ".join(ignored)} if ignored else {}),
-            "Server-Timing": ", ".join(f"{name};dur={_ms(seconds)}" for name, seconds in steps),
         }
 
 

@@ -24,10 +24,11 @@ from typing import Any, Callable
 from whisper_xeon.formats import JSON_TYPE, encode_json
 from whisper_xeon.logs import log, logger
 from whisper_xeon.shares import NoneLeft, SentAway
+from whisper_xeon.web import events
 from whisper_xeon.web.connection_slots import Connection, ConnectionSlots
 from whisper_xeon.web.errors import ClientGone, HttpError
 from whisper_xeon.web.forwarded import TrustedProxies, read_proxy_header
-from whisper_xeon.web.framing import Body, Limits, Reader, Writer, linger, read_head
+from whisper_xeon.web.framing import Body, Limits, Parts, Reader, Writer, linger, read_head
 from whisper_xeon.web.lobby import Lobby
 from whisper_xeon.web.overload import is_starved, overload, overloads_answered
 from whisper_xeon.web.tls import HANDSHAKE, Certificate, TlsSocket
@@ -47,7 +48,11 @@ _CLIENT_GONE_STATUS = 499  # nginx's number for it; only logged and counted
 
 @dataclass
 class Request:
-    """One request as the application sees it."""
+    """One request as the application sees it.
+
+    An answer may come as events: `begin` sends its head, with further headers, and `send` a part of it. What the
+    application then returns, or raises, becomes its end. Both raise `ClientGone`.
+    """
 
     id: str
     method: str
@@ -57,6 +62,8 @@ class Request:
     body: Body
     client_gone: Callable[[], bool]
     connection: Connection
+    begin: Callable[[dict[str, str]], None]
+    send: Callable[[bytes], None]
     client: str = ""  # address
     log: dict[str, Any] = field(default_factory=dict)  # figures for the request's log line; never text or names
 
@@ -334,6 +341,7 @@ class Handler(BaseHTTPRequestHandler):
         self._request_id = "req_" + secrets.token_hex(12)
         self._client = self._peer
         self._fields: dict[str, Any] = {"route": None}
+        self._parts: Parts | None = None  # of the answer, once it has begun
         self.command = ""
         self.request_version = self.protocol_version
         self.close_connection = True
@@ -394,6 +402,7 @@ class Handler(BaseHTTPRequestHandler):
         self._place.identify(self.server.proxies.caller(self._client))
         self.command = head.method
         self.close_connection = not head.keep_alive or self._is_probe
+        self._chunked = not head.http_1_0
         # The client's own id if it is harmless, so that its log and ours can be joined.
         given = head.headers.get("x-request-id", "")
         if _REQUEST_ID.fullmatch(given):
@@ -408,20 +417,41 @@ class Handler(BaseHTTPRequestHandler):
             body,
             self.wfile.client_gone,
             self._place,
+            self._begin_events,
+            self._send_events,
             self._client,
             self._fields,
         )
 
+    def _begin_events(self, headers: dict[str, str]) -> None:
+        self.close_connection |= self.server.stopping
+        framing = {"Transfer-Encoding": "chunked"} if self._chunked else {}
+        self._send_head(200, events.EVENTS_TYPE, {**framing, **events.HEADERS, **headers})
+        self._parts = Parts(self.wfile, chunked=self._chunked)
+
+    def _send_events(self, data: bytes) -> None:
+        assert self._parts
+        self._parts.send(data)
+
     def _answer(self, response: Response) -> None:
-        self.send_response_only(response.status)
+        if self._parts:
+            self._parts.end(response.body if response.content_type == events.EVENTS_TYPE else events.of(response.body))
+            return
+        length = {"Content-Length": str(len(response.body))}
+        self._send_head(response.status, response.content_type, {**length, **response.headers})
+        if self.command != "HEAD":
+            self.wfile.write(response.body)
+        self.wfile.flush()
+
+    def _send_head(self, status: int, content_type: str, further: dict[str, str]) -> None:
+        self.send_response_only(status)
         headers = {
             "Date": self.date_time_string(),
-            "Content-Type": response.content_type,
-            "Content-Length": str(len(response.body)),
+            "Content-Type": content_type,
             "Cache-Control": "no-store",
             "X-Content-Type-Options": "nosniff",
             "X-Request-Id": self._request_id,
-            **response.headers,
+            **further,
         }
         if self.close_connection:
             headers["Connection"] = "close"
@@ -430,9 +460,6 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(response.body)
-        self.wfile.flush()
 
 
 def _host(client_address: Any) -> str:

@@ -22,6 +22,12 @@ const vad = await send({
   chunking_strategy: { type: "server_vad", threshold: 0.5, prefix_padding_ms: 300, silence_duration_ms: 500 },
 });
 const translation = await client.audio.translations.create({ file: fs.createReadStream(file), model: "whisper-1" });
+const deltas = [];
+let done;
+for await (const event of await send({ model: "gpt-4o-transcribe", stream: true })) {
+  if (event.type === "transcript.text.delta") deltas.push(event.delta);
+  else done = event.text;
+}
 let refused;
 try {
   await send({ model: "medium.en" });
@@ -38,6 +44,8 @@ console.log(
     logprobs: logprobs.logprobs.map((token) => token.token),
     vad: vad.text,
     translation: translation.text,
+    deltas,
+    done,
     srt: await send({ response_format: "srt" }),
     vtt: await send({ response_format: "vtt" }),
     text: await send({ response_format: "text" }),

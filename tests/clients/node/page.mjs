@@ -1,12 +1,12 @@
-// The page at /, used as people use it: node page.mjs URL KEYED_URL KEY FILE.wav CHROMIUM DIRECTORY
-// FILE.wav is sent, dropped, and plays as the microphone. DIRECTORY gets a picture of each state, and each download.
+// The page at /, used as people use it: node page.mjs URL KEYED_URL KEY FILE.wav LONG.wav CHROMIUM DIRECTORY
+// FILE.wav is sent, dropped, and plays as the microphone; LONG.wav has several windows. DIRECTORY gets a picture of each state, and each download.
 // Prints as JSON what was seen, with what axe finds wrong in every state.
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { basename, join } from "node:path";
 import { chromium } from "playwright-core";
 
-const [url, keyedUrl, key, file, executablePath, directory] = process.argv.slice(2);
+const [url, keyedUrl, key, file, long, executablePath, directory] = process.argv.slice(2);
 const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const seen = { axe: {}, downloads: {} };
 const browser = await chromium.launch({
@@ -66,6 +66,19 @@ try {
   await page.waitForFunction(() => document.querySelector("#segments [aria-current]"));
   seen.playing = await page.evaluate(() => [document.getElementById("player").paused, document.getElementById("player").currentTime]);
   seen.current = await page.locator("#segments [aria-current] span").innerText();
+
+  await page.evaluate(() => {
+    window.arriving = [];
+    const soFar = document.getElementById("so-far");
+    new MutationObserver(() => window.arriving.push(soFar.textContent)).observe(soFar, { childList: true });
+  });
+  await page.locator("#file").setInputFiles(long);
+  await send(page);
+  await page.waitForFunction(() => document.getElementById("so-far").textContent);
+  await look(page, "arriving");
+  await transcribed(page);
+  seen.arriving = await page.evaluate(() => window.arriving.filter(Boolean));
+  seen.arrived = await page.evaluate("answer.text");
 
   await page.locator("#file").setInputFiles({ name: "letter.txt", mimeType: "text/plain", buffer: Buffer.from("Dear all,\n") });
   await send(page);

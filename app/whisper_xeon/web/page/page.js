@@ -7,7 +7,9 @@ const POLL_MS = 5000;
 
 let recording = null; // a Blob with a name: what will be sent
 let answer = null; // verbose_json
-let request = null; // the XMLHttpRequest that is running
+let request = null; // the XMLHttpRequest that is running: fetch would not tell how much is uploaded
+let heard = 0; // characters of its answer that were read
+let last = null; // event of it
 let recorder = null;
 let asking = false; // for the microphone
 let canRecord = true;
@@ -96,6 +98,8 @@ function send(event) {
   const form = new FormData();
   form.append("file", recording, recording.label);
   form.append("response_format", "verbose_json");
+  form.append("model", "default");
+  form.append("stream", "true");
   if (by("language").value) form.append("language", by("language").value);
   request = new XMLHttpRequest();
   request.open("POST", `v1/audio/${by("task").value}`);
@@ -105,6 +109,10 @@ function send(event) {
     by("progress").removeAttribute("value");
     say("Uploaded. Transcribing …");
   };
+  heard = 0;
+  last = null;
+  by("so-far").replaceChildren();
+  request.onprogress = hear;
   request.onload = answered;
   request.onerror = () => failed("The connection to the service was lost: try again.");
   request.onabort = () => failed("Cancelled.");
@@ -126,14 +134,32 @@ function failed(why) {
   say("", why);
 }
 
-function answered() {
-  const { status, responseText } = request;
-  let body = {};
-  try {
-    body = JSON.parse(responseText);
-  } catch {
-    // What stands between the page and the service may answer in its own way.
+// Reads what has come of the answer: events, each a line of JSON and an empty one.
+function hear() {
+  const end = request.responseText.lastIndexOf("\n\n") + 2;
+  if (request.status !== 200 || end <= heard) return;
+  const events = request.responseText.slice(heard, end).trim().split("\n\n");
+  heard = end;
+  for (const event of events) {
+    last = parsed(event.slice("data: ".length));
+    if (!last.delta) continue;
+    by("result").hidden = true;
+    by("so-far").append(last.delta);
   }
+}
+
+function parsed(json) {
+  try {
+    return JSON.parse(json);
+  } catch {
+    return {}; // what stands between the page and the service may answer in its own way
+  }
+}
+
+function answered() {
+  hear();
+  const { status, responseText } = request;
+  const body = last ?? parsed(responseText);
   if (status === 401) {
     failed(by("key").value ? "The service does not know this key." : "The service needs an API key.");
     by("key").focus();
@@ -148,8 +174,9 @@ function answered() {
 
 // ---- the transcript ----
 
-function show(body) {
+function show({ type, ...body }) {
   answer = body;
+  by("so-far").replaceChildren();
   const language = body.language[0].toUpperCase() + body.language.slice(1);
   by("about").textContent = `${language}, ${seconds(body.duration)}`;
   by("segments").replaceChildren(...body.segments.map(row));
