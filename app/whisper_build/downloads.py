@@ -49,16 +49,19 @@ def download(
     attempts: int = 5,
     pause: float = 2.0,
     timeout: float = 60.0,
+    pinned_by: str = "versions.yml",
+    elsewhere: str = "set WHISPER_XEON_CACHE to a directory on a larger disk",
 ) -> None:
     """Put the bytes of `url` at `destination`, checked against `sha256` (hex).
 
-    After an interruption the next attempt resumes, after `pause` seconds, doubled each time.
-    Raises `SourceUnavailable` if the server cannot give the file, `PinMismatch` if its content differs.
+    Messages say what has the digest (`pinned_by`), and how to use another disk (`elsewhere`). After an interruption the
+    next attempt resumes, after `pause` seconds, doubled each time. Raises `SourceUnavailable` if the server cannot give
+    the file, `PinMismatch` if its content differs.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
     partial = destination.with_name(f".{destination.name}.{os.getpid()}.part")
     try:
-        transfer = _Transfer(url, partial, timeout, report)
+        transfer = _Transfer(url, partial, timeout, report, elsewhere)
         for attempt in range(1, attempts + 1):
             try:
                 transfer.attempt()
@@ -72,7 +75,7 @@ def download(
         actual = transfer.digest.hexdigest()
         if actual != sha256:
             raise PinMismatch(
-                f"{url} has SHA-256 {actual}, versions.yml pins {sha256}: "
+                f"{url} has SHA-256 {actual}, {pinned_by} pins {sha256}: "
                 "the file was replaced or tampered with; find out which before you change the pin"
             )
         partial.chmod(0o444)
@@ -84,11 +87,12 @@ def download(
 class _Transfer:
     """The state that attempts share: what was received, its running digest and the validator of the file."""
 
-    def __init__(self, url: str, partial: Path, timeout: float, report: Report):
+    def __init__(self, url: str, partial: Path, timeout: float, report: Report, elsewhere: str):
         self.url = url
         self.partial = partial
         self.timeout = timeout
         self.report = report
+        self.elsewhere = elsewhere
         self.name = url.rsplit("/", 1)[-1]
         self.received = 0
         self.digest = hashlib.sha256()
@@ -132,7 +136,7 @@ class _Transfer:
         if total is not None and free < total - self.received:
             raise SourceError(
                 f"{self.url} has {total >> 20} MiB, {self.partial.parent} has {free >> 20} MiB free: "
-                "free some space, or set WHISPER_XEON_CACHE to a directory on a larger disk"
+                f"free some space, or {self.elsewhere}"
             )
         started, before = time.monotonic(), self.received
         next_report = started + _PROGRESS_SECONDS

@@ -54,6 +54,13 @@ def packaged(checkpoint: Path, directories: Iterable[Path], cache: Path) -> Pack
     return Package(target)
 
 
+def check_usable(model: str, directories: Iterable[Path]) -> None:
+    """Raise `RuntimeError` where a `.pt` of this model could not be made into a package, if it were here."""
+    donors = _donors(directories)
+    _check_tools("its .pt", donors)
+    _vocabulary("its .pt", donors, multilingual=not model.endswith(".en"))
+
+
 def _donors(directories: Iterable[Path]) -> list[Package]:
     """Return the packages below the directories, those whose whisper.cpp decodes as openai-whisper does first."""
     found = []
@@ -66,7 +73,7 @@ def _donors(directories: Iterable[Path]) -> list[Package]:
     return sorted(found, key=lambda package: "decoding" not in package.kernels)
 
 
-def _make(checkpoint: Path, model: str, donors: list[Package], target: Path) -> None:
+def _check_tools(checkpoint: str, donors: list[Package]) -> None:
     if not importlib.util.find_spec("numpy"):
         raise RuntimeError(f"{checkpoint} is read with numpy: pip install numpy")
     if not donors:
@@ -74,6 +81,10 @@ def _make(checkpoint: Path, model: str, donors: list[Package], target: Path) -> 
             f"{checkpoint} has weights, and the libraries that compute them come from a package of any model: set "
             "WHISPER_ARTIFACTS_DIR to a directory that has one"
         )
+
+
+def _make(checkpoint: Path, model: str, donors: list[Package], target: Path) -> None:
+    _check_tools(str(checkpoint), donors)
     print(f"whisper: making a package of {checkpoint}, once", file=sys.stderr, flush=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".part-") as part:
@@ -100,12 +111,7 @@ def _convert(checkpoint: Path, donors: list[Package], weights: Path) -> HyperPar
         read = pytorch.read_openai(checkpoint)
         read.check()
         multilingual = read.parameters.n_vocab > 51864
-        tokens = _vocabulary(donors, multilingual)
-        if tokens is None:
-            kind = "a multilingual model" if multilingual else "an English-only model"
-            raise RuntimeError(
-                f"{checkpoint} needs the vocabulary out of a package of {kind}, and none is below WHISPER_ARTIFACTS_DIR"
-            )
+        tokens = _vocabulary(str(checkpoint), donors, multilingual=multilingual)
         ggml.write(read, Assets(tokens, tokens, {bins: mel_filters(bins) for bins in (80, 128)}), weights)
         ggml.check(weights)
         return check_model_file(weights)
@@ -113,7 +119,7 @@ def _convert(checkpoint: Path, donors: list[Package], weights: Path) -> HyperPar
         raise RuntimeError(str(error)) from None
 
 
-def _vocabulary(donors: list[Package], multilingual: bool) -> list[bytes] | None:
+def _vocabulary(checkpoint: str, donors: list[Package], *, multilingual: bool) -> list[bytes]:
     """Return the ordinary tokens of a package with a model of that kind."""
     for package in donors:
         parameters = check_model_file(package.model_file)
@@ -124,7 +130,10 @@ def _vocabulary(donors: list[Package], multilingual: bool) -> list[bytes] | None
                 stream.seek(4 * bins * frequencies, os.SEEK_CUR)
                 (count,) = struct.unpack("<i", stream.read(4))
                 return [stream.read(*struct.unpack("<i", stream.read(4))) for _ in range(count)]
-    return None
+    kind = "a multilingual model" if multilingual else "an English-only model"
+    raise RuntimeError(
+        f"{checkpoint} needs the vocabulary out of a package of {kind}, and none is below WHISPER_ARTIFACTS_DIR"
+    )
 
 
 def mel_filters(bins: int) -> np.ndarray:

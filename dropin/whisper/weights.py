@@ -1,4 +1,4 @@
-"""Where a model's weights come from: a package that is here, else the store, else OpenAI's `.pt`, else a clear line.
+"""Where a model's weights come from: a package that is here, else the store, else OpenAI's `.pt`, here or downloaded.
 
 Packages are looked for below `WHISPER_ARTIFACTS_DIR`, and below the cache, where those go that are fetched or made.
 """
@@ -11,7 +11,8 @@ import os
 import sys
 from pathlib import Path
 
-from whisper.checkpoint import packaged
+from whisper import published
+from whisper.checkpoint import check_usable, packaged
 from whisper_package.errors import PackageError
 from whisper_package.manifest import MANIFEST_NAME
 from whisper_package.models import ALIASES, MODEL_CONFIGS, did_you_mean, model_name, package_directory
@@ -39,11 +40,11 @@ def find(name: str | os.PathLike[str], download_root: str | os.PathLike[str] | N
         if os.environ.get("MINIO_ENDPOINT"):
             return _fetched(model, directories[0])
         checkpoint = _checkpoint(model, download_root)
-        if checkpoint.is_file():
-            return packaged(checkpoint, directories, _cache())
+        if not checkpoint.is_file():
+            _download(model, checkpoint, directories)
+        return packaged(checkpoint, directories, _cache())
     except PackageError as error:
         raise RuntimeError(str(error)) from None
-    raise RuntimeError(_nowhere(model, directories, checkpoint))
 
 
 def _artifacts() -> list[Path]:
@@ -68,6 +69,14 @@ def _fetched(model: str, directory: Path) -> Package:
     if status:
         raise RuntimeError(f"model {model} did not come from the store (status {status}): the line above says why")
     return Package.find(directory, model)
+
+
+def _download(model: str, checkpoint: Path, directories: list[Path]) -> None:
+    try:
+        check_usable(model, directories)
+        published.download(model, checkpoint)
+    except RuntimeError as error:
+        raise RuntimeError(f"{_nowhere(model, directories, checkpoint)}. It was not downloaded: {error}") from None
 
 
 def _nowhere(model: str, directories: list[Path], checkpoint: Path) -> str:

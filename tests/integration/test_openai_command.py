@@ -77,6 +77,7 @@ def environment(artifacts: Path | str, *more: Path) -> dict[str, str]:
         "LC_ALL": "C.UTF-8",
         "HOME": "/nonexistent",
         "WHISPER_ARTIFACTS_DIR": str(artifacts),
+        "WHISPER_XEON_WEIGHTS_URL": "",
     }
 
 

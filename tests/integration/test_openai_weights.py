@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import lzma
 import os
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +19,9 @@ from other_vocabularies import FFT_BINS, ModelFile
 from paths import FIXTURES, RECORDINGS
 from running_service import EXACT
 from signing import PUBLIC, TRUSTED
-from whisper import weights
+from whisper import published, weights
 from whisper.checkpoint import mel_filters
+from whisper_package.digests import file_digest
 from whisper_package.package import Package
 from whisper_store.client import s3_client
 from whisper_store.store import Store
@@ -47,7 +52,28 @@ def only_medium(artifacts_dir, tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("WHISPER_ARTIFACTS_DIR", str(directory))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("MINIO_ENDPOINT", raising=False)
+    monkeypatch.setenv("WHISPER_XEON_WEIGHTS_URL", "")
     return directory
+
+
+@pytest.fixture
+def mirror(model_dir, monkeypatch) -> Iterator[Path]:
+    """A directory whose files are served where weights are downloaded from; it has `small.pt` by its digest."""
+    digest = file_digest(model_dir / "small.pt")
+    monkeypatch.setitem(published.SHA256, "small", digest)
+    served = model_dir.parent / "served"
+    (served / digest).mkdir(parents=True)
+    (model_dir / "small.pt").rename(served / digest / "small.pt")
+
+    class Files(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=served)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("WHISPER_XEON_WEIGHTS_URL", f"http://127.0.0.1:{server.server_port}/")
+        yield served
+        server.shutdown()
 
 
 @pytest.mark.parametrize("by_path", [False, True])
@@ -83,6 +109,48 @@ def test_a_damaged_checkpoint_is_named_and_leaves_nothing(only_medium, model_dir
     with pytest.raises(RuntimeError, match=r"small\.pt is cut off or damaged"):
         whisper.load_model("small", download_root=model_dir)
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
+
+
+def test_weights_that_are_nowhere_are_downloaded_once(only_medium, model_dir, mirror, capsys):
+    text = whisper.load_model("small", download_root=model_dir).transcribe(RECORDINGS / CLIP)["text"]
+    assert text.strip() == EXACT[CLIP]["text"]
+    said = capsys.readouterr().err
+    assert f"/{published.SHA256['small']}/small.pt to {model_dir / 'small.pt'}, once\n" in said
+    assert "whisper: small.pt: 100 % of " in said
+    weights.find("small", model_dir)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_download_of_another_digest_is_refused_and_leaves_nothing(only_medium, model_dir, mirror):
+    (served,) = mirror.rglob("small.pt")
+    served.write_bytes(served.read_bytes()[:-1] + b"x")
+    with pytest.raises(RuntimeError, match=r"has SHA-256 [0-9a-f]{64}, openai-whisper pins [0-9a-f]{64}: "):
+        whisper.load_model("small", download_root=model_dir)
+    assert list(model_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("http://127.0.0.1:1", r"http://127\.0\.0\.1:1/.*: cannot be reached .*Connection refused.* \(3 attempts\)"),
+        ("", "WHISPER_XEON_WEIGHTS_URL is empty"),
+    ],
+)
+def test_without_a_network_one_line_says_what_was_tried(only_medium, tmp_path, monkeypatch, place, reason):
+    monkeypatch.setenv("WHISPER_XEON_WEIGHTS_URL", place)
+    expected = rf"model small is not here: .* no {tmp_path}/small\.pt\. .*\. It was not downloaded: {reason}"
+    with pytest.raises(RuntimeError, match=expected):
+        whisper.load_model("small", download_root=tmp_path)
+
+
+def test_nothing_is_downloaded_that_could_not_be_used(mirror, model_dir, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WHISPER_ARTIFACTS_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(
+        RuntimeError, match=r"not downloaded: its \.pt has weights, and the libraries .* come from a pack"
+    ):
+        whisper.load_model("small", download_root=model_dir)
+    assert capsys.readouterr().err == ""
 
 
 def test_libraries_must_come_from_some_package(model_dir, tmp_path, monkeypatch):
