@@ -6,14 +6,15 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PATH=$PWD/.venv/bin:$PATH
 
 first=http://127.0.0.1:${WHISPER_XEON_DEMO_1_PORT:-8001}
-second=http://127.0.0.1:${WHISPER_XEON_DEMO_2_PORT:-8002}
+second=https://127.0.0.1:${WHISPER_XEON_DEMO_2_PORT:-8002}
+authority=.state/demo/tls/authority.pem
 console=http://127.0.0.1:${WHISPER_XEON_DEMO_CONSOLE_PORT:-9001}
 
 status=0
 
 transcribe() { # transcribe URL RECORDING EXPECTED
   local answer
-  if ! answer=$(curl --silent --show-error --fail-with-body --max-time 120 -F "file=@$recordings/$2" "$1/transcribe"); then
+  if ! answer=$(curl --silent --show-error --fail-with-body --max-time 120 --cacert "$authority" -F "file=@$recordings/$2" "$1/transcribe"); then
     printf '  %-20s failed: %s\n' "$2" "$answer"
     status=1
     return
@@ -75,7 +76,7 @@ cat <<EOF
 The demo keeps running. $note To look around:
 
   curl -F file=@$recordings/$subtitles -F response_format=srt $first/v1/audio/transcriptions
-  curl -F file=@$recordings/$subtitles $second/transcribe
+  curl --cacert $authority -F file=@$recordings/$subtitles $second/transcribe
   curl $first/version
   . .venv/bin/activate && ansible-playbook playbooks/status.yml
   ansible-playbook deploy.yml -e model=$other
