@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import random
 import struct
 from pathlib import Path
 
 import pytest
 
 from audio_files import ffmpeg
+from paths import RECORDINGS
 from whisper_xeon.audio import joined
 from whisper_xeon.audio.decode import decode
 from whisper_xeon.audio.errors import AudioTooLong, UnreadableAudio
 
 SECONDS = 2
+MINUTE = 60
 # Name: how it is encoded.
 FILES = {
     "16.wav": ("-ar", "16000"),
@@ -57,6 +60,26 @@ def files(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("files")
     for name, options in FILES.items():
         ffmpeg("-f", "lavfi", "-i", f"sine=frequency=440:duration={SECONDS}", *options, directory / name)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def minutes(tmp_path_factory) -> Path:
+    """A directory of files that are longer than one block of WavPack, which differ in all of their parts."""
+    directory = tmp_path_factory.mktemp("minutes")
+    for name in (
+        "minute.wv",
+        "minute.wma",
+        "minute.flv",
+        "minute.avi",
+        "minute.ts",
+        "minute.mka",
+        "minute.caf",
+        "minute.w64",
+    ):
+        codec = {"minute.wma": ("-c:a", "wmav2"), "minute.flv": ("-c:a", "mp3"), "minute.avi": ("-c:a", "mp3")}
+        sound = ("-i", RECORDINGS / "long.wav", "-t", str(MINUTE), "-ar", "44100")
+        ffmpeg(*sound, *codec.get(name, ()), directory / name)
     return directory
 
 
@@ -149,6 +172,68 @@ def test_an_ogg_file_with_a_broken_middle_is_told_of(files):
     ogg = (files / "vorbis.ogg").read_bytes() * 2
     with pytest.raises(UnreadableAudio, match="damaged from byte"):
         decoded_seconds(ogg[: len(ogg) // 2] + bytes(100_000) + ogg[len(ogg) // 2 :])
+
+
+def damaged(sound: bytes, how: str, junk: bytes) -> bytes:
+    middle = len(sound) // 2
+    return sound[:middle] + junk + sound[middle + (len(junk) if how == "overwritten" else 0) :]
+
+
+JUNK = [bytes(10_000), random.Random(1).randbytes(10_000)]
+
+
+@pytest.mark.parametrize("junk", JUNK, ids=["zeros", "noise"])
+@pytest.mark.parametrize(
+    ("name", "how", "why"),
+    [
+        ("minute.wv", "inserted", "damaged from byte"),
+        ("minute.wma", "inserted", "goes on for 10000 bytes behind the end of the sound"),
+        ("minute.caf", "inserted", "goes on for 10000 bytes behind the end of the sound"),
+        ("minute.w64", "inserted", "goes on for 10000 bytes behind the end of the sound"),
+        ("minute.wma", "overwritten", ""),
+        ("minute.flv", "inserted", ""),
+        ("minute.avi", "inserted", ""),
+        ("minute.ts", "inserted", ""),
+        ("minute.mka", "inserted", ""),
+    ],
+)
+def test_sound_behind_a_broken_place_is_decoded_or_told_of(minutes, name, how, why, junk):
+    sound = damaged((minutes / name).read_bytes(), how, junk)
+    if why:
+        with pytest.raises(UnreadableAudio, match=why):
+            decoded_seconds(sound)
+    else:
+        assert decoded_seconds(sound) == pytest.approx(MINUTE, abs=0.6)
+
+
+def test_a_wavpack_file_that_lost_a_part_is_told_of(minutes):
+    sound = (minutes / "minute.wv").read_bytes()
+    with pytest.raises(UnreadableAudio, match="damaged from byte"):
+        decoded_seconds(sound[: len(sound) // 2] + sound[len(sound) // 2 + 1000 :])
+
+
+@pytest.mark.parametrize("rest", [b"", b"TAG" + b"title".ljust(125), bytes(4096)], ids=["nothing", "tag", "padding"])
+@pytest.mark.parametrize("name", ["minute.wv", "minute.wma", "minute.caf"])  # ffmpeg takes no W64 with padding
+def test_what_is_no_sound_may_follow_them(minutes, name, rest):
+    assert decoded_seconds((minutes / name).read_bytes() + rest) == pytest.approx(MINUTE, abs=0.2)
+
+
+@pytest.mark.parametrize("name", ["minute.wv", "minute.wma", "minute.caf", "minute.w64"])
+def test_a_file_that_was_cut_off_is_decoded_as_far_as_it_goes(minutes, name):
+    sound = (minutes / name).read_bytes()
+    assert decoded_seconds(sound[: len(sound) // 2]) == pytest.approx(MINUTE / 2, abs=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "chunk"),
+    [
+        ("minute.wma", bytes.fromhex("90080033b1e5cf1189f400a0c90349cb") + struct.pack("<Q", 1024) + b"i" * 1000),
+        ("minute.caf", b"info" + struct.pack(">q", 1000) + b"i" * 1000),
+        ("minute.w64", b"junk".ljust(16, b"x") + struct.pack("<Q", 1021) + b"i" * 997),
+    ],
+)
+def test_a_further_chunk_may_follow_the_sound(minutes, name, chunk):
+    assert decoded_seconds((minutes / name).read_bytes() + chunk) == pytest.approx(MINUTE, abs=0.2)
 
 
 def test_an_mp3_file_with_a_broken_middle_is_decoded_around_it(files):

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from whisper_xeon.audio import graph, joined, ogg
+from whisper_xeon.audio import damage, graph, joined, ogg
 from whisper_xeon.audio.errors import AudioTooLong, NoSides, UnreadableAudio
 from whisper_xeon.audio.ffmpeg import RECOGNIZE, Ffmpeg
 from whisper_xeon.audio.file_types import ACCEPTED, FileHint, raw_format, why_undecodable
@@ -98,6 +98,7 @@ def decode(
     if size == 0:
         raise UnreadableAudio(f"the file is empty: send audio as {ACCEPTED}")
     joined.check(upload_fd, size)
+    damage.check(upload_fd, size)
     span = None if sides else _find_samples(upload_fd, size)
     if span is not None and span.size <= DIRECT_SECONDS * SAMPLE_RATE * 2:
         _check_length(span.size // 2, max_seconds)
@@ -115,11 +116,9 @@ def decode(
 
 def _check_chain(media: Media, fd: int, size: int) -> Media:
     """Return what is known of an Ogg file, in which streams may follow each other. Raises `UnreadableAudio`."""
-    damage = ogg.damage(fd, size)
-    if damage is not None:
-        raise UnreadableAudio(
-            f"the file is damaged from byte {damage}, and what follows cannot be decoded: send it again"
-        )
+    damaged = ogg.damage(fd, size)
+    if damaged is not None:
+        raise damage.damaged(damaged)
     first, later = ogg.codecs(fd, size)
     if not later <= first:
         every = " and ".join(sorted(first | later))

@@ -17,7 +17,7 @@ _OVERLAP = 128  # no pattern below is longer
 _LEAST_REST = 256  # bytes; less is padding or a tag
 MAX_CHUNKS = 64  # of a WAV or AIFF file: each is looked at by itself, and 4 MiB of them would take a second
 _CHUNK_NAME = re.compile(rb"[A-Za-z0-9_ ]{4}")
-_TAGS = (b"TAG", b"APETAGEX", b"LYRICS")  # that players append, at the very end
+TAGS = (b"TAG", b"APETAGEX", b"LYRICS")  # that players append, at the very end
 
 # How a file of each kind begins. A literal at the beginning of a pattern is searched for quickly.
 _KINDS = {
@@ -72,7 +72,7 @@ def _rest_is_checked(fd: int, size: int, order: str, data: bytes) -> bool:
     """
     at, name, length, chunks = 12, b"", 0, 0
     while at + 8 <= size:
-        chunks = _counted(chunks)
+        chunks = counted(chunks)
         name, length = struct.unpack(f"{order}4sI", os.pread(fd, 8, at))
         if name == data:
             break
@@ -81,9 +81,9 @@ def _rest_is_checked(fd: int, size: int, order: str, data: bytes) -> bool:
         return False  # it was never filled in: what follows is read to the end
     at += 8 + length + (length & 1)
     while size - at > _LEAST_REST:
-        chunks = _counted(chunks)
+        chunks = counted(chunks)
         begin = os.pread(fd, _LEAST_REST, at)
-        if begin.startswith(_TAGS) or not any(begin):
+        if begin.startswith(TAGS) or not any(begin):
             break
         if begin.startswith(b"ID3"):
             at += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(begin[6:10], (21, 14, 7, 0)))
@@ -99,7 +99,7 @@ def _rest_is_checked(fd: int, size: int, order: str, data: bytes) -> bool:
     return True
 
 
-def _counted(chunks: int) -> int:
+def counted(chunks: int) -> int:
     """Return the number of chunks with one more. Raises `UnreadableAudio` beyond the most that a file may have."""
     if chunks == MAX_CHUNKS:
         raise UnreadableAudio(
