@@ -329,8 +329,8 @@ STREAM = Field(
     "stream",
     Switch(),
     "`true` sends the text while it is being written, as [events](#streams): with `json`, `verbose_json` or "
-    "`diarized_json`, and a `model` that is named. It is ignored with `whisper-1`, as OpenAI does, without a model, and at "
-    "`/asr` and `/detect-language`",
+    "`diarized_json`, and a `model` that is named. It is ignored with `whisper-1`, as OpenAI does, without a model, "
+    "and at `/asr` and `/detect-language`",
     "stream",
     "false",
 )
