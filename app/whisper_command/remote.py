@@ -71,7 +71,8 @@ class Service:
                     return transcript_of(json.loads(body))
                 except (ValueError, KeyError, TypeError):
                     raise FileFailed("the answer is no transcript: is a proxy in between?") from None
-            message, code = _error(body, status)
+            message = _message(body, status)
+            code = headers.get("X-Whisper-Error") or _code(body)
             if status in (401, 403):
                 raise CannotTranscribe(f"{message}: name a file with the key with --key-file")
             if status not in (429, 503) or code in _FINAL or time.monotonic() > end:
@@ -182,13 +183,24 @@ def transcript_of(answer: dict[str, Any]) -> Transcript:
     )
 
 
-def _error(body: bytes, status: int) -> tuple[str, str]:
-    """Return the message and the code of an error; without a code where another program answered."""
+def _message(body: bytes, status: int) -> str:
+    """Return the message of an error, in either format of the service."""
     try:
-        error = json.loads(body)["error"]
-        return str(error["message"]), str(error["code"])
-    except (ValueError, KeyError, TypeError):
-        return f"the service answered {status}", ""
+        answer = json.loads(body)
+        if "error" in answer:
+            return str(answer["error"]["message"])
+        detail = answer["detail"]
+        return detail if isinstance(detail, str) else str(detail[0]["msg"])
+    except (ValueError, LookupError, TypeError):  # another program answered
+        return f"the service answered {status}"
+
+
+def _code(body: bytes) -> str:
+    """Return the code of an error of a service from before the header; empty where another program answered."""
+    try:
+        return str(json.loads(body)["error"]["code"])
+    except (ValueError, LookupError, TypeError):
+        return ""
 
 
 def _reason(error: Exception) -> str:

@@ -273,6 +273,7 @@ def _listen(settings: Settings, application: Application) -> Server:
             limits=limits,
             proxies=TrustedProxies(settings.trusted_proxies or ()),
             certificate=_certificate(settings),
+            error_format=settings.error_format,
             answered=application.metrics.answered,
         )
     except SocketActivationError as error:

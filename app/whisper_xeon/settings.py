@@ -23,6 +23,7 @@ from whisper_xeon.audio.url_policy import AllowList
 from whisper_xeon.engine.cores import MAX_THREADS, available_cores
 from whisper_xeon.languages import find_language
 from whisper_xeon.transcript import LARGEST_TOKEN, MAX_SUPPRESSED, DecodeOptions
+from whisper_xeon.web.errors import ERROR_FORMATS
 
 PREFIX = "WHISPER_"
 TOOLING_PREFIX = "WHISPER_XEON_"  # cache directory, test artifacts: not the service's business
@@ -94,6 +95,7 @@ class Settings:
     request_timeout: int  # seconds
     keep_alive: int  # seconds
     strict_fields: bool
+    error_format: str
     model_aliases: tuple[str, ...] | None
     cors_origins: tuple[str, ...] | None  # None: no other origin; "*": all
     trusted_proxies: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] | None
@@ -486,6 +488,14 @@ SETTINGS: tuple[Setting, ...] = (
         "Whether a request with an unknown field is rejected, with the closest name. false: the field is named in the "
         "header X-Whisper-Ignored and in the log.",
         _switch,
+    ),
+    Setting(
+        "WHISPER_ERROR_FORMAT",
+        "openai",
+        f"one of {', '.join(ERROR_FORMATS)}",
+        'The shape of errors. openai: {"error": {"message", "type", "param", "code"}}. fastapi: {"detail": "…"}, for '
+        "clients of a FastAPI service; with 422, detail is a list, as they expect. Status and headers are the same.",
+        _choice(*ERROR_FORMATS),
     ),
     Setting(
         "WHISPER_MODEL_ALIASES",

@@ -23,6 +23,7 @@ from whisper_xeon.web.api_table import (
     fields_without_effect,
     spelled,
 )
+from whisper_xeon.web.errors import ERROR_FORMATS
 from whisper_xeon.web.failures import FAILURES
 from whisper_xeon.web.fields import Asked
 from whisper_xeon.web.overload import SHARED, overload
@@ -132,10 +133,11 @@ def test_the_openapi_document_has_no_audio_url_where_none_may_be_fetched():
     assert "audio_url" not in text
 
 
-def test_every_reference_of_the_openapi_document_leads_somewhere():
-    text = json.dumps(openapi.document("1", keys=False, urls=True))
-    named = {part.partition('"')[0] for part in text.split("#/components/schemas/")[1:]}
-    assert named == openapi.SCHEMAS.keys()
+@pytest.mark.parametrize("error_format", ERROR_FORMATS)
+def test_every_reference_of_the_openapi_document_leads_somewhere(error_format):
+    document = openapi.document("1", keys=False, urls=True, error_format=error_format)
+    named = {part.partition('"')[0] for part in json.dumps(document).split("#/components/schemas/")[1:]}
+    assert named == document["components"]["schemas"].keys()
 
 
 class Page(HTMLParser):

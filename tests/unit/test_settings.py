@@ -237,6 +237,7 @@ def test_hosts_may_be_addresses_of_both_families_and_names(host):
         ("WHISPER_SPOOL_MB", "0", "1 to 1048576"),
         ("WHISPER_KEEP_ALIVE", "0", "1 to 3600"),
         ("WHISPER_STRICT_FIELDS", "maybe", "true or false"),
+        ("WHISPER_ERROR_FORMAT", "flask", "one of openai, fastapi"),
         ("WHISPER_MODEL_ALIASES", "two words", "names separated by commas"),
         ("WHISPER_CORS_ORIGINS", "app.example.com", "* or origins separated by commas"),
         ("WHISPER_API_KEY_FILE", "/no/such/file", "a readable file"),

@@ -10,7 +10,7 @@ from whisper_xeon.web.server import Application, Request, Response
 _EXPOSED = ", ".join(
     (
         *("X-Request-Id", "X-Whisper-Model", "X-Whisper-Release", "X-Whisper-Language", "X-Whisper-Ignored"),
-        *("Server-Timing", "Retry-After"),
+        *("X-Whisper-Error", "Server-Timing", "Retry-After"),
     )
 )
 _MAX_AGE = "86400"

@@ -34,8 +34,14 @@ nav ul { padding: 0; }
 HEADERS = html.headers(style=_STYLE)
 
 
-def page(version: str) -> bytes:
-    """Return the page."""
+_ERROR_SHAPES = {
+    "openai": '<code>{"error": {"message", "type", "param", "code"}}</code>',
+    "fastapi": '<code>{"detail": "…"}</code>, and <code>{"detail": [{"loc", "msg", "type"}]}</code> with 422',
+}
+
+
+def page(version: str, *, error_format: str = "openai") -> bytes:
+    """Return the page, with the shape of errors that is one of `errors.ERROR_FORMATS`."""
     request = " \\\n  ".join(f"-F '{name}={value}'" for name, value in EXAMPLE_REQUEST.items())
     parts = [
         "<h1>Speech to text</h1>",
@@ -56,7 +62,7 @@ def page(version: str) -> bytes:
         "</dl><h3>Accepted without effect</h3><p>",
         ", ".join(f"<code>{escape(one.name)}</code>" for one in fields_without_effect()),
         "</p><h2 id='errors'>Errors</h2>",
-        '<p>Each is <code>{"error": {"message", "type", "param", "code"}}</code>.</p><dl>',
+        f"<p>Each is {_ERROR_SHAPES[error_format]}. The code is in the header <code>X-Whisper-Error</code>.</p><dl>",
         *(
             f"<dt>{error.status} <code>{escape(error.code)}</code></dt><dd>{_markup(error.when)}</dd>"
             for error in ERRORS

@@ -1,12 +1,12 @@
-"""Errors that a client sees, in the shape of OpenAI's API. They never carry a traceback or a path of the host."""
+"""Errors that a client sees, in the shape that it reads. They never carry a traceback or a path of the host."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Callable
 
 
 class HttpError(Exception):
-    """An answer other than success: its status and the four fields of OpenAI's error object.
+    """An answer other than success: its status, and what the bodies of `ERROR_FORMATS` are made of.
 
     `close` ends the connection after the answer, for a request whose end cannot be found any more.
     """
@@ -29,10 +29,27 @@ class HttpError(Exception):
         self.headers = headers or {}
         self.close = close
 
-    def body(self) -> dict[str, Any]:
-        """Return `{"error": {message, type, param, code}}`."""
-        kind = "server_error" if self.status >= 500 else "invalid_request_error"
-        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+def _openai(error: HttpError) -> dict[str, Any]:
+    """Return `{"error": {message, type, param, code}}`."""
+    kind = "server_error" if error.status >= 500 else "invalid_request_error"
+    return {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}}
+
+
+def _fastapi(error: HttpError) -> dict[str, Any]:
+    """Return `{"detail": message}`, as FastAPI answers an `HTTPException`.
+
+    With 422 it is a list, as FastAPI answers a failed validation: clients generated from its OpenAPI document read
+    nothing else with that status. What is wrong then is always the file, which is in the body.
+    """
+    if error.status != 422:
+        return {"detail": error.message}
+    place = ["body"] if error.param is None else ["body", error.param]
+    return {"detail": [{"loc": place, "msg": error.message, "type": error.code}]}
+
+
+# The body of an error in each of the shapes that WHISPER_ERROR_FORMAT may name.
+ERROR_FORMATS: dict[str, Callable[[HttpError], dict[str, Any]]] = {"openai": _openai, "fastapi": _fastapi}
 
 
 class ClientGone(Exception):

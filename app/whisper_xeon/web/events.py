@@ -2,7 +2,7 @@
 
 `transcript.text.delta` has what is new of the text, `transcript.text.segment` a segment with its speaker, and
 `transcript.text.done`, the last, all that the answer in one piece would have. An error that comes after the first event
-is the last one instead: OpenAI's error object, without a type.
+is the last one instead: the body that it would have had as an answer, without a type.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from whisper_xeon.web.api_table import (
@@ -40,16 +41,6 @@ _PARTS = {"segments": _list_of("Segment"), "words": _list_of("Word"), "logprobs"
 
 # What answers look like; `formats` writes them.
 SCHEMAS: dict[str, Any] = {
-    "Error": _object(
-        ("error",),
-        error=_object(
-            ("message", "type", "param", "code"),
-            message=_TEXT,
-            type={"type": "string", "enum": ["invalid_request_error", "server_error"]},
-            param={"type": ["string", "null"]},
-            code=_TEXT,
-        ),
-    ),
     "Word": _object(
         ("word", "start", "end", "probability"), word=_TEXT, start=_NUMBER, end=_NUMBER, probability=_PROBABILITY
     ),
@@ -140,6 +131,28 @@ SCHEMAS: dict[str, Any] = {
     "Models": _object(("object", "data"), object={"const": "list"}, data=_list_of("Model")),
     "Any": {"type": "object"},
 }
+# What errors look like in each of `errors.ERROR_FORMATS`; FastAPI's own documents call the last two so.
+ERROR_SCHEMAS: dict[str, dict[str, Any]] = {
+    "openai": {
+        "Error": _object(
+            ("error",),
+            error=_object(
+                ("message", "type", "param", "code"),
+                message=_TEXT,
+                type={"type": "string", "enum": ["invalid_request_error", "server_error"]},
+                param={"type": ["string", "null"]},
+                code=_TEXT,
+            ),
+        ),
+    },
+    "fastapi": {
+        "Error": _object(("detail",), detail=_TEXT),
+        "HTTPValidationError": _object(("detail",), detail=_list_of("ValidationError")),
+        "ValidationError": _object(
+            ("loc", "msg", "type"), loc={"type": "array", "items": _TEXT}, msg=_TEXT, type=_TEXT
+        ),
+    },
+}
 # Endpoint → what its JSON may be.
 _JSON_ANSWERS = {
     "transcribe": ("OwnTranscription", "VerboseTranscription", "DiarizedTranscription"),
@@ -151,17 +164,22 @@ _JSON_ANSWERS = {
 _TRANSCRIPTIONS = ("Transcription", "VerboseTranscription", "DiarizedTranscription")
 
 
-def document(version: str, *, keys: bool, urls: bool) -> dict[str, Any]:
-    """Return the document. `keys`: requests that transcribe need an API key; `urls`: an `audio_url` may be fetched."""
+def document(version: str, *, keys: bool, urls: bool, error_format: str = "openai") -> dict[str, Any]:
+    """Return the document.
+
+    `keys`: requests that transcribe need an API key; `urls`: an `audio_url` may be fetched; `error_format`: one of
+    `errors.ERROR_FORMATS`.
+    """
+    schemas = {**SCHEMAS, **ERROR_SCHEMAS[error_format]}
     paths: dict[str, Any] = {}
     for endpoint in ENDPOINTS:
-        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, keys, urls)
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, keys, urls, schemas)
     return {
         "openapi": "3.1.0",
         "info": {"title": "whisper-xeon", "version": version, "summary": "Speech to text"},
         "paths": paths,
         "components": {
-            "schemas": SCHEMAS,
+            "schemas": schemas,
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -170,11 +188,11 @@ def document(version: str, *, keys: bool, urls: bool) -> dict[str, Any]:
     }
 
 
-def _operation(endpoint: Endpoint, keys: bool, urls: bool) -> dict[str, Any]:
+def _operation(endpoint: Endpoint, keys: bool, urls: bool, schemas: Collection[str]) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": endpoint.name,
         "description": endpoint.does[0].upper() + endpoint.does[1:] + ".",
-        "responses": _responses(endpoint),
+        "responses": _responses(endpoint, schemas),
     }
     if endpoint.path.endswith("{id}"):
         operation["parameters"] = [{"name": "id", "in": "path", "required": True, "schema": _TEXT}]
@@ -213,7 +231,7 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
     return {**schema, **enum, **({"type": [schema["type"], "null"]} if "type" in schema else {})}
 
 
-def _responses(endpoint: Endpoint) -> dict[str, Any]:
+def _responses(endpoint: Endpoint, schemas: Collection[str]) -> dict[str, Any]:
     names = _JSON_ANSWERS.get(endpoint.name, _TRANSCRIPTIONS if endpoint.transcribes else ("Any",))
     answers = [_ref(name) for name in names]
     json_schema = answers[0] if len(answers) == 1 else {"anyOf": answers}
@@ -226,6 +244,11 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
         errors.setdefault(str(error.status), []).append(error)
     for status, kinds in errors.items():
         described = "; ".join(f"`{error.code}`: {error.when}" for error in kinds)
-        schema = {"anyOf": [_ref("Error"), _ref("Any")]} if status in responses else _ref("Error")
-        responses[status] = {"description": described, "content": {JSON: {"schema": schema}}}
+        error_schema = _ref("HTTPValidationError" if status == "422" and "HTTPValidationError" in schemas else "Error")
+        schema = {"anyOf": [error_schema, _ref("Any")]} if status in responses else error_schema
+        responses[status] = {
+            "description": described,
+            "headers": {"X-Whisper-Error": {"description": "the error's code", "schema": _TEXT}},
+            "content": {JSON: {"schema": schema}},
+        }
     return responses

@@ -110,9 +110,18 @@ class Application:
             "models": self._list_models,
             "model": self._describe_model,
             "openapi": _fixed(
-                encode_json(openapi.document(whisper_xeon.__version__, keys=has_keys, urls=takes_urls)), JSON_TYPE
+                encode_json(
+                    openapi.document(
+                        whisper_xeon.__version__, keys=has_keys, urls=takes_urls, error_format=settings.error_format
+                    )
+                ),
+                JSON_TYPE,
             ),
-            "docs": _fixed(docs_page.page(whisper_xeon.__version__), "text/html; charset=utf-8", docs_page.HEADERS),
+            "docs": _fixed(
+                docs_page.page(whisper_xeon.__version__, error_format=settings.error_format),
+                "text/html; charset=utf-8",
+                docs_page.HEADERS,
+            ),
             "page": _fixed(
                 start_page.page(whisper_xeon.__version__, keys=bool(api_keys)),
                 "text/html; charset=utf-8",
@@ -170,7 +179,10 @@ class Application:
         state = self._pool.readiness()
         if state == "ready":
             return _json(200, {"status": "ready", "model": self._package.model, "release_id": self._package.release_id})
-        return _json(503, {"status": state, "reason": _NOT_READY[state]}, {"Retry-After": "1"})
+        body = {"status": state, "reason": _NOT_READY[state]}
+        if self._settings.error_format == "fastapi":
+            body["detail"] = body["reason"]
+        return _json(503, body, {"Retry-After": "1"})
 
     def _info(self) -> dict[str, str]:
         """What runs, as far as it is known from the start."""

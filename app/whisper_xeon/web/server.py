@@ -18,6 +18,7 @@ import socketserver
 import threading
 import time
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Callable
 
@@ -26,7 +27,7 @@ from whisper_xeon.logs import log, logger
 from whisper_xeon.shares import NoneLeft, SentAway
 from whisper_xeon.web import events
 from whisper_xeon.web.connection_slots import Connection, ConnectionSlots
-from whisper_xeon.web.errors import ClientGone, HttpError
+from whisper_xeon.web.errors import ERROR_FORMATS, ClientGone, HttpError
 from whisper_xeon.web.forwarded import TrustedProxies, read_proxy_header
 from whisper_xeon.web.framing import Body, Limits, Parts, Reader, Writer, linger, read_head
 from whisper_xeon.web.lobby import Lobby
@@ -79,11 +80,6 @@ class Response:
 Application = Callable[[Request], Response]
 
 
-def error_response(error: HttpError) -> Response:
-    """Return an error in OpenAI's shape."""
-    return Response(error.status, encode_json(error.body()), headers=error.headers)
-
-
 class Server(ThreadingHTTPServer):
     """Serves an application on one listening socket, a thread for each connection, until it is stopped."""
 
@@ -98,12 +94,14 @@ class Server(ThreadingHTTPServer):
         limits: Limits | None = None,
         proxies: TrustedProxies | None = None,
         certificate: Certificate | None = None,
+        error_format: str = "openai",
         answered: Callable[[str | None, int], None] = lambda route, status: None,
     ):
         """Listen on a host and port, or use a socket that is already listening and outlives this process.
 
         `proxies` are believed whose request it is; none by default. With a `certificate`, the server speaks TLS.
-        `answered` is called after each request with its route (None: unknown) and status (499: the client left).
+        `error_format` is one of `ERROR_FORMATS`. `answered` is called after each request with its route (None: unknown)
+        and status (499: the client left).
         Raises `OSError`.
         """
         self.application = application
@@ -111,11 +109,13 @@ class Server(ThreadingHTTPServer):
         self.limits = limits or Limits()
         self.proxies = proxies or TrustedProxies(())
         self.certificate = certificate
+        self._error_body = ERROR_FORMATS[error_format]
         self.slots = ConnectionSlots(self.limits.connections, each=self.limits.connections_each)
         self.stopping = False
         self._starved = False  # of files or memory: the last iteration could not accept a connection
         self._spare = open(os.devnull, "rb")  # noqa: SIM115 - kept, to tell somebody so with
-        self._lobby = Lobby(_PROBE_PATHS, _refusal(), self._let_in, secured=certificate is not None)
+        self._refusal = _head_and_body(self.error_response(overload(NoneLeft("connections"))))
+        self._lobby = Lobby(_PROBE_PATHS, self._refusal, self._let_in, secured=certificate is not None)
         self._probing = threading.BoundedSemaphore(_HANDSHAKES_AT_ONCE if certificate else _PROBES_AT_ONCE)
         self._inherited = isinstance(address, socket.socket)
         if isinstance(address, socket.socket):
@@ -132,6 +132,12 @@ class Server(ThreadingHTTPServer):
             super().__init__(first_address, Handler)
         # The client may be gone when the wait for it has ended: accepting must not wait for the next one.
         os.set_blocking(self.fileno(), False)
+
+    def error_response(self, error: HttpError) -> Response:
+        """Return an error's answer. Its code is in a header too, since not every shape has a place for it."""
+        return Response(
+            error.status, encode_json(self._error_body(error)), headers={"X-Whisper-Error": error.code, **error.headers}
+        )
 
     def server_bind(self) -> None:
         """Bind; `::` accepts IPv4 as well. The base also asks a name server for the host's full name."""
@@ -207,7 +213,7 @@ class Server(ThreadingHTTPServer):
             with super().get_request()[0] as sock:
                 sock.settimeout(_NOTICE_STOP_SECONDS)
                 if not self.certificate:
-                    sock.sendall(_refusal())
+                    sock.sendall(self._refusal)
                 linger(sock, _NOTICE_STOP_SECONDS)  # nobody else is accepted meanwhile
         except OSError:
             time.sleep(0.1)  # not even that one: do not spin
@@ -293,14 +299,14 @@ class Handler(BaseHTTPRequestHandler):
                 # To the thread of a connection that is sent away it looks as if its client ended it.
                 away = self._place.sent_away
                 error = raised if away is None else overload(SentAway(away))
-                response = error_response(error)
+                response = self.server.error_response(error)
                 self.close_connection |= error.close
             except ClientGone:
                 raise
             except Exception:
                 logger.exception("a request failed unexpectedly", extra={"fields": {"id": self._request_id}})
                 message = f"internal error: the log has it as {self._request_id}"
-                response = error_response(HttpError(500, message, code="internal_error"))
+                response = self.server.error_response(HttpError(500, message, code="internal_error"))
                 self.close_connection = True
             unread = request is None or not request.body.finished
             self.close_connection |= unread or self.server.stopping
@@ -466,16 +472,15 @@ def _host(client_address: Any) -> str:
     return str(client_address[0]) if client_address else "unix"
 
 
-def _refusal() -> bytes:
-    """Return the answer to a connection that gets no slot."""
-    error = overload(NoneLeft("connections"))
-    body = encode_json(error.body())
+def _head_and_body(response: Response) -> bytes:
+    """Return an answer as it is sent to a connection that gets no slot."""
     headers = {
-        "Content-Type": JSON_TYPE,
-        "Content-Length": str(len(body)),
+        "Content-Type": response.content_type,
+        "Content-Length": str(len(response.body)),
         "Cache-Control": "no-store",
         "Connection": "close",
-        **error.headers,
+        **response.headers,
     }
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return f"HTTP/1.1 503 Service Unavailable\r\n{lines}\r\n".encode("ascii") + body
+    status = HTTPStatus(response.status)
+    return f"HTTP/1.1 {status.value} {status.phrase}\r\n{lines}\r\n".encode("ascii") + response.body

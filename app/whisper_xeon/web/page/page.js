@@ -164,7 +164,8 @@ function answered() {
     failed(by("key").value ? "The service does not know this key." : "The service needs an API key.");
     by("key").focus();
   } else if (status !== 200 || !body.segments) {
-    failed(body.error?.message ?? `The service answered ${status}.`);
+    // WHISPER_ERROR_FORMAT decides which of these it is.
+    failed(body.error?.message ?? body.detail?.[0]?.msg ?? body.detail ?? `The service answered ${status}.`);
   } else {
     if (by("key").value) sessionStorage.setItem(KEY, by("key").value);
     working(false);
