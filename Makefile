@@ -7,7 +7,10 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # A Docker client before 23 builds with BuildKit only when told so.
 export DOCKER_BUILDKIT := 1
 
-.PHONY: help setup command demo test test-unit test-clients bench bench-words bench-reliability bench-models tune compare memory lint docs clean requirements
+COMMA := ,
+SPACE := $(subst x,,x x)
+
+.PHONY: help setup command builder demo test test-unit test-clients bench bench-words bench-reliability bench-models tune compare memory lint docs clean requirements
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -17,6 +20,10 @@ setup: ## install what the other targets need (they call it themselves)
 
 command: setup ## build the command whisper-xeon, as a wheel and as one file, and the drop-in for openai-whisper, in dist/
 	@python scripts/build_command.py
+
+builder: setup ## build the packages, so that `docker build -t whisper-builder .` packs them; MODELS="small medium"
+	@ansible-playbook build.yml --skip-tags publish $(if $(MODELS),-e '{"artifact_build_models": ["$(subst $(SPACE),"$(COMMA) ",$(strip $(MODELS)))"]}')
+	@scripts/export_builder.sh
 
 WEIGHTS ?= openai
 demo: setup ## build, publish and deploy base and tiny.en to two systemd containers, then transcribe; WEIGHTS=fixture: toys

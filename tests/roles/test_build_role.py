@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import lzma
 import os
@@ -9,6 +10,7 @@ import re
 import shutil
 import subprocess
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -358,15 +360,60 @@ def shell(command: str, folder: Path) -> None:
     assert result.returncode == 0, result.stdout[-5000:]
 
 
+@contextlib.contextmanager
+def specification(folder: Path) -> Iterator[Path]:
+    """Run the specification's two commands, word for word; give where the packages are then."""
+    shell("docker build -t whisper-builder .", folder)
+    try:
+        shell("docker run -v $(pwd)/artifacts:/output whisper-builder cp -r /release_artifacts /output/", folder)
+        yield folder / "artifacts" / "release_artifacts"
+    finally:
+        shell("docker ps --all --quiet --filter ancestor=whisper-builder | xargs --no-run-if-empty docker rm", folder)
+        shell("docker image rm whisper-builder", folder)
+
+
 @pytest.fixture(scope="module")
 def extracted(session_build, tmp_path_factory) -> Path:
     """What the specification's two commands, word for word, leave in a copy of the staged context."""
     folder = shutil.copytree(session_build.context, tmp_path_factory.mktemp("by_hand") / "context")
-    shell("docker build -t whisper-builder .", folder)
-    shell("docker run -v $(pwd)/artifacts:/output whisper-builder cp -r /release_artifacts /output/", folder)
-    yield folder / "artifacts" / "release_artifacts"
-    shell("docker ps --all --quiet --filter ancestor=whisper-builder | xargs --no-run-if-empty docker rm", folder)
-    shell("docker image rm whisper-builder", folder)
+    with specification(folder) as packages:
+        yield packages
+
+
+@pytest.fixture
+def clone(tmp_path) -> Path:
+    """The files of a clone that `docker build .` and `make builder` after its build need."""
+    for name in ("Dockerfile", ".dockerignore", "scripts/export_builder.sh"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy2(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+@pytest.mark.parametrize("buildkit", ["0", "1"])
+def test_a_clone_in_which_nothing_was_built_says_what_to_run(clone, buildkit):
+    result = subprocess.run(
+        ["docker", "build", "-t", "whisper-builder", "."],
+        cwd=clone,
+        env={**os.environ, "DOCKER_BUILDKIT": buildkit},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode != 0
+    assert re.search(r"run-make-builder-first.*(not found|does not exist)", result.stdout + result.stderr)
+
+
+def test_commands_of_the_specification_work_at_the_top_of_a_clone(clone, session_build):
+    shutil.copytree(session_build.context, clone / ".build" / "context")
+    shutil.copytree(session_build.dist, clone / "dist")
+    (clone / "dist" / "whisper_small_xeon" / "manifest.json.sig").write_text("a signature\n", encoding="ascii")
+    shell("scripts/export_builder.sh", clone)
+    with specification(clone) as packages:
+        for name in ("whisper_small_xeon", "whisper_medium_xeon"):
+            Package(packages / name).verify()
+            assert file_digest(packages / name / "manifest.json") == file_digest(
+                session_build.dist / name / "manifest.json"
+            )
+        assert (packages / "whisper_small_xeon" / "manifest.json.sig").read_text("ascii") == "a signature\n"
 
 
 def test_commands_of_the_specification_give_the_same_packages(extracted, session_build):
