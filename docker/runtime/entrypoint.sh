@@ -18,6 +18,15 @@ trap 'if [[ -n $child ]]; then kill -TERM "$child" 2>/dev/null; wait "$child"; f
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export PATH=$here/scripts:$PATH
 
+# compose.yml names these files always, since docker-compose 1.29 cannot leave a variable out, and mounts /dev/null where
+# nobody named one. Whatever else is there stays named, even a directory: a wrong path must end the start, not open the
+# service to everybody.
+for name in AWS_CA_BUNDLE "${!MINIO_@}" "${!WHISPER_@}"; do
+  if [[ ${!name:-} == /run/secrets/* && -c ${!name} ]]; then
+    unset "$name"
+  fi
+done
+
 if [[ $# -gt 0 && $1 != -* ]]; then
   exec "$@"
 fi

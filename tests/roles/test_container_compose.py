@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPSConnection
+from pathlib import Path
 
 import pytest
 
+from certificates import Authority
 from docker_client import inspect
-from running_service import EXACT
-from service_container import IMAGE, PACKAGES, PORT, PROJECT, STORE_PORT, Compose, compose_project, request, transcribe
+from running_service import EXACT, wait_for
+from service_container import (
+    IMAGE,
+    PACKAGES,
+    PORT,
+    PROJECT,
+    STORE_PORT,
+    Compose,
+    compose_project,
+    is_ready,
+    request,
+    transcribe,
+)
 from signing import PUBLIC, TRUSTED
 from whisper_store.settings import StoreSettings
 from whisper_store.store import Store
@@ -29,6 +44,15 @@ def filled(compose: Compose, fill) -> Compose:
     compose("create")
     fill(f"{PROJECT}_packages", "small")
     return compose
+
+
+@pytest.fixture
+def key_file(tmp_path) -> Path:
+    """A file with one API key that user 10001 can read."""
+    keys = tmp_path / "keys"
+    keys.write_text("key-of-a-client\n", encoding="utf-8")
+    keys.chmod(0o644)
+    return keys
 
 
 @pytest.fixture
@@ -133,14 +157,26 @@ class TestWithoutAStore:
         filled("up", "--detach", WHISPER_TRUSTED_KEYS="", WHISPER_TRUSTED_KEYS_FILE=str(keys))
         filled.api.wait_ready()
 
-    def test_api_keys_come_from_a_file(self, filled: Compose, tmp_path):
-        keys = tmp_path / "keys"
-        keys.write_text("key-of-a-client\n", encoding="utf-8")
-        keys.chmod(0o644)
-        filled("up", "--detach", WHISPER_API_KEY_FILE=str(keys))
+    def test_api_keys_come_from_a_file(self, filled: Compose, key_file):
+        filled("up", "--detach", WHISPER_API_KEY_FILE=str(key_file))
         filled.api.wait_ready()
         with pytest.raises(OSError, match="401"):
             transcribe(PORT)
+
+    def test_api_keys_in_a_directory_by_mistake_do_not_open_the_service(self, filled: Compose, tmp_path):
+        result = filled("up", "--no-log-prefix", check=False, WHISPER_API_KEY_FILE=str(tmp_path))
+        assert "WHISPER_API_KEY_FILE='/run/secrets/whisper_api_keys' is not allowed" in result.stderr
+        assert not is_ready(PORT)
+
+    def test_certificate_comes_from_files_and_the_container_is_healthy(self, filled: Compose, tmp_path):
+        authority = Authority(tmp_path)
+        certificate, key = authority.issue("localhost")
+        for path in (certificate, key):
+            path.chmod(0o644)
+        filled("up", "--detach", "--wait", WHISPER_TLS_CERT=str(certificate), WHISPER_TLS_KEY=str(key))
+        with closing(HTTPSConnection("localhost", PORT, timeout=60, context=authority.client())) as connection:
+            connection.request("GET", "/readyz")
+            assert connection.getresponse().status == 200
 
 
 class TestWithAStore:
@@ -179,3 +215,45 @@ class TestWithAStore:
         assert inspect(with_store.api.name)["State"]["ExitCode"] == 5
         assert "http://store:9000" in result.stderr
         assert wrong not in result.stdout + result.stderr
+
+
+class TestWithCompose1:
+    """docker-compose 1.29 of Debian 12, which people who come from older systems have."""
+
+    def test_service_and_store_come_up_with_every_secret_from_a_file(
+        self, with_store: Compose, compose_1: Compose, key_file, tmp_path
+    ):
+        secret, trusted = tmp_path / "secret", tmp_path / "trusted"
+        secret.write_text(f"{PASSWORD}\n", encoding="utf-8")
+        trusted.write_text(f"{PUBLIC}\n", encoding="utf-8")
+        secret.chmod(0o644)
+        with_store("down", **ROOT_ACCOUNT)
+        compose_1.with_store()(
+            *("up", "--detach"),
+            **ROOT_ACCOUNT,
+            MINIO_ACCESS_KEY="test-root",
+            MINIO_SECRET_KEY_FILE=str(secret),
+            WHISPER_API_KEY_FILE=str(key_file),
+            WHISPER_TRUSTED_KEYS="",
+            WHISPER_TRUSTED_KEYS_FILE=str(trusted),
+        )
+        compose_1.api.wait_ready()
+        with pytest.raises(OSError, match="401"):
+            transcribe(PORT)
+        assert PASSWORD not in json.dumps(inspect(compose_1.api.name)) + compose_1.api.logs()
+        compose_1.with_store()("down", **ROOT_ACCOUNT)
+
+    def test_variable_switches_the_model_without_a_store(self, compose_1: Compose, fill):
+        compose_1("create")
+        fill(f"{PROJECT}_packages", "small", "medium")
+        for model in ("small", "medium"):
+            compose_1("up", "--detach", WHISPER_MODEL_SIZE=model)
+            compose_1.api.wait_ready()
+            assert request(PORT, "GET", "/version")["model"] == model
+            assert transcribe(PORT, "en-00.wav") == EXACT["en-00.wav"]["text"]
+        wait_for(lambda: compose_1.api.health == "healthy", 60)
+        compose_1("down")
+
+    def test_a_model_of_ones_own_takes_the_limit_of_another(self, compose_1: Compose):
+        told = compose_1("config", WHISPER_MODEL_SIZE="Support-Calls-DE", WHISPER_LIMITS_OF="medium").stdout
+        assert "mem_limit: 7g" in told

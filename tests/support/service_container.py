@@ -5,11 +5,13 @@ Names, ports (127.0.0.1:18003 and :18004) and labels are the tests' own; what an
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from running_service import encode_form, wait_for
 from signing import PUBLIC
 
 IMAGE = "whisper-xeon/service:test"
+COMPOSE_1_IMAGE = "whisper-xeon/compose-1:test"
 NAME = "whisper-xeon-test-service"
 PROJECT = "whisper-xeon-test-compose"
 LABEL = "io.whisper-xeon.project=test"
@@ -257,23 +260,24 @@ class Compose:
 
     config: Path  # the docker client's folder, with the plugin
     files: tuple[str, ...]
+    image: str | None = None  # of docker-compose 1.29, if that is to be run
 
     def __call__(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run `docker compose`, with these variables in its environment and none of ours."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("WHISPER_", "MINIO_"))}
+        told = {
+            "WHISPER_IMAGE": IMAGE,
+            "WHISPER_PORT": str(PORT),
+            "MINIO_PORT": str(STORE_PORT),
+            "MINIO_CONSOLE_PORT": str(STORE_CONSOLE_PORT),
+            **TRUSTING,
+            **environment,
+        }
+        command = ["docker", *(_compose_1(self.image, told) if self.image else ("compose",))]
         result = subprocess.run(
-            ["docker", "compose", f"--project-name={PROJECT}", *(f"--file={name}" for name in self.files), *arguments],
+            [*command, f"--project-name={PROJECT}", *(f"--file={name}" for name in self.files), *arguments],
             cwd=ROOT,
-            env={
-                **inherited,
-                "DOCKER_CONFIG": str(self.config),
-                "WHISPER_IMAGE": IMAGE,
-                "WHISPER_PORT": str(PORT),
-                "MINIO_PORT": str(STORE_PORT),
-                "MINIO_CONSOLE_PORT": str(STORE_CONSOLE_PORT),
-                **TRUSTING,
-                **environment,
-            },
+            env={**inherited, "DOCKER_CONFIG": str(self.config), **told},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -288,19 +292,25 @@ class Compose:
 
     def with_store(self) -> Compose:
         """The same project with compose.store.yml."""
-        return Compose(
-            self.config, (*self.files[:1], "compose.store.yml", *self.files[1:], "tests/support/compose.store.yml")
-        )
+        files = (*self.files[:1], "compose.store.yml", *self.files[1:], "tests/support/compose.store.yml")
+        return dataclasses.replace(self, files=files)
 
     @property
     def api(self) -> Container:
         """The container of service `api`."""
-        return Container(f"{PROJECT}-api-1")
+        return Container(f"{PROJECT}_api_1" if self.image else f"{PROJECT}-api-1")
 
     def logs(self) -> str:
         """Return what every container of the project wrote."""
         names = docker("ps", "--all", f"--filter=name={PROJECT}", "--format={{.Names}}").stdout.split()
         return "\n".join(f"{name}:\n{Container(name).logs()}" for name in names)
+
+
+def _compose_1(image: str, told: Iterable[str]) -> tuple[str, ...]:
+    """Return the arguments of `docker` that run docker-compose 1.29, which sees this machine's files and daemon."""
+    seen = ("/var/run/docker.sock", str(ROOT), tempfile.gettempdir())
+    mounts = (f"--volume={path}:{path}" for path in seen)
+    return ("run", "--rm", *mounts, f"--workdir={ROOT}", *(f"--env={name}" for name in told), image)
 
 
 @pytest.fixture(scope="session")
@@ -312,6 +322,16 @@ def compose_client() -> Path:
         ["scripts/install_compose.sh"], cwd=ROOT, env={**os.environ, "DOCKER_CONFIG": str(folder)}, check=True
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def compose_1_image(service_image) -> str:
+    """Name of an image that runs docker-compose 1.29 of Debian 12."""
+    context = ROOT / "tests" / "support"
+    dockerfile = context / "compose-1.Dockerfile"
+    arguments = (f"--tag={COMPOSE_1_IMAGE}", f"--build-arg=BASE_IMAGE={service_image}", f"--file={dockerfile}")
+    docker("build", *arguments, str(context))
+    return COMPOSE_1_IMAGE
 
 
 @contextmanager
@@ -329,3 +349,9 @@ def compose(service_image, compose_client) -> Iterator[Compose]:
     """compose.yml, with nothing left of the test before."""
     with compose_project(compose_client) as project:
         yield project
+
+
+@pytest.fixture
+def compose_1(compose: Compose, compose_1_image) -> Compose:
+    """The same project by docker-compose 1.29."""
+    return dataclasses.replace(compose, image=compose_1_image)
