@@ -88,6 +88,11 @@ def model_name(text: str) -> str:
     return ALIASES.get(name, name)
 
 
+def is_weights_file(name: str, model: str) -> bool:
+    """Return whether a file is a model's weights, by its name, whatever their type."""
+    return bool(re.fullmatch(rf"ggml-{re.escape(model)}(-[a-z0-9_]+)?\.bin", name))
+
+
 def package_directory(model: str) -> str:
     """Return the directory of a model's package. Raises `PackageError` for what cannot be a name."""
     return f"whisper_{model_name(model)}_xeon"

@@ -14,10 +14,18 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from whisper_package.digests import file_digest
-from whisper_package.errors import PackageError
+from whisper_package.errors import OldLayoutError, PackageError
 from whisper_package.manifest import MANIFEST_NAME, MAX_MANIFEST_SIZE, SIGNATURE_NAME, listed_files, parse_manifest
-from whisper_package.models import did_you_mean, model_name, model_of, package_directory
-from whisper_package.signature import Signature, Signer, UntrustedError, signed, unsigned, verified
+from whisper_package.models import did_you_mean, is_weights_file, model_name, model_of, package_directory
+from whisper_package.signature import (
+    ADOPT_COMMAND,
+    Signature,
+    Signer,
+    UntrustedError,
+    signed,
+    unsigned,
+    verified,
+)
 from whisper_package.small_files import read_small
 
 
@@ -27,6 +35,14 @@ def packaged_models(artifacts_dir: os.PathLike[str] | str) -> list[str]:
     return sorted(name for name in names if name)
 
 
+def is_old_layout(directory: os.PathLike[str] | str) -> bool:
+    """Return whether a directory has a model's weights, and nothing of what says about a package what it is."""
+    here = Path(directory)
+    return not any((here / name).exists() for name in (MANIFEST_NAME, SIGNATURE_NAME)) and any(
+        is_weights_file(path.name, model_of(here.name)) for path in here.glob("ggml-*.bin")
+    )
+
+
 class Package:
     """One package directory, opened through its manifest.
 
@@ -34,7 +50,8 @@ class Package:
     """
 
     def __init__(self, directory: os.PathLike[str] | str, trusted: Sequence[str] | None = None):
-        """Open the package in `directory`. Raises `PackageError` when there is none or its manifest is invalid.
+        """Open the package in `directory`. Raises `PackageError` when there is none or its manifest is invalid, and
+        `OldLayoutError` for one without a manifest.
 
         With `trusted`, public keys, it must be signed by one of them, which is verified before the manifest is parsed;
         without, nobody is asked who made it. Raises `UntrustedError`.
@@ -44,6 +61,12 @@ class Package:
         try:
             data = read_small(manifest_path, MAX_MANIFEST_SIZE)
         except FileNotFoundError:
+            if is_old_layout(self.directory):
+                raise OldLayoutError(
+                    f"{self.directory} is a package in the old layout, which has no manifest.json and no signature: "
+                    f"where the signing key is, `{ADOPT_COMMAND} {self.directory}` makes a release of it; or move it "
+                    "away"
+                ) from None
             what = "has no manifest.json" if self.directory.is_dir() else "does not exist"
             raise PackageError(
                 f"{self.directory} {what}: name the directory that contains the package, or fetch the package"

@@ -40,6 +40,7 @@ SERIAL_FORM = "%Y%m%d%H%M%S"
 # Days after which a signature is old.
 SIGNED_DAYS = 90
 SIGN_COMMAND = "WHISPER_SIGNING_KEY_FILE=… PYTHONPATH=app python -m whisper_store sign"
+ADOPT_COMMAND = "WHISPER_SIGNING_KEY_FILE=… PYTHONPATH=app python -m whisper_store adopt"
 KEYS_COMMAND = "PYTHONPATH=app python -m whisper_store keys"
 
 _SIGNATURE = re.compile(

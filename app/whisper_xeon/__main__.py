@@ -1,7 +1,7 @@
 """Command line of the service: `python3 -m whisper_xeon` serves; see `--help`.
 
 Exit status: 0 after a requested stop; 1 when the package, the library, the model or the port is at fault; 2 for a
-setting that is not allowed. The error is one line.
+setting that is not allowed; 3 for a package in the old layout. The error is one line.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 from typing import Any, Callable
 
 import whisper_xeon
-from whisper_package.errors import PackageError, VariantError
+from whisper_package.errors import OldLayoutError, PackageError, VariantError
 from whisper_package.model_file import check_model_file
 from whisper_package.package import Package
 from whisper_package.selftest import same_words
@@ -48,6 +48,7 @@ from whisper_xeon.web.tls import Certificate, CertificateError
 
 _FAILED = 1
 _BAD_SETTING = 2
+_OLD_LAYOUT = 3
 _SELF_TEST_SECONDS = 900
 _POOL_STOP_SECONDS = 2.0
 _FAILED_DRAIN_SECONDS = 5.0
@@ -80,6 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _serve(settings, keys)
     except SettingsError as error:
         return _complain(error, _BAD_SETTING)
+    except OldLayoutError as error:
+        return _complain(error, _OLD_LAYOUT)
     except (StartError, PackageError, AudioError, EngineError, WhisperLibraryError) as error:
         return _complain(error, _FAILED)
 
@@ -130,6 +133,8 @@ def _as_written(value: Any) -> str:
 def _package(settings: Settings) -> Package:
     try:
         return Package.find(settings.artifacts_dir, settings.model_size)
+    except OldLayoutError:
+        raise
     except PackageError as error:
         raise StartError(f"{error} (WHISPER_ARTIFACTS_DIR is {settings.artifacts_dir})") from None
 

@@ -12,6 +12,7 @@ import urllib.request
 import pytest
 
 import metrics_page
+from running_service import wait_for
 
 # Runs with the properties of the unit, as the same user beside the service. Prints what it can do.
 PROBE = r"""
@@ -93,6 +94,21 @@ def test_somebody_inside_the_sandbox_reaches_neither_the_other_processes_nor_the
     assert found == {"can": [], "sockets": ["/run/systemd/notify"], "sees": 0}
     kernel = small.run("python3", "-c", "import ctypes; print(ctypes.CDLL(None).syscall(444, None, 0, 1))")
     assert landlock == int(kernel)
+
+
+@pytest.mark.parametrize("status", [2, 3])
+def test_what_no_restart_would_mend_is_not_started_again(small, status):
+    unit = small.run("cat", "/etc/systemd/system/whisper-xeon.service")
+    restarts = re.findall(r"^(?:Restart\w*|StartLimit\w+)=.*$", unit, re.MULTILINE)
+    assert "Restart=always" in restarts
+    name = f"ends-with-{status}.service"
+    properties = [f"--property={directive}" for directive in restarts]
+    small.run("systemd-run", "--quiet", f"--unit={name}", *properties, "/bin/sh", "-c", f"exit {status}")
+    try:
+        wait_for(lambda: "ActiveState=failed" in small.run("systemctl", "show", name))
+        assert "\nNRestarts=0\n" in small.run("systemctl", "show", name)
+    finally:
+        small.run("systemctl", "reset-failed", name)
 
 
 def test_every_process_of_the_service_runs_without_privileges_under_the_filter(small):

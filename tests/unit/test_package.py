@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from paths import APP
 from sealed_packages import hollow_package, rewrite
 from whisper_package.digests import file_digest
-from whisper_package.errors import PackageError
+from whisper_package.errors import OldLayoutError, PackageError
 from whisper_package.manifest import MANIFEST_NAME, memory_mb, parse_manifest, release_id
 from whisper_package.models import MODEL_CONFIGS
 from whisper_package.package import Package
@@ -122,6 +126,35 @@ def test_a_folder_without_manifest_is_said(tmp_path):
     (tmp_path / "whisper_small_xeon").mkdir()
     with pytest.raises(PackageError, match=r"has no manifest\.json"):
         Package.find(tmp_path, "small")
+
+
+@pytest.fixture
+def old_layout(folder) -> Path:
+    """Its folder, with the libraries and the weights alone: nothing says what they are."""
+    for path in folder.rglob("*"):
+        if path.is_file() and not re.search(r"^ggml-|\.so", path.name):
+            path.unlink()
+    return folder
+
+
+def test_a_package_in_the_old_layout_is_told_the_command_that_adopts_it(old_layout, tmp_path):
+    with pytest.raises(OldLayoutError, match=rf"python -m whisper_store adopt {old_layout}` makes a release of it"):
+        Package.find(tmp_path, "small")
+
+
+def test_a_package_of_ours_that_lost_its_manifest_is_not_taken_for_the_old_layout(package, tmp_path):
+    package.path(MANIFEST_NAME).unlink()
+    with pytest.raises(PackageError, match=r"has no manifest\.json") as raised:
+        Package.find(tmp_path, "small")
+    assert not isinstance(raised.value, OldLayoutError)
+
+
+def test_the_service_ends_with_3_for_the_old_layout(old_layout, tmp_path):
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(APP), "WHISPER_ARTIFACTS_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "whisper_xeon"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 3
+    assert "is a package in the old layout" in result.stderr.splitlines()[-1]
 
 
 def test_a_package_in_another_models_folder_is_refused(folder, tmp_path):
