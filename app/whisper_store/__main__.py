@@ -1,4 +1,4 @@
-"""`python -m whisper_store`: keys, sign, publish, list, verify, promote, prune, download.
+"""`python -m whisper_store`: keys, sign, publish, adopt, list, verify, promote, prune, download.
 
 Settings come from the environment.
 """
@@ -9,13 +9,15 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from whisper_package.errors import PackageError
-from whisper_package.models import ALIASES, MODEL_CONFIGS, model_name
+from whisper_package.models import ALIASES, MODEL_CONFIGS, model_name, package_directory
 from whisper_package.package import Package
 from whisper_package.printable import printable
 from whisper_package.signature import (
@@ -23,6 +25,7 @@ from whisper_package.signature import (
     Signer,
     SigningError,
     age_warning,
+    key_of,
     new_private_key,
     new_serial,
     public_key,
@@ -30,11 +33,13 @@ from whisper_package.signature import (
     trusted_keys_of,
 )
 from whisper_package.small_files import text_of
+from whisper_store import adopt as adoption
 from whisper_store import catalog
+from whisper_store.adopt import OldPackage
 from whisper_store.download import download
 from whisper_store.errors import BadSetting, DigestMismatch, StoreError, Untrusted
 from whisper_store.settings import StoreSettings
-from whisper_store.store import DEFAULT_CHANNEL, Channel, Store, is_release_id
+from whisper_store.store import DEFAULT_CHANNEL, Channel, Store, is_release_id, model_and_package
 
 _EPILOG = """\
 environment:
@@ -101,13 +106,21 @@ def _parser() -> argparse.ArgumentParser:
         ("sign", _sign_options),
         ("download", _download_options),
         ("publish", _publish_options),
+        ("adopt", _adopt_options),
         ("list", _list_options),
         ("verify", _verify_options),
         ("promote", _promote_options),
         ("prune", _prune_options),
     ):
         command = commands.add_parser(name, help=add_options.__doc__, description=add_options.__doc__)
-        add_options(_help(command, {"download": _DOWNLOAD_ENVIRONMENT, "sign": _SIGN_ENVIRONMENT}.get(name, "")))
+        add_options(
+            _help(
+                command,
+                {"download": _DOWNLOAD_ENVIRONMENT, "sign": _SIGN_ENVIRONMENT, "adopt": _SIGN_ENVIRONMENT}.get(
+                    name, ""
+                ),
+            )
+        )
     return parser
 
 
@@ -299,6 +312,92 @@ def _publish(options: argparse.Namespace) -> int:
     return 0
 
 
+def _adopt_options(parser: argparse.ArgumentParser) -> None:
+    """Make releases of packages in the old layout, at the top of the bucket or in directories, and sign them."""
+    parser.add_argument(
+        "target",
+        nargs="*",
+        metavar="MODEL|DIRECTORY",
+        help="model at the top of the bucket, or directory whisper_<model>_xeon; all that is at the top without any",
+    )
+    _channel_option(parser)
+    parser.add_argument(
+        "--libraries",
+        default="dist",
+        metavar="DIR",
+        help="package that was built here, or directory of some, for weights without a manifest (dist)",
+    )
+    parser.add_argument("--weights-only", action="store_true", help="take the libraries from there in any case")
+    parser.add_argument("--output", metavar="DIR", help="put the signed packages there, and nothing into the store")
+    _dry_run_option(parser)
+    parser.set_defaults(run=_adopt)
+
+
+def _adopt(options: argparse.Namespace) -> int:
+    directories = [Path(target) for target in options.target if os.sep in target or Path(target).is_dir()]
+    models = [model_and_package(target)[0] for target in options.target if Path(target) not in directories]
+    old = [adoption.in_directory(directory) for directory in directories]
+    store = None if options.output and directories and not models else _store(_say)
+    if store and (models or not directories):
+        old += adoption.in_bucket(store.bucket, models)
+    signer = None if options.dry_run else _signer()
+    if store and signer and not options.output and not _is_trusted(signer, store):
+        raise BadSetting(
+            "the key that signs is not one of WHISPER_TRUSTED_KEYS: nothing that it signs can be published"
+        )
+    status = 0
+    for package in old:
+        try:
+            _adopt_one(package, store, signer, options)
+        except StoreError as error:
+            _complain(str(error))
+            status = status or error.exit_status
+    return status
+
+
+def _is_trusted(signer: Signer, store: Store) -> bool:
+    try:
+        return key_of(signer, store.trusted) is not None
+    except SigningError as error:
+        raise StoreError(str(error)) from None
+
+
+def _adopt_one(old: OldPackage, store: Store | None, signer: Signer | None, options: argparse.Namespace) -> None:
+    output = Path(options.output) if options.output else None
+    if output and (output / package_directory(old.model)).exists():
+        print(f"{output / package_directory(old.model)} is there already: nothing was done")
+        return
+    if not output and store and old.model in store.read_channel(options.channel).models:
+        release = store.resolve(old.model, options.channel)
+        print(f"channel {options.channel} has release {release.release_id} of {old.model} already: nothing was done")
+        return
+    if not signer:
+        how = "whole" if old.has_manifest and not options.weights_only else "its weights"
+        print(f"{old.where}: {len(old.sizes)} files, {sum(old.sizes.values()) / 1e6:.1f} MB: would be adopted, {how}")
+        return
+    built = adoption.built_here(old.model, Path(options.libraries))
+    with tempfile.TemporaryDirectory(prefix="whisper-xeon-adopt-") as scratch:
+        done = adoption.adopt(old, built, Path(scratch), options.weights_only)
+        try:
+            done.package.sign(signer, new_serial())
+        except SigningError as error:
+            raise StoreError(str(error)) from None
+        if output:
+            _move(done.package.directory, output)
+        elif store:
+            published = store.publish(done.package.directory, options.channel)
+            _print_change(published.channel_before, published.channel_after, dry_run=False)
+    print(f"{old.where}: release {done.package.release_id} of {old.model}: {'; '.join(done.notes)}")
+
+
+def _move(package: Path, output: Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        shutil.move(package, output / package.name)
+    except OSError as error:
+        raise StoreError(f"{output} cannot be written: {error.strerror}") from None
+
+
 def _list_options(parser: argparse.ArgumentParser) -> None:
     """List channels and releases, with sizes, dates, and the channels that name a release."""
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -375,8 +474,8 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _promote_options(parser: argparse.ArgumentParser) -> None:
-    """Make one channel name what another names."""
-    parser.add_argument("source", metavar="FROM", help="channel to read")
+    """Make a channel name what another one names, or one release."""
+    parser.add_argument("source", metavar="FROM", help="channel to read, or all 64 digits of a release")
     parser.add_argument("target", metavar="TO", help="channel to write")
     parser.add_argument(
         "--model", action="append", metavar="MODEL", type=_model, help="only this model (may be repeated)"

@@ -174,16 +174,23 @@ def promote(
 ) -> tuple[Channel, Channel]:
     """Make channel `target` name what `source` names, for `models` or all of them; return `target` before and after.
 
-    Every release is checked first: a channel never names one that is not complete.
+    `source` is a channel, or all 64 digits of a release. Every release is checked first: a channel never names one that
+    is not complete.
     """
-    read = store.read_channel(source)
-    wanted = models or sorted(read.models)
-    if not wanted:
-        raise NoSuchRelease(f"channel {source!r} names no release: there is nothing to promote")
-    for model in wanted:
-        store.resolve(model, channel=source)
+    if is_release_id(source):
+        found = [store.resolve(release.model, release=source) for release in chosen(store, [source])]
+        entries = {release.manifest["model"]["name"]: release.channel_entry for release in found}
+        if unknown := sorted(set(models or ()) - set(entries)):
+            raise NoSuchRelease(f"release {source} is of {', '.join(entries)}, not of {', '.join(unknown)}")
+    else:
+        read = store.read_channel(source)
+        wanted = models or sorted(read.models)
+        if not wanted:
+            raise NoSuchRelease(f"channel {source!r} names no release: there is nothing to promote")
+        for model in wanted:
+            store.resolve(model, channel=source)
+        entries = {model: read.models[model] for model in wanted}
     before = store.read_channel(target)
-    entries = {model: read.models[model] for model in wanted}
     if dry_run:
         return before, Channel(target, {**before.models, **entries}, before.etag)
     return before, store.point(before, entries)

@@ -26,7 +26,7 @@ from pathlib import Path, PurePosixPath
 from typing import TextIO
 
 from whisper_package.digests import file_digest
-from whisper_package.errors import PackageError
+from whisper_package.errors import OldLayoutError, PackageError
 from whisper_package.manifest import SIGNATURE_NAME
 from whisper_package.package import Package
 from whisper_package.signature import Signature
@@ -88,10 +88,7 @@ def download(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(target, output):
-            try:
-                found = store.resolve(model, channel, release)
-            except NoSuchRelease as error:
-                raise _with_hint(store, target.name, error) from None
+            found = store.resolve(model, channel, release)
             serials = Serials(target.parent / f".{target.name}.serials")
             if not release:
                 serials.check(channel, found.signature, store.trusted)
@@ -118,19 +115,11 @@ def _is_complete(target: Path, release_id: str) -> bool:
     try:
         package = Package(target)
         package.verify()
+    except OldLayoutError as error:
+        raise NoSuchRelease(str(error)) from None  # it may be the only copy of somebody's weights
     except PackageError:
         return False
     return package.release_id == release_id
-
-
-def _with_hint(store: Store, name: str, missing: NoSuchRelease) -> NoSuchRelease:
-    """Return the error with a hint at a package that older tools put at the top of the bucket, where none is signed."""
-    if next(store.bucket.list(f"{name}/"), None) is None:
-        return missing
-    return NoSuchRelease(
-        f"{missing} (the directory {name}/ at the top of the bucket is not used, because nothing there is signed: copy "
-        "it from there, sign it and publish it)"
-    )
 
 
 def _write_signature(directory: Path, release: Release) -> None:

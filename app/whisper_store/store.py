@@ -25,6 +25,7 @@ from whisper_package.manifest import MANIFEST_NAME, SIGNATURE_NAME, listed_files
 from whisper_package.models import did_you_mean, model_name, model_of, package_directory
 from whisper_package.package import Package
 from whisper_package.signature import (
+    ADOPT_COMMAND,
     MAX_SIGNATURE_SIZE,
     Signature,
     Signer,
@@ -50,6 +51,7 @@ from whisper_store.settings import StoreSettings
 
 CHANNEL_SCHEMA_VERSION = 1
 DEFAULT_CHANNEL = "stable"
+PROMOTE_COMMAND = "PYTHONPATH=app python -m whisper_store promote"
 
 # Eight publishers that write one channel at the same time need about as many attempts.
 CHANNEL_ATTEMPTS = 20
@@ -57,6 +59,7 @@ CHANNEL_ATTEMPTS = 20
 # Also how a name from the store is told that may be printed: no other has bytes that mean something to a terminal.
 _CHANNEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _RELEASE_ID = re.compile(r"[0-9a-f]{64}")
+_MANIFEST_KEY = re.compile(rf"releases/(?P<release_id>[0-9a-f]{{64}})/(?P<package>[^/]+)/{re.escape(MANIFEST_NAME)}")
 _RELEASE_ID_START = re.compile(r"[0-9a-f]{8,63}")
 
 
@@ -77,6 +80,11 @@ class Release:
     signed: str
     signature: Signature
     channel: str
+
+    @property
+    def channel_entry(self) -> dict[str, str]:
+        """What a channel that names this release has for its model."""
+        return {"release_id": self.release_id, "package": self.package, "manifest_sha256": self.manifest_sha256}
 
     def key(self, path: str) -> str:
         """Return the key of a file of this release."""
@@ -403,10 +411,35 @@ class Store:
             what = f"has no release of {model!r}" if found.etag else "does not exist"
             there = f"; it has {', '.join(sorted(found.models))}" if found.models else ""
             raise NoSuchRelease(
-                f"{where} {what}{there}{did_you_mean(model, found.models)}: "
-                f"publish {model} to channel {channel!r}, or choose another channel"
+                f"{where} {what}{there}{did_you_mean(model, found.models)}: {self._what_to_do(model, channel)}"
             )
         return found.models[model]["release_id"], found.models[model]["manifest_sha256"]
+
+    def _what_to_do(self, model: str, channel: str) -> str:
+        """Return how a channel gets a model that it has not, by the one command that is missing if there is one."""
+        publish = f"publish {model} to channel {channel!r}, or choose another channel"
+        package = package_directory(model)
+        try:
+            pushed = [
+                (stated.serial, stated.release_id)
+                for entry in self.bucket.list("releases/")
+                if (found := _MANIFEST_KEY.fullmatch(entry.key)) and found["package"] == package
+                if (stated := self.statement(found["release_id"], package))
+            ]
+            old_layout = next(self.bucket.list(f"{package}/"), None)
+        except StoreError:  # an account that may not list
+            return publish
+        if pushed:
+            release_id = max(pushed)[1]
+            command = f"{PROMOTE_COMMAND} {release_id} {channel}"
+            return f"{publish}; release {release_id} is in the store: `{command}` takes it"
+        if old_layout:
+            more = "" if channel == DEFAULT_CHANNEL else f" --channel {channel}"
+            return (
+                f"{package}/ at the top of the bucket, in the old layout, is not used because nobody signed it; where "
+                f"the signing key is, `{ADOPT_COMMAND} {model}{more}` makes a release of it"
+            )
+        return publish
 
     def _complete_id(self, digits: str, package: str) -> str:
         if _RELEASE_ID.fullmatch(digits):

@@ -8,7 +8,9 @@ import uuid
 import pytest
 
 from minio_server import PORT
+from playbook import run_playbook
 from sealed_packages import variant
+from whisper_store.client import s3_client
 
 
 @pytest.fixture
@@ -184,3 +186,27 @@ def test_a_model_that_cannot_be_is_told_why(play_role):
     result = play_role(tasks_from="resolve", check=False, artifact_store_models=["../small"])
     assert result.returncode != 0
     assert "'../small' is not a model's name: a name begins with a letter" in result.said
+
+
+def test_deploy_from_a_bucket_in_the_old_layout_names_the_command_that_adopts_it(minio, small_package, tmp_path):
+    root = minio.settings("root", bucket=f"old-{uuid.uuid4().hex[:12]}")
+    client = s3_client(root)
+    client.create_bucket(Bucket=root.bucket)
+    weights = small_package.model_file
+    client.put_object(Bucket=root.bucket, Key=f"{small_package.name}/{weights.name}", Body=weights.read_bytes())
+    account = {"access_key": root.access_key, "secret_key": root.secret_key}
+    variables = {
+        **minio.variables,
+        **{f"artifact_store_{part}{name}": value for part in ("", "reader_") for name, value in account.items()},
+        "artifact_store_bucket": root.bucket,
+        "whisper_service_model": "small",
+    }
+    nobody = {"ansible_connection": "ssh", "ansible_host": "192.0.2.1"}
+    inventory = tmp_path / "inventory.json"
+    inventory.write_text(
+        json.dumps({"all": {"vars": variables, "children": {"whisper_hosts": {"hosts": {"speech-1": nobody}}}}})
+    )
+    result = run_playbook("deploy.yml", inventory=inventory, check=False)
+    assert result.returncode != 0
+    assert "python -m whisper_store adopt small` makes a release of it" in result.said
+    assert "unreachable=0" in result.output

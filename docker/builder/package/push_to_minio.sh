@@ -7,8 +7,9 @@
 #   MINIO_BUCKET      default whisper-artifacts; it must exist
 #   WHISPER_SIGNING_KEY_FILE  signs the release (openssl, ed25519); without it, manifest.json.sig beside this script is taken
 # A release is written once: one that is there already is left alone. Its signature there is replaced by one that
-# WHISPER_SIGNING_KEY_FILE makes, and by manifest.json.sig only if there is none. Which release hosts install is said by
-# channels/<channel>.json in the same bucket; this script shows it and never changes it.
+# WHISPER_SIGNING_KEY_FILE makes, and by manifest.json.sig only if there is none. Which release hosts, containers and
+# downloads take is said by channels/<channel>.json in the same bucket; this script shows it, never changes it, and names
+# the command that does.
 set -euo pipefail
 
 fail() {
@@ -102,6 +103,9 @@ names=$(channels 2>/dev/null | LC_ALL=C grep -xE '[a-z0-9][a-z0-9._-]{0,62}[.]js
 [ -n "$names" ] || echo "no channel names a release yet"
 for name in $names; do
     echo "channels/$name:"
-    show "$bucket/channels/$name" | LC_ALL=C tr -cd '[:print:]\n'
+    content=$(show "$bucket/channels/$name" | LC_ALL=C tr -cd '[:print:]\n')
+    echo "$content"
+    [ "$name" != stable.json ] || [[ $content != *$release_id* ]] || current=yes
 done
-echo "Hosts install what their channel names; this script changes no channel."
+echo "Hosts, containers and downloads take what their channel names; this script changes no channel."
+[ -n "${current:-}" ] || echo "stable gets this release by: PYTHONPATH=app python -m whisper_store promote $release_id stable"
