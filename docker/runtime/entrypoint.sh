@@ -3,12 +3,13 @@
 # become the service, so that signals and exit status are its own.
 #
 #   entrypoint.sh [OPTION...]   serve; options are the service's (--self-test, --help, ...)
+#   entrypoint.sh --provide     see that the package is there, and end: what must be right before anything is restarted
 #   entrypoint.sh COMMAND...    run that instead, for example: download_whisper_artifacts.py medium
 #
 # A package that is missing is downloaded; one that none of WHISPER_TRUSTED_KEYS signed, or that differs from its
 # manifest, is never served: it is downloaded again when a store is configured, else the start ends with status 6 or 4.
-# A whole package needs no store and none of its settings. Exit status before the service runs: 2 for a setting, else
-# the download command's.
+# A whole package needs no store and none of its settings. One in the layout of the old system is neither served nor
+# replaced. Exit status before the service runs: 2 for a setting, 3 for the old layout, else the download command's.
 set -euo pipefail
 
 # First of all, because process 1 is deaf to a signal that it has no trap for.
@@ -65,6 +66,10 @@ provide_package() {
 # Whatever else it is given loads the package, or is not understood.
 case ${1:-} in
   -h | --help | --version | --check-config) ;;
+  --provide)
+    provide_package
+    exit
+    ;;
   *)
     provide_package
     # For other programs that somebody starts from here: the service finds its libraries by itself.

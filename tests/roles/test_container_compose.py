@@ -148,8 +148,18 @@ class TestWithoutAStore:
 
     def test_empty_volume_names_the_variables_to_set(self, compose: Compose):
         result = compose("up", "--no-log-prefix", check=False)
-        assert inspect(compose.api.name)["State"]["ExitCode"] == 2
+        assert compose.package.state["ExitCode"] == 2
         assert all(name in result.stderr for name in ("MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY"))
+
+    def test_a_package_in_the_old_layout_ends_the_start_once_and_for_all(self, compose: Compose, old_packages):
+        as_shipped = Compose(compose.config, ("compose.yml",))  # with the policies for restarts that people get
+        result = as_shipped("up", "--detach", check=False, WHISPER_PACKAGES=str(old_packages))
+        assert result.returncode != 0
+        assert 'service "package" didn\'t complete successfully: exit 3' in result.stderr
+        assert f"whisper_store adopt {PACKAGES}/whisper_small_xeon`" in compose.package.logs()
+        ended, service = inspect(compose.package.name), inspect(compose.api.name)
+        assert (ended["State"]["ExitCode"], ended["HostConfig"]["RestartPolicy"]["Name"]) == (3, "no")
+        assert service["State"]["Status"] == "created"  # never started, so there is nothing that could be restarted
 
     def test_trusted_keys_come_from_a_file(self, filled: Compose, tmp_path):
         keys = tmp_path / "keys"
@@ -209,12 +219,10 @@ class TestWithAStore:
 
     def test_wrong_password_is_said_in_the_log_and_not_shown(self, with_store: Compose):
         wrong = "not-the-password-of-the-store"
-        result = with_store(
-            "up", "--no-log-prefix", "api", check=False, **ROOT_ACCOUNT, **{**CREDENTIALS, "MINIO_SECRET_KEY": wrong}
-        )
-        assert inspect(with_store.api.name)["State"]["ExitCode"] == 5
-        assert "http://store:9000" in result.stderr
-        assert wrong not in result.stdout + result.stderr
+        result = with_store("up", "--detach", check=False, **ROOT_ACCOUNT, **{**CREDENTIALS, "MINIO_SECRET_KEY": wrong})
+        assert with_store.package.state["ExitCode"] == 5
+        assert "http://store:9000" in with_store.package.logs()
+        assert wrong not in result.stdout + result.stderr + with_store.package.logs()
 
 
 class TestWithCompose1:

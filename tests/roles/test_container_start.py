@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 
@@ -24,9 +27,10 @@ from attacks import (
 from docker_client import docker, inspect
 from minio_server import NETWORK
 from next_door import OF_OTHERS
+from paths import APP
 from running_service import EXACT, wait_for
-from service_container import PACKAGES, PORT, PUBLISHED, transcribe
-from signing import PUBLIC, TRUSTED, sign
+from service_container import PACKAGES, PORT, PUBLISHED, TRUSTING, transcribe
+from signing import KEY_FILE, PUBLIC, TRUSTED, sign
 from whisper_package.models import MODEL_CONFIGS
 from whisper_package.signature import new_private_key, public_key
 from whisper_store.client import s3_client
@@ -129,6 +133,17 @@ class TestWithoutAStore:
         line = result.stderr.splitlines()[0]
         assert "whisper_smal_xeon does not exist; the packages there are of small (did you mean small?)" in line
 
+    @pytest.mark.parametrize("options", [(), ("--provide",), ("--self-test",)])
+    def test_a_package_in_the_old_layout_is_refused_with_the_command_that_adopts_it(
+        self, run_image, old_packages, store, options
+    ):
+        mounted = (f"--volume={old_packages}:{PACKAGES}",)
+        for environment in ({}, store):  # what is in the store does not replace somebody's only copy
+            result = run_image(*options, options=mounted, network=NETWORK, **environment)
+            assert result.returncode == 3
+            assert f"python -m whisper_store adopt {PACKAGES}/whisper_small_xeon`" in one_line(result)
+        assert len(list((old_packages / "whisper_small_xeon").iterdir())) == 5
+
     @pytest.mark.parametrize("options", [(), ("--self-test",), ("--self",), ("--",)])
     def test_damaged_package_is_refused_with_the_file_that_differs(self, run_image, filled_volume, damage, options):
         damage(filled_volume, LIBRARY)
@@ -174,6 +189,35 @@ class TestWithAStore:
         result = run_image(volume=volume, network=NETWORK, WHISPER_MODEL_SIZE="medium", **store)
         assert result.returncode == 3
         assert "has no release of 'medium'; it has small: publish medium" in result.stderr.splitlines()[-1]
+
+    def test_a_bucket_in_the_old_layout_is_refused_until_it_is_adopted_with_the_command_that_is_named(
+        self, run_image, volume, store, minio, small_package, artifacts_dir
+    ):
+        settings = minio.settings("root", bucket=f"old-{uuid.uuid4().hex[:12]}")
+        client = s3_client(settings)
+        client.create_bucket(Bucket=settings.bucket)
+        client.put_object(
+            Bucket=settings.bucket,
+            Key=f"{small_package.name}/{small_package.model_file.name}",
+            Body=small_package.model_file.read_bytes(),
+        )
+        account = {"MINIO_ACCESS_KEY": settings.access_key, "MINIO_SECRET_KEY": settings.secret_key}
+        where = {**store, **account, "MINIO_BUCKET": settings.bucket}
+        result = run_image(volume=volume, network=NETWORK, **where)
+        assert result.returncode == 3
+        assert "python -m whisper_store adopt small`" in result.stderr.splitlines()[-1]
+        operator = {
+            **account,
+            "MINIO_ENDPOINT": minio.endpoint,
+            "MINIO_BUCKET": settings.bucket,
+            "PYTHONPATH": str(APP),
+        }
+        subprocess.run(
+            [sys.executable, "-m", "whisper_store", "adopt", "small", f"--libraries={artifacts_dir}"],
+            env={**os.environ, **operator, **TRUSTING, "WHISPER_SIGNING_KEY_FILE": str(KEY_FILE)},
+            check=True,
+        )
+        assert run_image("--self-test", volume=volume, network=NETWORK, **where).returncode == 0
 
     def test_full_disk_is_named_before_anything_is_written(self, run_image, store):
         little = ("--tmpfs", f"{PACKAGES}:size=4m,uid=10001,gid=10001")

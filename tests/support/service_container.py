@@ -9,6 +9,7 @@ import dataclasses
 import http.client
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -35,6 +36,7 @@ STORE_PORT = 18004
 STORE_CONSOLE_PORT = 18005
 PACKAGES = "/var/lib/whisper-xeon"
 START_SECONDS = 120
+OLD_LIBRARIES = ("libwhisper.so", "libggml.so.0", "libggml-base.so.0", "libggml-cpu.so.0")
 BUILD = ("playbooks/images.yml", "--skip-tags", "store", "-e", f"service_image_name={IMAGE}")
 
 # Who must have signed what the container serves, unless a test says otherwise.
@@ -175,6 +177,16 @@ def filled_volume(volume, fill) -> str:
 
 
 @pytest.fixture
+def old_packages(small_package, tmp_path) -> Path:
+    """A directory of this machine with `small` in the old layout: libraries and weights."""
+    package = tmp_path / "old" / small_package.name
+    package.mkdir(parents=True)
+    for name in (*OLD_LIBRARIES, small_package.model_file.name):
+        shutil.copyfile(small_package.path(name), package / name)
+    return package.parent
+
+
+@pytest.fixture
 def run_image(service_image):
     """Run the image until it ends: `run_image(*arguments, volume=…, network=…, options=[…], NAME=value, …)`.
 
@@ -299,6 +311,11 @@ class Compose:
     def api(self) -> Container:
         """The container of service `api`."""
         return Container(f"{PROJECT}_api_1" if self.image else f"{PROJECT}-api-1")
+
+    @property
+    def package(self) -> Container:
+        """The container that sees that the package is there, and ends before `api` starts."""
+        return Container(f"{PROJECT}-package-1")
 
     def logs(self) -> str:
         """Return what every container of the project wrote."""
