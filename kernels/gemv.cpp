@@ -22,6 +22,9 @@ namespace {
 
 constexpr size_t ALIGN = 64;
 
+// Columns that a row is multiplied with at a time, once it is unpacked: their sums stay in registers.
+constexpr int64_t TOGETHER = 4;
+
 // Whether four blocks are unpacked at a time, one in each quarter of a vector. The bytes of q8_0 need no unpacking.
 #if defined(XEON_AVX512)
 template <typename block>
@@ -74,8 +77,7 @@ inline float sum_256(__m256 a) {
 
 // Eight sums of four products each of a block's unsigned q and signed x.
 template <typename block>
-inline __m256 dot_32(const block & w, const int8_t * x) {
-    const __m256i q = quants(w);
+inline __m256 dot_32(__m256i q, const int8_t * x) {
     const __m256i xs = _mm256_loadu_si256((const __m256i *) x);
 #if defined(XEON_VNNI)
     return _mm256_cvtepi32_ps(_mm256_dpbusd_epi32(_mm256_setzero_si256(), q, xs));
@@ -170,9 +172,16 @@ struct four {
     }
 };
 
-// Add the products of G times four blocks, from block b of the row on, to the vectors.
-template <int G, typename block>
-inline void add_by_four(const block * w, column x, int64_t b, __m512 * sum, __m512 & min_sum) {
+// What a row adds up for a column.
+struct sums {
+    __m512 even = _mm512_setzero_ps();
+    __m512 odd = _mm512_setzero_ps();
+    __m512 minima = _mm512_setzero_ps();
+};
+
+// Add the products of G times four blocks, from block b of the row on, with each of N columns.
+template <int G, int N, typename block>
+inline void add_by_four(const block * w, const column * x, int64_t b, sums * sum) {
     constexpr __mmask16 live = (__mmask16) ((1u << 4 * G) - 1);
     const __m512i quarter = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
 
@@ -181,81 +190,108 @@ inline void add_by_four(const block * w, column x, int64_t b, __m512 * sum, __m5
     for (int i = 0; i < G; i++) {
         dm = four<block>(w + 4 * i).scales(dm, i);
     }
-    const __m512 xs = _mm512_maskz_loadu_ps(live, x.s + b);
     __m512 d;
+    __m512 m;
     if constexpr (has_minimum<block>) {
         d = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(dm));
-        min_sum = _mm512_fmadd_ps(_mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(dm, 16))), xs, min_sum);
+        m = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(dm, 16)));
     } else {
         d = _mm512_cvtph_ps(_mm512_castsi512_si256(dm));
-        min_sum = _mm512_fmadd_ps(_mm512_mul_ps(d, _mm512_set1_ps(offset<block>)), xs, min_sum);
+        m = _mm512_mul_ps(d, _mm512_set1_ps(offset<block>));
     }
-    d = _mm512_mul_ps(d, _mm512_maskz_loadu_ps(live, x.d + b));
+    __m512 scales[N];
+#pragma GCC unroll 4
+    for (int j = 0; j < N; j++) {
+        sum[j].minima = _mm512_fmadd_ps(m, _mm512_maskz_loadu_ps(live, x[j].s + b), sum[j].minima);
+        scales[j] = _mm512_mul_ps(d, _mm512_maskz_loadu_ps(live, x[j].d + b));
+    }
 #pragma GCC unroll 4
     for (int i = 0; i < G; i++) {
         __m512i low, high;
         four<block>(w + 4 * i).quants(low, high);
-        const __m512i x0 = _mm512_loadu_si512((const void *) (x.q + (b + 4 * i) * QK));
-        const __m512i x1 = _mm512_loadu_si512((const void *) (x.q + (b + 4 * i) * QK + 64));
+        const __m512i places = _mm512_add_epi32(quarter, _mm512_set1_epi32(4 * i));
+#pragma GCC unroll 4
+        for (int j = 0; j < N; j++) {
+            const __m512i x0 = _mm512_loadu_si512((const void *) (x[j].q + (b + 4 * i) * QK));
+            const __m512i x1 = _mm512_loadu_si512((const void *) (x[j].q + (b + 4 * i) * QK + 64));
 #if defined(XEON_VNNI)
-        const __m512i dot = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), low, x0), high, x1);
+            const __m512i dot = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), low, x0), high, x1);
 #else
-        const __m512i dot = _mm512_madd_epi16(
-            _mm512_add_epi16(_mm512_maddubs_epi16(low, x0), _mm512_maddubs_epi16(high, x1)), _mm512_set1_epi16(1)
-        );
+            const __m512i dot = _mm512_madd_epi16(
+                _mm512_add_epi16(_mm512_maddubs_epi16(low, x0), _mm512_maddubs_epi16(high, x1)), _mm512_set1_epi16(1)
+            );
 #endif
-        const __m512 scale = _mm512_permutexvar_ps(_mm512_add_epi32(quarter, _mm512_set1_epi32(4 * i)), d);
-        sum[i % 2] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, sum[i % 2]);
+            __m512 & to = i % 2 ? sum[j].odd : sum[j].even;
+            to = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_permutexvar_ps(places, scales[j]), to);
+        }
     }
 }
 
-// A row as a vector whose elements are still to be added.
-template <typename block>
-inline __m512 dot_row_by_four(int64_t nb, const block * w, column x) {
-    __m512 sum[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
-    __m512 min_sum = _mm512_setzero_ps();
+// A row times N columns, each result a vector whose elements are still to be added.
+template <int N, typename block>
+inline void dot_row_by_four(int64_t nb, const block * w, const column * x, __m512 * out) {
+    sums sum[N];
     int64_t b = 0;
     for (; b + 16 <= nb; b += 16) {
         for (size_t i = 0; i < 16 * sizeof(block); i += 64) {
             _mm_prefetch((const char *) (w + b) + AHEAD + i, _MM_HINT_T0);
         }
-        add_by_four<4>(w + b, x, b, sum, min_sum);
+        add_by_four<4, N>(w + b, x, b, sum);
     }
     for (size_t i = 0; i < (nb - b) * sizeof(block); i += 64) {
         _mm_prefetch((const char *) (w + b) + AHEAD + i, _MM_HINT_T0);
     }
     switch ((nb - b) / 4) {
-        case 3: add_by_four<3>(w + b, x, b, sum, min_sum); break;
-        case 2: add_by_four<2>(w + b, x, b, sum, min_sum); break;
-        case 1: add_by_four<1>(w + b, x, b, sum, min_sum); break;
+        case 3: add_by_four<3, N>(w + b, x, b, sum); break;
+        case 2: add_by_four<2, N>(w + b, x, b, sum); break;
+        case 1: add_by_four<1, N>(w + b, x, b, sum); break;
         default: break;
     }
     if (nb % 4 != 0) {
         block rest[4] = {};
         b = nb / 4 * 4;
         memcpy(rest, w + b, (nb - b) * sizeof(block));
-        add_by_four<1>(rest, x, b, sum, min_sum);
+        add_by_four<1, N>(rest, x, b, sum);
     }
-    return _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), min_sum);
+#pragma GCC unroll 4
+    for (int j = 0; j < N; j++) {
+        out[j] = _mm512_add_ps(_mm512_add_ps(sum[j].even, sum[j].odd), sum[j].minima);
+    }
 }
 
-// Up to 16 rows, stride bytes apart.
-template <typename block>
-inline void dot_rows_by_four(int64_t nb, const char * w, size_t stride, int n, column x, float * out) {
-    vec a[16];
+// Up to 16 rows, stride bytes apart, times N columns, whose results are out_stride floats apart.
+template <int N, typename block>
+inline void dot_rows_by_four(
+    int64_t nb, const char * w, size_t stride, int n, const column * x, float * out, size_t out_stride
+) {
+    vec a[N][16];
     for (int i = 0; i < 16; i++) {
-        a[i] = i < n ? dot_row_by_four(nb, (const block *) (w + i * stride), x) : zero();
+        vec row[N] = {};
+        if (i < n) {
+            dot_row_by_four<N>(nb, (const block *) (w + i * stride), x, row);
+        }
+        for (int j = 0; j < N; j++) {
+            a[j][i] = row[j];
+        }
     }
-    _mm512_mask_storeu_ps(out, (__mmask16) ((1u << n) - 1), reduce_rows(a, add));
+    for (int j = 0; j < N; j++) {
+        _mm512_mask_storeu_ps(out + j * out_stride, (__mmask16) ((1u << n) - 1), reduce_rows(a[j], add));
+    }
 }
 
 #endif
 
-template <typename block>
-float dot_row(int64_t nb, const block * w, column x) {
-    __m256 sum0 = _mm256_setzero_ps();
-    __m256 sum1 = _mm256_setzero_ps();
-    __m256 min_sum = _mm256_setzero_ps();
+// A row times N columns.
+template <int N, typename block>
+inline void dot_row(int64_t nb, const block * w, const column * x, float * out) {
+    __m256 even[N];
+    __m256 odd[N];
+    __m256 minima[N];
+    float rest[N];
+    for (int j = 0; j < N; j++) {
+        even[j] = odd[j] = minima[j] = _mm256_setzero_ps();
+        rest[j] = 0;
+    }
     int64_t b = 0;
     for (; b + 8 <= nb; b += 8) {
         for (size_t i = 0; i < 8 * sizeof(block); i += 64) {
@@ -271,21 +307,51 @@ float dot_row(int64_t nb, const block * w, column x) {
         } else {
             m = _mm256_mul_ps(d, _mm256_set1_ps(offset<block>));
         }
-        min_sum = _mm256_fmadd_ps(m, _mm256_loadu_ps(x.s + b), min_sum);
-        alignas(32) float dd[8];
-        _mm256_store_ps(dd, _mm256_mul_ps(d, _mm256_loadu_ps(x.d + b)));
+        alignas(32) float dd[N][8];
 #pragma GCC unroll 4
-        for (int i = 0; i < 8; i += 2) {
-            sum0 = _mm256_fmadd_ps(dot_32(v[i], x.q + (b + i) * QK), _mm256_set1_ps(dd[i]), sum0);
-            sum1 = _mm256_fmadd_ps(dot_32(v[i + 1], x.q + (b + i + 1) * QK), _mm256_set1_ps(dd[i + 1]), sum1);
+        for (int j = 0; j < N; j++) {
+            minima[j] = _mm256_fmadd_ps(m, _mm256_loadu_ps(x[j].s + b), minima[j]);
+            _mm256_store_ps(dd[j], _mm256_mul_ps(d, _mm256_loadu_ps(x[j].d + b)));
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++) {
+            const __m256i q = quants(v[i]);
+#pragma GCC unroll 4
+            for (int j = 0; j < N; j++) {
+                __m256 & to = i % 2 ? odd[j] : even[j];
+                to = _mm256_fmadd_ps(dot_32<block>(q, x[j].q + (b + i) * QK), _mm256_set1_ps(dd[j][i]), to);
+            }
         }
     }
-    float rest = 0;
     for (; b < nb; b++) {
-        sum0 = _mm256_fmadd_ps(dot_32(w[b], x.q + b * QK), _mm256_set1_ps(scale(w[b]) * x.d[b]), sum0);
-        rest += minimum(w[b]) * x.s[b];
+        const __m256i q = quants(w[b]);
+        for (int j = 0; j < N; j++) {
+            even[j] =
+                _mm256_fmadd_ps(dot_32<block>(q, x[j].q + b * QK), _mm256_set1_ps(scale(w[b]) * x[j].d[b]), even[j]);
+            rest[j] += minimum(w[b]) * x[j].s[b];
+        }
     }
-    return sum_256(_mm256_add_ps(_mm256_add_ps(sum0, sum1), min_sum)) + rest;
+    for (int j = 0; j < N; j++) {
+        out[j] = sum_256(_mm256_add_ps(_mm256_add_ps(even[j], odd[j]), minima[j])) + rest[j];
+    }
+}
+
+// Up to 16 rows, stride bytes apart, times N columns, whose results are out_stride floats apart.
+template <int N, typename block>
+void dot_rows(int64_t nb, const char * w, size_t stride, int n, const column * x, float * out, size_t out_stride) {
+#if defined(XEON_AVX512)
+    if constexpr (by_four<block>) {
+        dot_rows_by_four<N, block>(nb, w, stride, n, x, out, out_stride);
+        return;
+    }
+#endif
+    for (int i = 0; i < n; i++) {
+        float row[N];
+        dot_row<N>(nb, (const block *) (w + i * stride), x, row);
+        for (int j = 0; j < N; j++) {
+            out[j * out_stride + i] = row[j];
+        }
+    }
 }
 
 // Rows first..last of all columns; each thread quantizes the columns for itself, which is less than waiting for others.
@@ -309,17 +375,20 @@ void multiply(const ggml_tensor * op, ggml_type type, int64_t first, int64_t las
     for (int64_t r = first; r < last; r += 16) {
         const char * w = (const char *) src0->data + r * src0->nb[1];
         const int m = (int) std::min<int64_t>(last - r, 16);
-        for (int64_t j = 0; j < n; j++) {
-            const column x = column_at(scratch + j * column_size(nb), nb);
+        for (int64_t j = 0; j < n; j += TOGETHER) {
+            column x[TOGETHER];
+            const int64_t together = std::min(n - j, TOGETHER);
+            for (int64_t i = 0; i < together; i++) {
+                x[i] = column_at(scratch + (j + i) * column_size(nb), nb);
+            }
             float * out = (float *) ((char *) op->data + j * op->nb[1]) + r;
-#if defined(XEON_AVX512)
-            if constexpr (by_four<block>) {
-                dot_rows_by_four<block>(nb, w, src0->nb[1], m, x, out);
-            } else
-#endif
-                for (int i = 0; i < m; i++) {
-                    out[i] = dot_row(nb, (const block *) (w + i * src0->nb[1]), x);
-                }
+            const size_t out_stride = op->nb[1] / sizeof(float);
+            switch (together) {
+                case 1: dot_rows<1, block>(nb, w, src0->nb[1], m, x, out, out_stride); break;
+                case 2: dot_rows<2, block>(nb, w, src0->nb[1], m, x, out, out_stride); break;
+                case 3: dot_rows<3, block>(nb, w, src0->nb[1], m, x, out, out_stride); break;
+                default: dot_rows<4, block>(nb, w, src0->nb[1], m, x, out, out_stride); break;
+            }
         }
     }
 }
@@ -330,7 +399,7 @@ size_t thread_size(const ggml_tensor * op) {
     return op->src[1]->ne[1] * column_size(k / QK) + GGML_PAD(ggml_row_size(GGML_TYPE_Q8_1, k), ALIGN);
 }
 
-bool is_taken(const ggml_tensor * op) { return is_product_of_blocks(op) && op->src[1]->ne[1] < GEMM_COLUMNS; }
+bool is_taken(const ggml_tensor * op) { return is_product_of_blocks(op) && op->src[1]->ne[1] <= GEMV_COLUMNS; }
 
 } // namespace
 

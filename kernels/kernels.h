@@ -9,10 +9,12 @@
 
 namespace ggml::xeon {
 
-// Fewer columns do not pay for unpacking the weights.
+// Up to so many columns are multiplied straight from the blocks. With more it pays to lay out the weights first, where
+// that is the only kernel with four or more.
+constexpr int64_t GEMV_COLUMNS = 12;
 constexpr int64_t GEMM_COLUMNS = 4;
 
-// Products of weights in blocks with GEMM_COLUMNS columns or more, and with fewer.
+// Products of weights in blocks with many columns, and with few.
 size_t gemm_work_size(const ggml_tensor * op, int n_threads);
 bool gemm(const ggml_compute_params * params, ggml_tensor * op);
 size_t gemv_work_size(const ggml_tensor * op, int n_threads);

@@ -21,8 +21,8 @@ struct kernel {
 
 constexpr std::initializer_list<kernel> kernels = {
 #if defined(XEON_AVX2)
-    {GGML_XEON_GEMM, GGML_OP_MUL_MAT, gemm_work_size, gemm},
     {GGML_XEON_GEMV, GGML_OP_MUL_MAT, gemv_work_size, gemv},
+    {GGML_XEON_GEMM, GGML_OP_MUL_MAT, gemm_work_size, gemm},
     {GGML_XEON_CONVOLUTION, GGML_OP_MUL_MAT, convolution_work_size, convolution},
     {GGML_XEON_ATTENTION, GGML_OP_FLASH_ATTN_EXT, attention_work_size, attention},
 #endif

@@ -123,6 +123,35 @@ static void check_product(ggml_type type, int64_t k, int64_t rows, int64_t cols,
     });
 }
 
+// Columns that are multiplied together have the bits that each has alone, so that who decodes beside a window changes nothing.
+static void check_columns(ggml_type type, int64_t k, int64_t rows, int64_t most) {
+    with_context([&](ggml_context * ctx) {
+        ggml_tensor * w = ggml_new_tensor_2d(ctx, type, k, rows);
+        ggml_tensor * x = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, k, most);
+        std::vector<float> values(k*rows);
+        for (float & v : values) {
+            v = normal();
+        }
+        ggml_quantize_chunk(type, values.data(), w->data, 0, rows, k, nullptr);
+        for (int64_t i = 0; i < k*most; i++) {
+            ((float *) x->data)[i] = normal();
+        }
+        const auto columns = [&](int64_t first, int64_t n) {
+            return run(ctx, ggml_mul_mat(ctx, w, ggml_view_2d(ctx, x, k, n, x->nb[1], first*x->nb[1])), 2, false);
+        };
+        int64_t differ = 0;
+        for (int64_t n = 2; n <= most; n++) {
+            const std::vector<float> together = columns(0, n);
+            for (int64_t j = 0; j < n; j++) {
+                differ += memcmp(columns(j, 1).data(), together.data() + j*rows, rows*sizeof(float)) != 0;
+            }
+        }
+        printf("%s %lld x %lld, 2 to %lld columns as each alone: %s\n", ggml_type_name(type), (long long) rows, (long long) k,
+               (long long) most, differ ? "FAILED" : "ok");
+        failures += differ != 0;
+    });
+}
+
 // as the convolutions of the encoder: both f16
 static void check_f16(int64_t k, int64_t rows, int64_t cols, int max_threads) {
     with_context([&](ggml_context * ctx) {
@@ -273,6 +302,10 @@ int main(int argc, char ** argv) {
     for (int64_t cols : { 1, 2, 3, 6, 7, 11, 13, 15, 17, 31, 32, 100 }) {
         check_product(GGML_TYPE_Q5_1, 160, 39, cols, max_threads);
     }
+    for (int64_t k : { 384, 768, 3072 }) {
+        check_columns(GGML_TYPE_Q5_1, k, 37, 8);
+    }
+    check_columns(GGML_TYPE_Q4_1, 512, 16, 8);
     for (bias where : { bias::apart, bias::in_place }) {
         for (int64_t cols : { 1, 2, 5, 16, 37 }) {
             check_product(GGML_TYPE_Q5_1, 96, 39, cols, max_threads, where);
