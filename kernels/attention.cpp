@@ -12,6 +12,7 @@
 
 #include "attention-amx.h"
 #include "attention-int16.h"
+#include "attention-windows.h"
 #include "ggml-cpu.h"
 #include "kernels.h"
 #include "simd-mappings.h"
@@ -34,6 +35,11 @@ constexpr size_t ALIGN = 64;
 
 // Fewer queries do not pay for laying out K and V.
 constexpr int64_t MIN_QUERIES = 16;
+
+// Bytes of scratch of each thread for few queries.
+size_t few_size(const plan & p) {
+    return GGML_PAD(std::min(p.heads, MAX_HEADS) * (p.D + p.ld + p.D) * sizeof(float), ALIGN);
+}
 
 bool make_plan(const ggml_tensor * op, plan & p) {
     const ggml_tensor * q = op->src[0];
@@ -66,7 +72,7 @@ bool make_plan(const ggml_tensor * op, plan & p) {
     p.block = MR;
     if (p.few) {
         p.k_size = p.v_size = 0;
-        p.thread_size = GGML_PAD(std::min(p.heads, MAX_HEADS) * (p.D + p.ld + p.D) * sizeof(float), ALIGN);
+        p.thread_size = few_size(p);
         return true;
     }
     p.k_size = p.D * p.TP * sizeof(float);
@@ -248,6 +254,41 @@ void attend_one(
     }
 }
 
+// Where the queries, keys, values and results of a few queries are: strides are in bytes.
+struct few_queries {
+    const char * q;
+    size_t q_row;
+    size_t q_head;
+    head kv; // of the first head
+    size_t k_head;
+    size_t v_head;
+    const char * mask; // of half floats, or nullptr
+    size_t mask_row;
+    char * out;
+    size_t out_row;
+    size_t out_head;
+};
+
+// Attention of heads first..last, which are neighbours and lie side by side in memory.
+void attend_few(const plan & p, const few_queries & few, int64_t first, int64_t last, float * scratch) {
+    for (int64_t i = first; i < last; i += MAX_HEADS) {
+        const int64_t n = std::min(last - i, MAX_HEADS);
+        head src[MAX_HEADS];
+        const float * in[MAX_HEADS];
+        float * out[MAX_HEADS];
+        for (int64_t r = 0; r < p.N; r++) {
+            for (int64_t h = 0; h < n; h++) {
+                const int64_t j = (i + h) / (p.heads / p.kv_heads);
+                src[h] = {few.kv.k + j * few.k_head, few.kv.k_stride, few.kv.v + j * few.v_head, few.kv.v_stride};
+                in[h] = (const float *) (few.q + r * few.q_row + (i + h) * few.q_head);
+                out[h] = (float *) (few.out + r * few.out_row + (i + h) * few.out_head);
+            }
+            const char * mask = few.mask ? few.mask + r * few.mask_row : nullptr;
+            attend_one(p, src, n, in, (const ggml_fp16_t *) mask, out, scratch);
+        }
+    }
+}
+
 char * aligned(void * p) { return (char *) GGML_PAD((uintptr_t) p, ALIGN); }
 
 } // namespace
@@ -272,34 +313,20 @@ bool attention(const ggml_compute_params * params, ggml_tensor * op) {
     float * scratch = (float *) (packed + p.kv_heads * (p.k_size + p.v_size) + params->ith * p.thread_size);
 
     if (p.few) {
-        // neighbouring heads, which lie side by side in memory
-        const int64_t first = p.heads * params->ith / params->nth;
-        const int64_t last = p.heads * (params->ith + 1) / params->nth;
-        for (int64_t i = first; i < last; i += MAX_HEADS) {
-            const int64_t n = std::min(last - i, MAX_HEADS);
-            head src[MAX_HEADS];
-            const float * in[MAX_HEADS];
-            float * out[MAX_HEADS];
-            for (int64_t r = 0; r < p.N; r++) {
-                for (int64_t h = 0; h < n; h++) {
-                    const int64_t j = (i + h) / (p.heads / p.kv_heads);
-                    src[h] = {
-                        (const char *) k->data + j * k->nb[2], k->nb[1], (const char *) v->data + j * v->nb[2], v->nb[1]
-                    };
-                    in[h] = (const float *) ((const char *) q->data + r * q->nb[1] + (i + h) * q->nb[2]);
-                    out[h] = (float *) ((char *) op->data + (i + h + r * p.heads) * op->nb[1]);
-                }
-                attend_one(
-                    p,
-                    src,
-                    n,
-                    in,
-                    mask ? (const ggml_fp16_t *) ((const char *) mask->data + r * mask->nb[1]) : nullptr,
-                    out,
-                    scratch
-                );
-            }
-        }
+        const few_queries few = {
+            (const char *) q->data,
+            q->nb[1],
+            q->nb[2],
+            {(const char *) k->data, k->nb[1], (const char *) v->data, v->nb[1]},
+            k->nb[2],
+            v->nb[2],
+            mask ? (const char *) mask->data : nullptr,
+            mask ? mask->nb[1] : 0,
+            (char *) op->data,
+            p.heads * op->nb[1],
+            op->nb[1],
+        };
+        attend_few(p, few, p.heads * params->ith / params->nth, p.heads * (params->ith + 1) / params->nth, scratch);
         return true;
     }
 
@@ -358,5 +385,74 @@ bool attention(const ggml_compute_params * params, ggml_tensor * op) {
 }
 
 } // namespace ggml::xeon
+
+#endif
+
+#if GGML_XEON_TOGETHER
+
+size_t ggml_xeon_windows_size(int64_t heads, int64_t d, int64_t keys) {
+#if defined(XEON_AVX2)
+    using namespace ggml::xeon;
+    plan p = {};
+    p.heads = heads;
+    p.D = d;
+    p.ld = GGML_PAD(keys, 32) + 16;
+    return few_size(p);
+#else
+    GGML_UNUSED(heads);
+    GGML_UNUSED(d);
+    GGML_UNUSED(keys);
+    return 0;
+#endif
+}
+
+void ggml_xeon_attend_windows(ggml_tensor * dst, int ith, int nth, void * userdata) {
+#if defined(XEON_AVX2)
+    using namespace ggml::xeon;
+    const ggml_xeon_windows & all = *(const ggml_xeon_windows *) userdata;
+    const ggml_tensor * q = dst->src[0];
+    const int64_t first = all.heads * ith / nth;
+    const int64_t last = all.heads * (ith + 1) / nth;
+    for (int i = 0; i < all.n; i++) {
+        const ggml_xeon_window & each = all.windows[i];
+        plan p = {};
+        p.D = dst->ne[0] / all.heads;
+        p.heads = p.kv_heads = all.heads;
+        p.N = each.n;
+        p.T = each.keys;
+        p.TP = GGML_PAD(p.T, 32);
+        p.ld = p.TP + 16;
+        p.scale = all.scale;
+        const size_t row = dst->ne[0] * sizeof(ggml_fp16_t);
+        // a thread's own heads, so that nobody waits for the others
+        for (int64_t r = 0; each.stores && r < each.n; r++) {
+            const size_t at = (each.slot + r) * row;
+            for (const auto & [src, to] : {std::pair(dst->src[1], each.k), std::pair(dst->src[2], each.v)}) {
+                const float * from = (const float *) ((const char *) src->data + (each.first + r) * src->nb[1]);
+                ggml_cpu_fp32_to_fp16(
+                    from + first * p.D, (ggml_fp16_t *) ((char *) to + at) + first * p.D, (last - first) * p.D
+                );
+            }
+        }
+        const size_t head_size = p.D * sizeof(ggml_fp16_t);
+        const few_queries few = {
+            (const char *) q->data + each.first * q->nb[1],
+            q->nb[1],
+            p.D * sizeof(float),
+            {(const char *) each.k, row, (const char *) each.v, row},
+            head_size,
+            head_size,
+            (const char *) each.mask,
+            each.keys * sizeof(ggml_fp16_t),
+            (char *) dst->data + each.first * dst->nb[1],
+            dst->nb[1],
+            p.D * sizeof(float),
+        };
+        attend_few(p, few, first, last, (float *) ((char *) all.scratch + ith * all.thread_size));
+    }
+#else
+    GGML_ABORT("needs AVX2");
+#endif
+}
 
 #endif

@@ -27,8 +27,8 @@ MODEL = "small"
 UPSTREAM, ALL = "upstream", "all"
 FIGURES = (("encode", "s", 2), ("token", "ms", 1))
 DETECTING = "encode-once"
-# They change nothing of q5_1's figures: two are for other types, four for what is said, when, and for the service.
-UNMEASURED = ("layout", "bytes", "no-speech", "reuse", "align", "decoding")
+# They change nothing of q5_1's figures: two are for other types, five for what is said, when, and for several requests.
+UNMEASURED = ("layout", "bytes", "no-speech", "reuse", "align", "decoding", "together")
 
 Measured = dict[str, dict[str, list[float]]]  # name of a package -> figure -> a value of each round
 

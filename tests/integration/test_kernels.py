@@ -133,5 +133,6 @@ def test_a_used_state_says_what_a_new_one_says_and_both_are_clean_under_sanitize
     recordings = "/fixtures/recordings/en-00.wav /fixtures/recordings/noise.wav"
     output = builder(f"{compiled}; {UNPACK}; {QUANTIZE} q5_1 >/dev/null; /build/states /model.bin {recordings}")
     assert len(re.findall(": ok\nstatus 0,", output)) == 18
+    assert output.count(", together: ok") == 18
     assert output.count("words with and without flash attention: ok") == 2
     assert "heads that are not there: ok" in output

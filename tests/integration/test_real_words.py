@@ -123,6 +123,13 @@ def test_words_begin_when_they_are_spoken(heard):
     assert not wrong
 
 
+@pytest.mark.parametrize("model", TABLE)
+def test_clips_that_are_decoded_together_say_what_each_says_alone(real_artifacts_dir, model):
+    paths = [CLIPS / name for name in TABLE[model]]
+    with WhisperLibraryAdapter(model, real_artifacts_dir) as adapter:
+        assert adapter.transcribe_many(paths) == [adapter.transcript(path) for path in paths]
+
+
 def test_the_language_is_that_of_the_speech_and_not_of_the_hiss_before_it(real_artifacts_dir):
     """The hiss is louder than the voice, so that the voice detection alone cannot tell."""
     with open(CLIPS / "de_leopard.wav", "rb") as stream, decode(stream.fileno(), max_seconds=60) as audio:

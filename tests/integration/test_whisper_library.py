@@ -250,6 +250,24 @@ def test_after_long_audio_and_after_a_failure_there_is_a_new_state(artifacts_dir
         assert listen(adapter, "en-00.wav") == expected
 
 
+def test_clips_that_are_decoded_together_say_what_each_says_alone(adapter, recordings):
+    paths = [entry["path"] for entry in recordings]
+    for options in ({}, {"language": "en", "word_timestamps": True, "beam_size": 3}):
+        assert adapter.transcribe_many(paths, **options) == [adapter.transcript(path, **options) for path in paths]
+
+
+def test_a_clip_that_fails_beside_others_is_reported_when_they_are_done(small, tmp_path, monkeypatch):
+    (tmp_path / "noise.bin").write_bytes(b"no sound" * 1000)
+    begun = []
+    monkeypatch.setattr(small, "window_begins", lambda: begun.append("window"))
+    with pytest.raises(AudioError):
+        small.transcribe_many([tmp_path / "noise.bin", *[RECORDINGS / "en-00.wav"] * 9])
+    assert len(begun) == 9
+    with pytest.raises(TypeError, match="loud"):
+        small.transcribe_many([RECORDINGS / "en-00.wav"] * 2, loud=True)
+    assert len(set(map(str, small.transcribe_many([RECORDINGS / "en-00.wav"] * 9)))) == 1
+
+
 def test_any_format_is_transcribed(small, tmp_path):
     command = ["ffmpeg", "-nostdin", "-loglevel", "error", "-i", RECORDINGS / "en-00.wav", tmp_path / "clip.flac"]
     subprocess.run(command, check=True)

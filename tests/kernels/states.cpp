@@ -1,4 +1,5 @@
 // Let one state answer requests of many kinds, one after the other, and a new state each of them: both have to say the same.
+// Then answer the same requests in four threads whose states decode together: they have to say what each says alone, to the bit.
 // Then align words with and without flash attention: they must be nearly where they are without.
 //
 //   states MODEL SPEECH.wav NOISE.wav
@@ -7,12 +8,14 @@
 
 #include "whisper.h"
 
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <functional>
 #include <iterator>
 #include <string>
+#include <thread>
 #include <vector>
 
 typedef std::vector<float> samples;
@@ -78,10 +81,36 @@ static std::string answer(whisper_context * ctx, whisper_state * state, bool is_
         said += whisper_full_get_segment_text_from_state(state, i);
         for (int j = 0; j < whisper_full_n_tokens_from_state(state, i); j++) {
             const whisper_token_data token = whisper_full_get_token_data_from_state(state, i, j);
-            snprintf(line, sizeof(line), " [%d %.3f %lld-%lld]", token.id, token.p, (long long) token.t0, (long long) token.t1);
+            snprintf(line, sizeof(line), " [%d %a %lld-%lld]", token.id, token.p, (long long) token.t0, (long long) token.t1);
             said += line;
         }
     }
+    return said;
+}
+
+// What states say to the requests that decode together, four at a time.
+static std::vector<std::string> answers_together(whisper_context * ctx, const std::vector<request> & requests) {
+    std::vector<std::string> said(requests.size());
+    std::atomic<size_t> next{ 0 };
+    whisper_xeon_together * together = whisper_xeon_together_init(ctx);
+    std::vector<whisper_state *> states;
+    for (int i = 0; i < 4; i++) {
+        states.push_back(whisper_init_state(ctx));
+        whisper_xeon_join(together, states.back());
+    }
+    std::vector<std::thread> threads;
+    for (whisper_state *& state : states) {
+        threads.emplace_back([&]() {
+            for (size_t i = next++; i < requests.size(); i = next++) {
+                said[i] = answer(ctx, state, true, requests[i]);
+            }
+            whisper_free_state(state); // leaves
+        });
+    }
+    for (std::thread & thread : threads) {
+        thread.join();
+    }
+    whisper_xeon_together_free(together);
     return said;
 }
 
@@ -162,6 +191,7 @@ int main(int argc, char ** argv) {
         return 2;
     }
     int failures = 0;
+    const std::vector<std::string> together = answers_together(ctx, requests);
     for (const request & asked : requests) {
         whisper_state * fresh = whisper_init_state(ctx);
         const std::string expected = answer(ctx, fresh, true, asked), said = answer(ctx, used, false, asked);
@@ -169,6 +199,12 @@ int main(int argc, char ** argv) {
         printf("%s: %s\n%s\n", asked.name, said == expected ? "ok" : "FAILED: a used state differs from a new one", said.c_str());
         if (said != expected) {
             printf("expected %s\n", expected.c_str());
+            failures++;
+        }
+        const std::string & other = together[&asked - requests.data()];
+        printf("%s, together: %s\n", asked.name, other == expected ? "ok" : "FAILED");
+        if (other != expected) {
+            printf("%s\nexpected %s\n", other.c_str(), expected.c_str());
             failures++;
         }
     }

@@ -61,6 +61,10 @@ class Library:
         self.decodes_as_openai = "decoding" in package.kernels
         if self.decodes_as_openai:
             self._declare_decoding(handle)
+        # Whether several states can decode together.
+        self.decodes_together = "together" in package.kernels
+        if self.decodes_together:
+            self._declare_together(handle)
         # The library's log goes to stderr by default, transcripts included. It is kept for error messages instead; the
         # callback is referenced here because the library holds its pointer for as long as it is mapped.
         self._log_callback = _LOG_CALLBACK(self._keep_message)
@@ -121,6 +125,17 @@ class Library:
         self.whisper_xeon_full_get_segment_temperature_from_state = _function(
             handle, "whisper_xeon_full_get_segment_temperature_from_state", ctypes.c_float, state, c_int
         )
+
+    def _declare_together(self, handle: ctypes.CDLL) -> None:
+        context = state = together = ctypes.c_void_p
+        # struct whisper_xeon_together * whisper_xeon_together_init(struct whisper_context * ctx)
+        self.whisper_xeon_together_init = _function(handle, "whisper_xeon_together_init", together, context)
+        # void whisper_xeon_together_free(struct whisper_xeon_together * together)
+        self.whisper_xeon_together_free = _function(handle, "whisper_xeon_together_free", None, together)
+        # void whisper_xeon_join(struct whisper_xeon_together * together, struct whisper_state * state)
+        self.whisper_xeon_join = _function(handle, "whisper_xeon_join", None, together, state)
+        # void whisper_xeon_leave(struct whisper_state * state)
+        self.whisper_xeon_leave = _function(handle, "whisper_xeon_leave", None, state)
 
     def _declare(self, handle: ctypes.CDLL, package: Package) -> None:
         context = state = ctypes.c_void_p

@@ -8,6 +8,7 @@ the same transcript. The state (caches, buffers, random numbers) is reused where
 state is as good as a new one. Otherwise, and after a failure or long audio, whose spectrogram it holds, the next
 transcription creates it again; `prepare` does so ahead of time. A process may load, fork, and have each child
 transcribe. Context and states are freed exactly once. One adapter transcribes one clip at a time: threads wait.
+Only `transcribe_many` has several, each in a thread with a state of its own; they are kept until `close`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import ctypes
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable
 
 from whisper_xeon.audio.decode import SAMPLE_RATE
@@ -36,6 +38,7 @@ _STATE_IS_GONE = -7
 # A spectrogram takes 32 to 51 kB per second, and what estimated word timestamps need 64 kB more.
 _REUSE_SECONDS = 120
 _PROBED_POSITIONS = 64  # of the 1500 that the encoder has: 1.3 s of audio
+MAX_WINDOWS = 8  # that decode together: each takes a state's memory, and more would gain little
 
 
 class WhisperLibraryAdapter(WhisperAdapter):
@@ -44,9 +47,11 @@ class WhisperLibraryAdapter(WhisperAdapter):
     _context: int | None = None
     _state: int | None = None
     _tell_text: Callable[[], None] | None = None  # passes on what was written since, where somebody wants to hear it
+    _together: int | None = None  # where the states of `_windows` meet
 
     def _open(self) -> None:
         self._lock = threading.Lock()
+        self._windows: list[_Window] = []
         self._reusable = set(self.package.kernels) >= _REUSE_KERNELS
         self._library = library.load(self.package, self.variant)
         self._context = self._load()
@@ -78,10 +83,54 @@ class WhisperLibraryAdapter(WhisperAdapter):
             raise self._failure("whisper_full_with_state (probe)", code)
         return True
 
+    def transcribe_many(self, audio_paths: Iterable[os.PathLike[str] | str], **options: Any) -> list[Transcript]:
+        """Decode up to `MAX_WINDOWS` clips together; see the base class."""
+        paths = list(audio_paths)
+        if not self._library.decodes_together or len(paths) < 2:
+            return super().transcribe_many(paths, **options)
+        with self._lock:
+            windows = self._ensure_windows(min(len(paths), MAX_WINDOWS))
+            numbers = iter(range(len(paths)))
+            with ThreadPoolExecutor(len(windows)) as threads:
+                # A clip goes to the window that is free first.
+                done = [threads.submit(window.transcribe_next, paths, numbers, options) for window in windows]
+        found = {number: result for each in done for number, result in each.result()}
+        transcripts = []
+        for number in range(len(paths)):
+            result = found[number]
+            if isinstance(result, Exception):
+                raise result
+            transcripts.append(result)
+        return transcripts
+
+    def _ensure_windows(self, count: int) -> list[_Window]:
+        """Return `count` windows that have joined, so that none of them decodes before the others are there."""
+        if not self._context:
+            raise WhisperLibraryError("the adapter is closed: create a new one")
+        if not self._together:
+            self._together = self._library.whisper_xeon_together_init(self._context)
+        while len(self._windows) < count:
+            self._windows.append(_Window(self))
+        windows = self._windows[:count]
+        try:
+            for window in windows:
+                window.prepare()
+        except WhisperLibraryError:
+            for window in windows:
+                window.leave()
+            raise
+        return windows
+
     def close(self) -> None:
         """Free all memory; further transcriptions raise, and closing again does nothing."""
         super().close()
         with self._lock:
+            for window in self._windows:
+                window.close()
+            self._windows.clear()
+            together, self._together = self._together, None
+            if together:
+                self._library.whisper_xeon_together_free(together)
             self._free_state()  # first: it points into the context
             context, self._context = self._context, None
             if context:
@@ -262,6 +311,54 @@ class WhisperLibraryAdapter(WhisperAdapter):
             if data.id < self._text_end:
                 piece = lib.whisper_full_get_token_text_from_state(self._context, state, segment, index) or b""
                 yield Token(data.id, piece, data.p, data.plog, data.t0, data.t1)
+
+
+class _Window(WhisperLibraryAdapter):
+    """One of the windows that decode together: a state of its own; all else is its adapter's."""
+
+    _joined = False
+
+    def __init__(self, adapter: WhisperLibraryAdapter):
+        self.__dict__.update(adapter.__dict__)
+        self._lock = threading.Lock()
+        self._state = None
+        self._windows = []
+
+    def transcribe_next(
+        self, paths: list[os.PathLike[str] | str], numbers: Iterator[int], options: dict[str, Any]
+    ) -> list[tuple[int, Transcript | Exception]]:
+        """Transcribe the files of the numbers that nobody has taken, until none is left; then let the others go on."""
+        results: list[tuple[int, Transcript | Exception]] = []
+        try:
+            for number in numbers:
+                try:
+                    results.append((number, self.transcript(paths[number], **options)))
+                except Exception as error:  # is raised by transcribe_many
+                    results.append((number, error))
+        finally:
+            self.leave()
+        return results
+
+    def leave(self) -> None:
+        with self._lock:
+            if self._joined:
+                self._joined = False
+                self._library.whisper_xeon_leave(self._state)
+
+    def close(self) -> None:
+        with self._lock:
+            self._free_state()
+            self._context = None
+
+    def _ensure_state(self) -> None:
+        super()._ensure_state()
+        if not self._joined:
+            self._library.whisper_xeon_join(self._together, self._state)
+            self._joined = True
+
+    def _free_state(self) -> None:
+        self._joined = False  # a state that is freed leaves
+        super()._free_state()
 
 
 def _floats(samples: memoryview, count: int) -> ctypes.Array[ctypes.c_float]:
