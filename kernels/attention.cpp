@@ -30,7 +30,7 @@ namespace {
 
 using plan = attention_plan;
 
-constexpr int64_t MAX_HEADS = 16; // that a thread takes together
+constexpr int64_t MAX_PAIRS = 16; // of a head and a query, that a thread takes together
 constexpr size_t ALIGN = 64;
 
 // Fewer queries do not pay for laying out K and V.
@@ -38,7 +38,7 @@ constexpr int64_t MIN_QUERIES = 16;
 
 // Bytes of scratch of each thread for few queries.
 size_t few_size(const plan & p) {
-    return GGML_PAD(std::min(p.heads, MAX_HEADS) * (p.D + p.ld + p.D) * sizeof(float), ALIGN);
+    return GGML_PAD(std::min(p.heads * p.N, MAX_PAIRS) * (p.D + p.ld + p.D) * sizeof(float), ALIGN);
 }
 
 bool make_plan(const ggml_tensor * op, plan & p) {
@@ -184,18 +184,18 @@ void attend(
 
 #endif
 
-// Attention of one query straight from K and V, which are read once, in the order of memory: its bandwidth is the
-// limit. A row of K or V holds the heads side by side, so the n heads that a thread takes go through the keys together.
-void attend_one(
+// Attention of n pairs of a head and a query straight from K and V, which are read once, in the order of memory: its
+// bandwidth is the limit. A row of K or V holds the heads side by side, so they go through the keys together.
+void attend_pairs(
     const plan & p,
     const head * heads,
     int64_t n,
     const float * const * q,
-    const ggml_fp16_t * mask,
+    const ggml_fp16_t * const * masks,
     float * const * out,
     float * scratch
 ) {
-    constexpr int64_t KEYS = 16; // of all heads at a time; as many more are fetched meanwhile
+    constexpr int64_t KEYS = 16; // of all pairs at a time; as many more are fetched meanwhile
     float * Q = scratch;         // n*D
     float * O = Q + n * p.D;     // n*D
     float * S = O + n * p.D;     // n*ld
@@ -222,11 +222,11 @@ void attend_one(
             store(S + h * p.ld + t, reduce_rows(a, add));
         }
     }
-    float inverse[MAX_HEADS];
+    float inverse[MAX_PAIRS];
     for (int64_t h = 0; h < n; h++) {
         float * s = S + h * p.ld;
-        for (int64_t t = 0; mask && t < p.T; t++) {
-            s[t] += GGML_CPU_FP16_TO_FP32(mask[t]);
+        for (int64_t t = 0; masks[h] && t < p.T; t++) {
+            s[t] += GGML_CPU_FP16_TO_FP32(masks[h][t]);
         }
         inverse[h] = soft_max(p, s);
     }
@@ -271,20 +271,26 @@ struct few_queries {
 
 // Attention of heads first..last, which are neighbours and lie side by side in memory.
 void attend_few(const plan & p, const few_queries & few, int64_t first, int64_t last, float * scratch) {
-    for (int64_t i = first; i < last; i += MAX_HEADS) {
-        const int64_t n = std::min(last - i, MAX_HEADS);
-        head src[MAX_HEADS];
-        const float * in[MAX_HEADS];
-        float * out[MAX_HEADS];
-        for (int64_t r = 0; r < p.N; r++) {
-            for (int64_t h = 0; h < n; h++) {
-                const int64_t j = (i + h) / (p.heads / p.kv_heads);
-                src[h] = {few.kv.k + j * few.k_head, few.kv.k_stride, few.kv.v + j * few.v_head, few.kv.v_stride};
-                in[h] = (const float *) (few.q + r * few.q_row + (i + h) * few.q_head);
-                out[h] = (float *) (few.out + r * few.out_row + (i + h) * few.out_head);
+    const int64_t queries = std::min(p.N, MAX_PAIRS);
+    const int64_t heads = MAX_PAIRS / queries;
+    for (int64_t i = first; i < last; i += heads) {
+        for (int64_t r = 0; r < p.N; r += queries) {
+            head src[MAX_PAIRS];
+            const float * in[MAX_PAIRS];
+            const ggml_fp16_t * masks[MAX_PAIRS];
+            float * out[MAX_PAIRS];
+            int64_t n = 0;
+            for (int64_t h = i; h < std::min(last, i + heads); h++) {
+                const int64_t j = h / (p.heads / p.kv_heads);
+                const head kv = {few.kv.k + j * few.k_head, few.kv.k_stride, few.kv.v + j * few.v_head, few.kv.v_stride};
+                for (int64_t l = r; l < std::min(p.N, r + queries); l++, n++) {
+                    src[n] = kv;
+                    in[n] = (const float *) (few.q + l * few.q_row + h * few.q_head);
+                    masks[n] = few.mask ? (const ggml_fp16_t *) (few.mask + l * few.mask_row) : nullptr;
+                    out[n] = (float *) (few.out + l * few.out_row + h * few.out_head);
+                }
             }
-            const char * mask = few.mask ? few.mask + r * few.mask_row : nullptr;
-            attend_one(p, src, n, in, (const ggml_fp16_t *) mask, out, scratch);
+            attend_pairs(p, src, n, in, masks, out, scratch);
         }
     }
 }
@@ -395,6 +401,7 @@ size_t ggml_xeon_windows_size(int64_t heads, int64_t d, int64_t keys) {
     using namespace ggml::xeon;
     plan p = {};
     p.heads = heads;
+    p.N = MAX_PAIRS;
     p.D = d;
     p.ld = GGML_PAD(keys, 32) + 16;
     return few_size(p);

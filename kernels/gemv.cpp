@@ -22,8 +22,8 @@ namespace {
 
 constexpr size_t ALIGN = 64;
 
-// Columns that a row is multiplied with at a time, once it is unpacked: their sums stay in registers.
-constexpr int64_t TOGETHER = 4;
+// The most columns that a row is multiplied with at a time, once it is unpacked: their sums are in registers.
+constexpr int64_t TOGETHER = 6;
 
 // Whether four blocks are unpacked at a time, one in each quarter of a vector. The bytes of q8_0 need no unpacking.
 #if defined(XEON_AVX512)
@@ -200,7 +200,7 @@ inline void add_by_four(const block * w, const column * x, int64_t b, sums * sum
         m = _mm512_mul_ps(d, _mm512_set1_ps(offset<block>));
     }
     __m512 scales[N];
-#pragma GCC unroll 4
+#pragma GCC unroll 6
     for (int j = 0; j < N; j++) {
         sum[j].minima = _mm512_fmadd_ps(m, _mm512_maskz_loadu_ps(live, x[j].s + b), sum[j].minima);
         scales[j] = _mm512_mul_ps(d, _mm512_maskz_loadu_ps(live, x[j].d + b));
@@ -210,7 +210,7 @@ inline void add_by_four(const block * w, const column * x, int64_t b, sums * sum
         __m512i low, high;
         four<block>(w + 4 * i).quants(low, high);
         const __m512i places = _mm512_add_epi32(quarter, _mm512_set1_epi32(4 * i));
-#pragma GCC unroll 4
+#pragma GCC unroll 6
         for (int j = 0; j < N; j++) {
             const __m512i x0 = _mm512_loadu_si512((const void *) (x[j].q + (b + 4 * i) * QK));
             const __m512i x1 = _mm512_loadu_si512((const void *) (x[j].q + (b + 4 * i) * QK + 64));
@@ -253,7 +253,7 @@ inline void dot_row_by_four(int64_t nb, const block * w, const column * x, __m51
         memcpy(rest, w + b, (nb - b) * sizeof(block));
         add_by_four<1, N>(rest, x, b, sum);
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 6
     for (int j = 0; j < N; j++) {
         out[j] = _mm512_add_ps(_mm512_add_ps(sum[j].even, sum[j].odd), sum[j].minima);
     }
@@ -308,7 +308,7 @@ inline void dot_row(int64_t nb, const block * w, const column * x, float * out) 
             m = _mm256_mul_ps(d, _mm256_set1_ps(offset<block>));
         }
         alignas(32) float dd[N][8];
-#pragma GCC unroll 4
+#pragma GCC unroll 6
         for (int j = 0; j < N; j++) {
             minima[j] = _mm256_fmadd_ps(m, _mm256_loadu_ps(x[j].s + b), minima[j]);
             _mm256_store_ps(dd[j], _mm256_mul_ps(d, _mm256_loadu_ps(x[j].d + b)));
@@ -316,7 +316,7 @@ inline void dot_row(int64_t nb, const block * w, const column * x, float * out) 
 #pragma GCC unroll 8
         for (int i = 0; i < 8; i++) {
             const __m256i q = quants(v[i]);
-#pragma GCC unroll 4
+#pragma GCC unroll 6
             for (int j = 0; j < N; j++) {
                 __m256 & to = i % 2 ? odd[j] : even[j];
                 to = _mm256_fmadd_ps(dot_32<block>(q, x[j].q + (b + i) * QK), _mm256_set1_ps(dd[j][i]), to);
@@ -375,9 +375,10 @@ void multiply(const ggml_tensor * op, ggml_type type, int64_t first, int64_t las
     for (int64_t r = first; r < last; r += 16) {
         const char * w = (const char *) src0->data + r * src0->nb[1];
         const int m = (int) std::min<int64_t>(last - r, 16);
-        for (int64_t j = 0; j < n; j += TOGETHER) {
+        int64_t parts = (n + TOGETHER - 1) / TOGETHER;
+        for (int64_t j = 0, together; j < n; j += together) {
             column x[TOGETHER];
-            const int64_t together = std::min(n - j, TOGETHER);
+            together = (n - j + parts - 1) / parts--;
             for (int64_t i = 0; i < together; i++) {
                 x[i] = column_at(scratch + (j + i) * column_size(nb), nb);
             }
@@ -387,7 +388,9 @@ void multiply(const ggml_tensor * op, ggml_type type, int64_t first, int64_t las
                 case 1: dot_rows<1, block>(nb, w, src0->nb[1], m, x, out, out_stride); break;
                 case 2: dot_rows<2, block>(nb, w, src0->nb[1], m, x, out, out_stride); break;
                 case 3: dot_rows<3, block>(nb, w, src0->nb[1], m, x, out, out_stride); break;
-                default: dot_rows<4, block>(nb, w, src0->nb[1], m, x, out, out_stride); break;
+                case 4: dot_rows<4, block>(nb, w, src0->nb[1], m, x, out, out_stride); break;
+                case 5: dot_rows<5, block>(nb, w, src0->nb[1], m, x, out, out_stride); break;
+                default: dot_rows<6, block>(nb, w, src0->nb[1], m, x, out, out_stride); break;
             }
         }
     }

@@ -107,13 +107,36 @@ struct whisper_xeon_step {
     }
 };
 
+// What a state needs only while it computes alone: of Whisper small some 90 MB.
+struct whisper_xeon_buffers {
+    whisper_kv_cache kv_pad = {};
+    whisper_sched conv;
+    whisper_sched encode;
+    whisper_sched cross;
+    whisper_sched decode;
+
+    void swap(whisper_state & state) {
+        std::swap(kv_pad, state.kv_pad);
+        std::swap(conv, state.sched_conv);
+        std::swap(encode, state.sched_encode);
+        std::swap(cross, state.sched_cross);
+        std::swap(decode, state.sched_decode);
+    }
+
+    void free() {
+        whisper_kv_cache_free(kv_pad);
+        for (whisper_sched * sched : {&conv, &encode, &cross, &decode}) {
+            ggml_backend_sched_free(sched->sched);
+        }
+    }
+};
+
 struct whisper_xeon_together {
     whisper_xeon_together(whisper_context & ctx) : ctx(ctx), backends(whisper_backend_init(ctx.params)), step{ctx} {}
 
     ~whisper_xeon_together() {
-        for (whisper_sched * sched : {&conv, &encode, &cross, &decode, &step.sched}) {
-            ggml_backend_sched_free(sched->sched);
-        }
+        buffers.free();
+        ggml_backend_sched_free(step.sched.sched);
         for (ggml_backend_t backend : backends) {
             ggml_backend_free(backend);
         }
@@ -140,12 +163,17 @@ struct whisper_xeon_together {
         return part.ok;
     }
 
-    void join() {
+    void join(whisper_state & state) {
+        whisper_xeon_buffers own;
+        own.swap(state);
+        own.free();
+        state.together = this;
         const std::lock_guard<std::mutex> lock(mutex);
         n_members++;
     }
 
-    void leave() {
+    void leave(whisper_state & state) {
+        state.together = nullptr;
         const std::lock_guard<std::mutex> lock(mutex);
         n_members--;
         if (!waiting.empty()) {
@@ -156,11 +184,9 @@ struct whisper_xeon_together {
     whisper_context & ctx;
     std::vector<ggml_backend_t> backends;
 
-    std::mutex turn; // of those that compute alone, for which these buffers are
-    whisper_sched conv;
-    whisper_sched encode;
-    whisper_sched cross;
-    whisper_sched decode;
+    std::mutex turn; // of those that compute alone, for whom this is
+    whisper_xeon_buffers buffers;
+    int n_audio_ctx = 0; // of whom the padding of its keys and values is
 
 private:
     // As many at a time as a graph has columns.
@@ -246,23 +272,27 @@ private:
     whisper_xeon_step step;
 };
 
-// While a state computes alone, it has the buffers that all share; a state that is in no company keeps its own.
+// While a state that has joined computes alone, it has the buffers that all share, and otherwise none. Those that it had
+// are made again when it computes after it has left.
 class whisper_xeon_turn {
 public:
-    explicit whisper_xeon_turn(whisper_state & state) : state(state), together(state.together) {
-        if (!together) {
-            return;
+    whisper_xeon_turn(whisper_context & ctx, whisper_state & state) : state(state), together(state.together) {
+        if (together) {
+            together->turn.lock();
+            together->buffers.swap(state);
         }
-        together->turn.lock();
-        swap();
         if (!state.sched_conv.sched) {
-            reserve(); // what fails is tried again, and reported, where it is needed
+            reserve(ctx); // what fails is tried again, and reported, where it is needed
+        }
+        if (together && together->n_audio_ctx != state.exp_n_audio_ctx) {
+            together->n_audio_ctx = state.exp_n_audio_ctx;
+            ggml_backend_buffer_clear(state.kv_pad.buffer, 0); // as in whisper_full, of what another window left
         }
     }
 
     ~whisper_xeon_turn() {
         if (together) {
-            swap();
+            together->buffers.swap(state);
             together->turn.unlock();
         }
     }
@@ -271,21 +301,17 @@ public:
     whisper_xeon_turn & operator=(const whisper_xeon_turn &) = delete;
 
 private:
-    void swap() {
-        std::swap(state.sched_conv, together->conv);
-        std::swap(state.sched_encode, together->encode);
-        std::swap(state.sched_cross, together->cross);
-        std::swap(state.sched_decode, together->decode);
-    }
-
     // As whisper_init_state does.
-    void reserve() {
-        whisper_context & ctx = together->ctx;
+    void reserve(whisper_context & ctx) {
+        const auto & backends = together ? together->backends : state.backends;
+        const auto & hparams = ctx.model.hparams;
+        const int rows = GGML_PAD(hparams.n_audio_ctx, 256);
+        whisper_kv_cache_init(state.kv_pad, backends[0], ctx.itype, hparams.n_audio_state, 1, rows);
         const auto init = [&](whisper_sched & sched, std::function<ggml_cgraph *()> && build) {
-            whisper_sched_graph_init(sched, together->backends, std::move(build));
+            whisper_sched_graph_init(sched, backends, std::move(build));
         };
         whisper_batch batch = {};
-        batch.n_tokens = ctx.model.hparams.n_text_ctx;
+        batch.n_tokens = hparams.n_text_ctx;
         init(state.sched_conv, [&]() { return whisper_build_graph_conv(ctx, state); });
         init(state.sched_encode, [&]() { return whisper_build_graph_encoder(ctx, state); });
         init(state.sched_cross, [&]() { return whisper_build_graph_cross(ctx, state); });
