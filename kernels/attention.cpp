@@ -282,7 +282,9 @@ void attend_few(const plan & p, const few_queries & few, int64_t first, int64_t 
             int64_t n = 0;
             for (int64_t h = i; h < std::min(last, i + heads); h++) {
                 const int64_t j = h / (p.heads / p.kv_heads);
-                const head kv = {few.kv.k + j * few.k_head, few.kv.k_stride, few.kv.v + j * few.v_head, few.kv.v_stride};
+                const head kv = {
+                    few.kv.k + j * few.k_head, few.kv.k_stride, few.kv.v + j * few.v_head, few.kv.v_stride
+                };
                 for (int64_t l = r; l < std::min(p.N, r + queries); l++, n++) {
                     src[n] = kv;
                     in[n] = (const float *) (few.q + l * few.q_row + h * few.q_head);

@@ -261,9 +261,8 @@ inline void dot_row_by_four(int64_t nb, const block * w, const column * x, __m51
 
 // Up to 16 rows, stride bytes apart, times N columns, whose results are out_stride floats apart.
 template <int N, typename block>
-inline void dot_rows_by_four(
-    int64_t nb, const char * w, size_t stride, int n, const column * x, float * out, size_t out_stride
-) {
+inline void
+dot_rows_by_four(int64_t nb, const char * w, size_t stride, int n, const column * x, float * out, size_t out_stride) {
     vec a[N][16];
     for (int i = 0; i < 16; i++) {
         vec row[N] = {};

@@ -1,10 +1,10 @@
 #pragma once
 
 // Windows of several states that are decoded together. whisper_full stays as it is: each window runs in a thread with a
-// state of its own, and where it would decode, it waits until all others of its kind do so as well (`meet`). One of them
-// then computes one graph (hooks/together.patch) in which the weights are read once for the tokens of all; only attention
-// knows whose keys and values are whose (attention-windows.h). So a window joins when its encoder is done and leaves with its
-// thread. A column has the bits that it has alone, whoever else is there.
+// state of its own, and where it would decode, it waits until all others of its kind do so as well (`meet`). One of
+// them then computes one graph (hooks/together.patch) in which the weights are read once for the tokens of all; only
+// attention knows whose keys and values are whose (attention-windows.h). So a window joins when its encoder is done and
+// leaves with its thread. A column has the bits that it has alone, whoever else is there.
 //
 // What is computed alone, such as the encoder, is computed by one at a time, in buffers that all share.
 //
@@ -272,8 +272,8 @@ private:
     whisper_xeon_step step;
 };
 
-// While a state that has joined computes alone, it has the buffers that all share, and otherwise none. Those that it had
-// are made again when it computes after it has left.
+// While a state that has joined computes alone, it has the buffers that all share, and otherwise none. Those that it
+// had are made again when it computes after it has left.
 class whisper_xeon_turn {
 public:
     whisper_xeon_turn(whisper_context & ctx, whisper_state & state) : state(state), together(state.together) {
@@ -315,7 +315,9 @@ private:
         init(state.sched_conv, [&]() { return whisper_build_graph_conv(ctx, state); });
         init(state.sched_encode, [&]() { return whisper_build_graph_encoder(ctx, state); });
         init(state.sched_cross, [&]() { return whisper_build_graph_cross(ctx, state); });
-        init(state.sched_decode, [&]() { return whisper_build_graph_decoder(ctx, state, batch, false, true, nullptr); });
+        init(state.sched_decode, [&]() {
+            return whisper_build_graph_decoder(ctx, state, batch, false, true, nullptr);
+        });
     }
 
     whisper_state & state;
