@@ -39,6 +39,7 @@ class Metrics:
         self._requests = collections.Counter({(route, 200): 0 for route in self._routes})
         self._audio_seconds = 0.0
         self._speech_seconds = 0.0
+        self._decoded_again = 0
         self._request_seconds = _Histogram()
         self._wait_seconds = _Histogram()
 
@@ -48,12 +49,16 @@ class Metrics:
             with self._lock:
                 self._requests[route, status] += 1
 
-    def transcribed(self, *, audio_s: float, speech_s: float | None, wait_s: float, total_s: float) -> None:
+    def transcribed(
+        self, *, audio_s: float, speech_s: float | None, wait_s: float, total_s: float, again: bool
+    ) -> None:
         """Record a transcript: seconds of audio, of the wait for an engine, and from the upload's end to the text.
 
-        `speech_s` are the seconds of speech in the audio, None where nothing looked for it.
+        `speech_s` are the seconds of speech in the audio, None where nothing looked for it; `again` tells whether a
+        short clip was decoded again with all of its window.
         """
         with self._lock:
+            self._decoded_again += again
             self._audio_seconds += audio_s
             self._speech_seconds += audio_s if speech_s is None else speech_s
             self._wait_seconds.observe(wait_s)
@@ -72,6 +77,7 @@ class Metrics:
                 ("", {"route": r, "status": str(s)}, n) for (r, s), n in sorted(self._requests.items())
             ]
             audio_seconds, speech_seconds = self._audio_seconds, self._speech_seconds
+            decoded_again = self._decoded_again
             request_seconds, wait_seconds = self._request_seconds.samples(), self._wait_seconds.samples()
         info = {**self._info, "cpu_variant": stats["cpu_variant"] or ""}
         families: tuple[tuple[str, str, str, list[Sample]], ...] = (
@@ -87,6 +93,12 @@ class Metrics:
                 "counter",
                 "Seconds of speech in that audio; all of it where voice detection is off.",
                 _one(speech_seconds),
+            ),
+            (
+                "decoded_again_total",
+                "counter",
+                "Requests with a short clip that was decoded again with all of its window.",
+                _one(decoded_again),
             ),
             (
                 "request_seconds",

@@ -292,11 +292,11 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "WHISPER_AUDIO_CTX",
-        "full",
-        "one of full, auto",
-        "How much the encoder sees of a clip under 28 s. full: 30 s, as it was trained. auto: the clip and 2 s more, "
-        "at least 10 s, which is faster but may lose words.",
-        _choice("full", "auto"),
+        "auto",
+        "one of auto, full",
+        "How much of its window of 30 s the encoder sees of a shorter clip. auto: as much as it needs (10 s of a clip "
+        "of up to 8), and all of it where the text is doubtful. full: all of it.",
+        _choice("auto", "full"),
     ),
     Setting(
         "WHISPER_BEAM_SIZE",

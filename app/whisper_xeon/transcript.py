@@ -88,6 +88,7 @@ class Transcript:
     task: str
     segments: tuple[Segment, ...]
     speech_seconds: float | None = None  # of the audio; None where nothing looked for speech
+    decoded_again: bool = False  # with all of a window, since less of it gave a doubtful text
 
     def with_segments(self, segments: Iterable[Segment]) -> Transcript:
         """Return the transcript with other segments: numbered in their order, and with their text."""

@@ -98,7 +98,7 @@ SYSTEMS = {
     "ours": "this project's package or service, with the CPU library for this processor",
     "ours, VNNI": "the same package's library for VNNI without AMX, which second-generation Xeons use",
     "ours, AVX2": "the same package's baseline library, for processors without AVX-512",
-    "ours, audio_ctx auto": "the service with `WHISPER_AUDIO_CTX=auto`: for 11 s the encoder sees 13 s, not 30",
+    "ours, audio_ctx full": "the service with `WHISPER_AUDIO_CTX=full`: for 11 s the encoder sees 30 s, not 15",
     "ours, 2 engines": "the service with 2 engines of 1 thread instead of 1 engine of 2",
     "upstream": "whisper.cpp of the same source and CPU options without our kernels; for memory, in our service",
     "upstream, VNNI": "the same without AMX",
@@ -146,7 +146,7 @@ Which systems are left out where, and why:
   Its memory is that of *upstream*.
 * *upstream* has the libraries that *whisper-server* runs on, which stands for them in the requests. In memory it shows
   how much our kernels take.
-* *ours, audio_ctx auto* is measured for one request of 11 s; it computes longer audio as *ours* does.
+* *ours, audio_ctx full* is measured for one request of 11 s; it computes longer audio as *ours* does.
 * `medium` has ours, faster-whisper and the build where this project started, the latter once, since a round takes most
   of a minute; `small` shows the rest.
 * There is no baseline for the overhead of the service. It is measured with the fixture's network, which computes too

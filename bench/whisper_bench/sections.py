@@ -23,7 +23,7 @@ from whisper_bench.systems import THREADS, Systems
 from whisper_package.package import Package
 
 CLIENTS = (8, 32)
-SHORT_CONTEXT = "ours, audio_ctx auto"
+WHOLE_WINDOW = "ours, audio_ctx full"
 PLAIN = "upstream, AVX2"
 ROOFLINE = "roofline"
 MEMORY_ROUNDS = 3
@@ -92,7 +92,7 @@ def starters(model: str, systems: Systems) -> dict[str, Callable[[], HttpProcess
     model_file = Package.find(systems.ours, model).model_file
     found: dict[str, Callable[[], HttpProcess]] = {
         "ours": lambda: Service(systems.ours, model, **threads),
-        SHORT_CONTEXT: lambda: Service(systems.ours, model, WHISPER_AUDIO_CTX="auto", **threads),
+        WHOLE_WINDOW: lambda: Service(systems.ours, model, WHISPER_AUDIO_CTX="full", **threads),
         "whisper-cli": lambda: Service(systems.ours, model, WHISPER_ADAPTER="cli", **threads),
     }
     if systems.upstream:
@@ -120,7 +120,7 @@ def requests(results: Results, model: str, systems: Systems, scale: Scale) -> No
             results.add_text(model, name, text)
     for clients in CLIENTS:
         # One process per request behaves with 32 clients as it does with 8.
-        left_out = (SHORT_CONTEXT, PLAIN) if clients == min(CLIENTS) else (SHORT_CONTEXT, PLAIN, "whisper-cli")
+        left_out = (WHOLE_WINDOW, PLAIN) if clients == min(CLIENTS) else (WHOLE_WINDOW, PLAIN, "whisper-cli")
         for name in interleaved([name for name in start if name not in left_out], scale.rounds):
             with start[name]() as process:
                 process.wait_ready()
@@ -161,7 +161,7 @@ def behind(results: Results, model: str, systems: Systems, scale: Scale) -> None
     """A clip of 3 s that arrives half a second after a file of 10 minutes."""
     start = starters(model, systems)
     start["ours, 2 engines"] = lambda: Service(systems.ours, model, WHISPER_ENGINES="2", WHISPER_THREADS="1")
-    for name in ("whisper-cli", SHORT_CONTEXT, PLAIN):
+    for name in ("whisper-cli", WHOLE_WINDOW, PLAIN):
         start.pop(name, None)
     long, short = builds.speech(scale.file_seconds), builds.speech(SHORT_SECONDS)
     # whisper-server takes minutes per round, and the result is always how long it takes for the file.

@@ -62,7 +62,7 @@ class Whisper:
     def __init__(self, package: Package, threads: int | None = None):
         """Load the model of `package`. Raises `RuntimeError`."""
         try:
-            self.engine = Engine(package=package, threads=threads, vad=False)
+            self.engine = Engine(package=package, threads=threads, audio_ctx="full", vad=False)
         except WhisperLibraryError as error:
             raise RuntimeError(str(error)) from None
         parameters = self.engine.parameters._asdict()

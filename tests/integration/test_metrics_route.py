@@ -57,6 +57,7 @@ def test_each_family_is_described_and_typed(service):
         "whisper_requests_total": "counter",
         "whisper_audio_seconds_total": "counter",
         "whisper_speech_seconds_total": "counter",
+        "whisper_decoded_again_total": "counter",
         "whisper_request_seconds": "histogram",
         "whisper_wait_seconds": "histogram",
         "whisper_queue_waiting": "gauge",

@@ -84,7 +84,7 @@ def heard(request, real_artifacts_dir) -> tuple[str, dict[str, Transcript]]:
 
 
 def transcribe(package: Package, variant: str, clips: dict[str, Said]) -> dict[str, Transcript]:
-    pool = EnginePool(package, engines=1, queue=1, threads=available_cores(), cpu_variant=variant, audio_ctx="full")
+    pool = EnginePool(package, engines=1, queue=1, threads=available_cores(), cpu_variant=variant)
     pool.start()
     try:
         found = {}
@@ -128,6 +128,20 @@ def test_clips_that_are_decoded_together_say_what_each_says_alone(real_artifacts
     paths = [CLIPS / name for name in TABLE[model]]
     with WhisperLibraryAdapter(model, real_artifacts_dir) as adapter:
         assert adapter.transcribe_many(paths) == [adapter.transcript(path) for path in paths]
+
+
+def test_what_less_than_the_window_leaves_in_doubt_is_decoded_again_with_all_of_it(real_artifacts_dir):
+    """On the telephone German sounds English to an encoder that sees a third of its window, and noise is guessed at."""
+    with (
+        WhisperLibraryAdapter("base", real_artifacts_dir) as shorter,
+        WhisperLibraryAdapter("base", real_artifacts_dir, audio_ctx="full") as full,
+    ):
+        for name in ("de_tel_alaw.wav", "en_noisy287_4.ogg"):
+            assert shorter.transcript(CLIPS / name) == replace(full.transcript(CLIPS / name), decoded_again=True)
+        certain, whole = (each.transcript(CLIPS / "en_sense0890.ogg") for each in (shorter, full))
+    assert certain.text == whole.text
+    assert not certain.decoded_again
+    assert certain.language_probability != whole.language_probability  # the encoder did see less
 
 
 def test_the_language_is_that_of_the_speech_and_not_of_the_hiss_before_it(real_artifacts_dir):

@@ -45,7 +45,7 @@ def test_other_routes_are_not_counted(metrics, route):
 
 def test_a_histogram_counts_each_value_in_its_bucket_and_all_above(metrics):
     for seconds in (0.05, 0.3, 0.4, 7000):
-        metrics.transcribed(audio_s=1, speech_s=0.5, wait_s=0, total_s=seconds)
+        metrics.transcribed(audio_s=1, speech_s=0.5, wait_s=0, total_s=seconds, again=False)
     samples = rendered(metrics)
     buckets = {key[1]: value for key, value in samples.items() if key[0] == "whisper_request_seconds_bucket"}
     below = [buckets[f'le="{limit}"'] for limit in ("0.05", "0.1", "0.25", "0.5", "1", "1800", "+Inf")]
@@ -56,10 +56,16 @@ def test_a_histogram_counts_each_value_in_its_bucket_and_all_above(metrics):
 
 
 def test_audio_in_which_nothing_looked_for_speech_counts_as_speech(metrics):
-    metrics.transcribed(audio_s=60, speech_s=12.5, wait_s=0, total_s=1)
-    metrics.transcribed(audio_s=60, speech_s=0.0, wait_s=0, total_s=1)
-    metrics.transcribed(audio_s=60, speech_s=None, wait_s=0, total_s=1)
+    metrics.transcribed(audio_s=60, speech_s=12.5, wait_s=0, total_s=1, again=False)
+    metrics.transcribed(audio_s=60, speech_s=0.0, wait_s=0, total_s=1, again=False)
+    metrics.transcribed(audio_s=60, speech_s=None, wait_s=0, total_s=1, again=False)
     assert rendered(metrics)[("whisper_speech_seconds_total",)] == 72.5
+
+
+def test_what_was_decoded_again_is_counted(metrics):
+    for again in (False, True, True):
+        metrics.transcribed(audio_s=5, speech_s=4, wait_s=0, total_s=1, again=again)
+    assert rendered(metrics)[("whisper_decoded_again_total",)] == 2
 
 
 def test_gauges_are_those_of_the_pool(metrics):

@@ -216,7 +216,7 @@ def test_hosts_may_be_addresses_of_both_families_and_names(host):
         ("WHISPER_THREADS", "two", "auto or a whole number"),
         ("WHISPER_LANGUAGE", "klingon", "auto or a language by code"),
         ("WHISPER_ADAPTER", "ctypes", "library or cli"),
-        ("WHISPER_AUDIO_CTX", "half", "one of full, auto"),
+        ("WHISPER_AUDIO_CTX", "half", "one of auto, full"),
         ("WHISPER_BEAM_SIZE", "9", "1 to 8"),
         ("WHISPER_BEST_OF", "0", "1 to 8"),
         ("WHISPER_PATIENCE", "0", "0.1 to 10"),

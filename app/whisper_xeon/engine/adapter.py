@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -13,7 +12,7 @@ from whisper_package.package import Package
 from whisper_package.vad_file import check_vad_file
 from whisper_package.variants import Variant, choose_variant, cpu_flags
 from whisper_xeon.audio.decode import SAMPLE_RATE, decode, map_samples
-from whisper_xeon.engine import library, voice
+from whisper_xeon.engine import context, library, voice
 from whisper_xeon.engine.cores import MAX_THREADS, available_cores
 from whisper_xeon.engine.errors import UnsupportedOptionError, adapter_errors
 from whisper_xeon.engine.timeline import Speech, Timeline, restored
@@ -24,9 +23,6 @@ from whisper_xeon.transcript import DecodeOptions, Transcript
 # is handled here. It counts frames of 160 samples, of which the first needs 200.
 MIN_SAMPLES = 200 + 9 * 160
 _MAX_FILE_SECONDS = 6 * 3600
-_WINDOW_SECONDS = 30
-_MIN_WINDOW_SECONDS = 10
-_WINDOW_MARGIN_SECONDS = 2
 
 # Gets the language's code and the texts of further segments, which no more change, while the rest is being computed.
 Heard = Callable[[str, Sequence[str]], None]
@@ -46,7 +42,7 @@ class WhisperAdapter:
         threads: int | None = None,
         *,
         package: Package | None = None,
-        audio_ctx: str = "full",
+        audio_ctx: str = "auto",
         cpu_variant: str | None = None,
         vad: bool = True,
     ):
@@ -54,12 +50,12 @@ class WhisperAdapter:
         (default: $WHISPER_ARTIFACTS_DIR, else `.`).
 
         `threads` compute one clip; by default as many as this process may use, up to 8. `package` replaces the
-        first two. `audio_ctx` is `full`: the encoder always sees 30 s, as it was trained; or `auto`: it sees a
-        shorter clip and 2 s more, at least 10 s, which takes accordingly less time. `cpu_variant` names one of the
-        package's CPU libraries (default: $WHISPER_CPU_VARIANT, else, and for `auto`, the best that this processor
-        runs). `vad` has what is not speech skipped, where the package can tell and a request does not object. Raises
-        `LibraryLoadError` when the package or its libraries cannot be used here, `ModelInitError` when the model
-        cannot.
+        first two. `audio_ctx` is `auto`: the encoder sees of a shorter clip's window what it needs, and all of it
+        where the text is doubtful (see `context`); or `full`: it always sees 30 s, as it was trained. `cpu_variant`
+        names one of the package's CPU libraries (default: $WHISPER_CPU_VARIANT, else, and for `auto`, the best that
+        this processor runs). `vad` has what is not speech skipped, where the package can tell and a request does not
+        object. Raises `LibraryLoadError` when the package or its libraries cannot be used here, `ModelInitError` when
+        the model cannot.
         """
         with adapter_errors():
             self.package = package or Package.find(
@@ -184,13 +180,6 @@ class WhisperAdapter:
         if options.task == "translate" and not self.multilingual:
             raise UnsupportedOptionError(f"model {self.model_size} knows English only and cannot translate")
 
-    def _audio_ctx(self, count: int) -> int:
-        """Return the encoder's positions for a clip of `count` samples; 0, as in whisper.cpp, for all that it has."""
-        seconds = max(_MIN_WINDOW_SECONDS, count / SAMPLE_RATE + _WINDOW_MARGIN_SECONDS)
-        if not self._shorten or seconds >= _WINDOW_SECONDS:
-            return 0
-        return math.ceil(self._parameters.n_audio_ctx * seconds / _WINDOW_SECONDS)
-
     def _nothing(self, count: int, options: DecodeOptions) -> Transcript:
         """Return the transcript of `count` samples in which nothing is said."""
         language, probability = options.language or self._languages[0], None if options.language else 0.0
@@ -254,5 +243,20 @@ class WhisperAdapter:
         return None
 
     def _transcribe(self, samples: memoryview, count: int, options: DecodeOptions, heard: Heard | None) -> Transcript:
-        """Transcribe `count` samples, given as bytes."""
+        """Transcribe `count` samples, given as bytes: a short clip with less than its window where that is enough."""
+        positions = context.positions(count, self._parameters.n_audio_ctx) if self._shorten else 0
+        if positions:
+            # Nobody hears of it on the way: it may be decoded again.
+            transcript = self._run(samples, count, context.first_try(options), positions, None)
+            if not context.is_doubtful(transcript, options):
+                return transcript
+        return replace(self._run(samples, count, options, 0, heard), decoded_again=positions > 0)
+
+    def _run(
+        self, samples: memoryview, count: int, options: DecodeOptions, positions: int, heard: Heard | None
+    ) -> Transcript:
+        """Transcribe `count` samples, given as bytes, with `positions` of the encoder in each window; 0: all of them.
+
+        With less than all, what is in a language that cannot be told may be left out.
+        """
         raise NotImplementedError

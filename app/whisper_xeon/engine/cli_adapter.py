@@ -64,12 +64,14 @@ class WhisperCliAdapter(WhisperAdapter):
         # Special tokens begin at the end-of-text token.
         self._text_end = 50257 if self.multilingual else 50256
 
-    def _transcribe(self, samples: memoryview, count: int, options: DecodeOptions, heard: Heard | None) -> Transcript:
+    def _run(
+        self, samples: memoryview, count: int, options: DecodeOptions, positions: int, heard: Heard | None
+    ) -> Transcript:
         with _anonymous("audio") as audio, _anonymous("arguments") as arguments, _anonymous("answer") as answer:
             audio.write(_wav_header(len(samples)))
             audio.write(samples)
             audio.flush()
-            arguments.write(self._arguments(options, f"/proc/self/fd/{audio.fileno()}", count))
+            arguments.write(self._arguments(options, f"/proc/self/fd/{audio.fileno()}", positions))
             arguments.flush()
             finished = _run(
                 [self._program, f"@/proc/self/fd/{arguments.fileno()}"],
@@ -93,7 +95,7 @@ class WhisperCliAdapter(WhisperAdapter):
             raise CliCrashed(f"{_PROGRAM} was killed by signal {-finished.returncode}")
         return self._read(data, count / SAMPLE_RATE, options, _last_line(finished))
 
-    def _arguments(self, options: DecodeOptions, audio: str, count: int) -> bytes:
+    def _arguments(self, options: DecodeOptions, audio: str, positions: int) -> bytes:
         """Return whisper-cli's arguments, one per line, with the effect of the library adapter's parameters."""
         if set(options.suppress_tokens) - {NON_SPEECH}:
             raise UnsupportedOptionError(
@@ -108,7 +110,7 @@ class WhisperCliAdapter(WhisperAdapter):
         ]
         lines += ["--file", audio, "--output-json-full", "--output-file", "-", "--threads", str(self.threads)]
         lines += ["--language", options.language or ("auto" if self.multilingual else "en")]
-        lines += ["--audio-ctx", str(self._audio_ctx(count))]
+        lines += ["--audio-ctx", str(positions)]
         lines += ["--translate"] if options.task == "translate" else []
         lines += ["--best-of", str(options.best_of), "--beam-size", str(options.beam_size)]
         lines += ["--temperature", f"{options.temperature:g}"]

@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable
 
 from whisper_xeon.audio.decode import SAMPLE_RATE
-from whisper_xeon.engine import library
+from whisper_xeon.engine import context, library
 from whisper_xeon.engine.adapter import Heard, WhisperAdapter
 from whisper_xeon.engine.decoding import Decoding
 from whisper_xeon.engine.errors import ModelInitError, WhisperLibraryError
@@ -71,8 +71,8 @@ class WhisperLibraryAdapter(WhisperAdapter):
         samples = (ctypes.c_float * SAMPLE_RATE)()
         with self._lock:
             self._ensure_state()
-            params = self._params(SAMPLE_RATE)
-            params.audio_ctx, params.max_tokens = _PROBED_POSITIONS, 1
+            params = self._params(_PROBED_POSITIONS)
+            params.max_tokens = 1
             params.print_progress = params.print_timestamps = False
             kept = self._decoding.fill(self._state, params, DecodeOptions(temperature_increment=0.0))
             code = self._library.whisper_full_with_state(self._context, self._state, params, samples, SAMPLE_RATE)
@@ -164,13 +164,15 @@ class WhisperLibraryAdapter(WhisperAdapter):
         if state:
             self._library.whisper_free_state(state)
 
-    def _transcribe(self, samples: memoryview, count: int, options: DecodeOptions, heard: Heard | None) -> Transcript:
+    def _run(
+        self, samples: memoryview, count: int, options: DecodeOptions, positions: int, heard: Heard | None
+    ) -> Transcript:
         pointer = _floats(samples, count)
         with self._lock:
             self._ensure_state()
             reuse = False
             try:
-                transcript = self._compute(pointer, count, options, heard)
+                transcript = self._compute(pointer, count, options, positions, heard)
                 # A state keeps the memory of the most sequences that it ever followed.
                 one = max(options.beam_size, options.best_of) == 1
                 reuse = self._reusable and one and transcript.duration <= _REUSE_SECONDS
@@ -188,7 +190,7 @@ class WhisperLibraryAdapter(WhisperAdapter):
         with self._lock:
             self._ensure_state()
             try:
-                return self._detect_language(self._params(count), pointer, count)
+                return self._detect_language(self._params(0), pointer, count)
             finally:
                 self._free_state()
 
@@ -199,11 +201,11 @@ class WhisperLibraryAdapter(WhisperAdapter):
                 self._tell_text()
         return True  # go on
 
-    def _params(self, count: int) -> ctypes.Structure:
-        """Return parameters for a clip of `count` samples."""
+    def _params(self, positions: int) -> ctypes.Structure:
+        """Return parameters for so many positions of the encoder; 0: all of them."""
         params = self._library.default_params()
         params.n_threads = self.threads
-        params.audio_ctx = self._audio_ctx(count)
+        params.audio_ctx = positions
         params.encoder_begin_callback = ctypes.cast(self._window_callback, ctypes.c_void_p)
         return params
 
@@ -211,14 +213,21 @@ class WhisperLibraryAdapter(WhisperAdapter):
         """Change the parameters for `duration` seconds of audio, where a subclass has what `DecodeOptions` has not."""
 
     def _compute(
-        self, samples: ctypes.Array[Any] | None, count: int, options: DecodeOptions, heard: Heard | None
+        self,
+        samples: ctypes.Array[Any] | None,
+        count: int,
+        options: DecodeOptions,
+        positions: int,
+        heard: Heard | None,
     ) -> Transcript:
         duration = count / SAMPLE_RATE
-        params = self._params(count)
+        params = self._params(positions)
         params.token_timestamps = options.word_timestamps and not self.package.alignment_heads  # estimates them
         language, probability = options.language, None
         if language is None and self.multilingual:
             language, probability = self._detect_language(params, samples, count)
+            if positions and probability < context.LEAST_LANGUAGE:
+                return self._nothing(count, options)
             # Estimated word timestamps need the samples, which an unpatched library forgets.
             if self._reusable or not params.token_timestamps:
                 samples, count = None, 0

@@ -46,7 +46,7 @@ class EnginePool:
         threads: int,
         queue: int,
         adapter: str = "library",
-        audio_ctx: str = "full",
+        audio_ctx: str = "auto",
         cpu_variant: str | None = None,
         vad: bool = True,
         log: Log | None = None,
@@ -54,7 +54,7 @@ class EnginePool:
         """`threads` compute one request; `queue` requests may wait beyond those being computed.
 
         `adapter` is `library`, or `cli` for workers that run whisper-cli, which loads the model for each request;
-        `audio_ctx` is `full` or `auto` (see `adapter`); `cpu_variant` names the CPU library to use, None takes the
+        `audio_ctx` is `auto` or `full` (see `adapter`); `cpu_variant` names the CPU library to use, None takes the
         best; `vad` has what is not speech skipped, if the package can tell. `log` is called as
         `log(level, event, **fields)`, with a level of `logging`.
         """

@@ -22,7 +22,11 @@ def merge(left: Transcript, right: Transcript) -> Transcript:
     spoken.sort(key=lambda segment: segment.start)
     speech = [side.speech_seconds for side in (left, right) if side.speech_seconds is not None]
     merged = max(left, right, key=_spoken_seconds).with_segments(spoken)
-    return dataclasses.replace(merged, speech_seconds=sum(speech) if len(speech) == len(SIDES) else None)
+    return dataclasses.replace(
+        merged,
+        speech_seconds=sum(speech) if len(speech) == len(SIDES) else None,
+        decoded_again=left.decoded_again or right.decoded_again,
+    )
 
 
 def _spoken_seconds(transcript: Transcript) -> float:

@@ -332,8 +332,15 @@ class Application:
         speech_s = result.transcript.speech_seconds
         if speech_s is not None:
             request.log.update(speech_seconds=round(speech_s, 2))
+        again = result.transcript.decoded_again
+        if again:
+            request.log.update(decoded_again=True)
         self.metrics.transcribed(
-            audio_s=audio.duration, speech_s=speech_s, wait_s=result.wait_s, total_s=time.monotonic() - begun
+            audio_s=audio.duration,
+            speech_s=speech_s,
+            wait_s=result.wait_s,
+            total_s=time.monotonic() - begun,
+            again=again,
         )
         return _Timed(result, received.asked, decode_s)
 
