@@ -26,13 +26,13 @@ UNSURE = [("de-00.wav", "en"), ("de-00.wav", "fr"), ("en-01.wav", "fr"), ("fr-01
 
 @pytest.fixture(scope="module")
 def small(artifacts_dir):
-    with WhisperLibraryAdapter("small", artifacts_dir) as adapter:
+    with WhisperLibraryAdapter("small", artifacts_dir, audio_ctx="full") as adapter:
         yield adapter
 
 
 @pytest.fixture(scope="module")
 def medium(artifacts_dir):
-    with WhisperLibraryAdapter("medium", artifacts_dir) as adapter:
+    with WhisperLibraryAdapter("medium", artifacts_dir, audio_ctx="full") as adapter:
         yield adapter
 
 
@@ -223,7 +223,7 @@ def test_the_tokens_that_are_no_speech_are_openais(small):
     ],
 )
 def test_whisper_cli_decodes_as_the_library_does(small, artifacts_dir, name, options):
-    with WhisperCliAdapter("small", artifacts_dir) as cli:
+    with WhisperCliAdapter("small", artifacts_dir, audio_ctx="full") as cli:
         ours, theirs = (adapter.transcribe_pcm(samples(name), DecodeOptions(**options)) for adapter in (cli, small))
     assert [(s.start, s.end, s.text) for s in ours.segments] == [(s.start, s.end, s.text) for s in theirs.segments]
 

@@ -256,7 +256,7 @@ def test_version_says_what_runs(service, adapter, small_package):
         "whisper_cpp": small_package.manifest["whisper_cpp"]["version"],
         "adapter": adapter,
         "threads": 1,
-        "audio_ctx": "full",
+        "audio_ctx": "auto",
         "vad": "on",
         "state": "ready",
     }

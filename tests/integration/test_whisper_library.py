@@ -27,7 +27,7 @@ from whisper_package.variants import choose_variant, cpu_flags
 from whisper_xeon import LibraryLoadError, ModelInitError, WhisperLibraryAdapter, WhisperLibraryError
 from whisper_xeon.audio.decode import SAMPLE_RATE
 from whisper_xeon.audio.errors import AudioError
-from whisper_xeon.engine import UnsupportedOptionError
+from whisper_xeon.engine import UnsupportedOptionError, context
 from whisper_xeon.engine.cores import available_cores
 from whisper_xeon.languages import LANGUAGES
 from whisper_xeon.transcript import DecodeOptions, Transcript
@@ -40,14 +40,14 @@ def model(request) -> str:
 
 @pytest.fixture(scope="module")
 def adapter(model, artifacts_dir):
-    """One adapter for all tests of this module that only use it."""
-    with WhisperLibraryAdapter(model, artifacts_dir) as adapter:
+    """One adapter for all tests of this module that only use it. As whisper-cli, it computes all of each window."""
+    with WhisperLibraryAdapter(model, artifacts_dir, audio_ctx="full") as adapter:
         yield adapter
 
 
 @pytest.fixture(scope="module")
 def small(artifacts_dir):
-    with WhisperLibraryAdapter("small", artifacts_dir) as adapter:
+    with WhisperLibraryAdapter("small", artifacts_dir, audio_ctx="full") as adapter:
         yield adapter
 
 
@@ -243,7 +243,7 @@ def test_after_long_audio_and_after_a_failure_there_is_a_new_state(artifacts_dir
         assert adapter._state is None
         expected = listen(adapter, "en-00.wav")
         with monkeypatch.context() as broken:
-            broken.setattr(adapter, "_audio_ctx", lambda count: 1_000_000)
+            broken.setattr(context, "positions", lambda count, available: 1_000_000)
             with pytest.raises(WhisperLibraryError, match="-5"):
                 listen(adapter, "en-00.wav")
         assert adapter._state is None

@@ -34,6 +34,7 @@ class WhisperAdapter:
     variant: Variant  # the CPU library in use
     window_begins: Callable[[], None] = staticmethod(lambda: None)  # called before each window, where that is known
     _detector: voice.SpeechDetector | None = None
+    _weighs_languages = True  # whether it can tell how probable a detected language is
 
     def __init__(
         self,
@@ -245,7 +246,8 @@ class WhisperAdapter:
 
     def _transcribe(self, samples: memoryview, count: int, options: DecodeOptions, heard: Heard | None) -> Transcript:
         """Transcribe `count` samples, given as bytes: a short clip with less than its window where that is enough."""
-        positions = context.positions(count, self._parameters.n_audio_ctx) if self._shorten else 0
+        certain = self._weighs_languages or options.language or not self.multilingual
+        positions = context.positions(count, self._parameters.n_audio_ctx) if self._shorten and certain else 0
         if positions:
             # Nobody hears of it on the way: it may be decoded again.
             transcript = self._run(samples, count, context.first_try(options), positions, None)

@@ -6,7 +6,8 @@ prompt included, and the audio from anonymous files and writes its JSON to one: 
 list of processes or on a disk. It dies with its worker.
 
 What differs from the library in a transcript:
-* `language_probability` is None: whisper-cli does not report it;
+* `language_probability` is None: whisper-cli does not report it. So a clip whose language it detects has all of its
+  window, however short it is;
 * `no_speech_probability` is 0.0: a segment that it takes for silence is not in its output;
 * probabilities have six digits, and `avg_logprob` is computed from them;
 * words are where whisper.cpp estimates them, not where the cross attention sees them;
@@ -55,6 +56,8 @@ class CliCrashed(Exception):
 
 class WhisperCliAdapter(WhisperAdapter):
     """Runs whisper-cli for every transcription; no model is loaded in between."""
+
+    _weighs_languages = False
 
     def _open(self) -> None:
         program = self.package.path(_PROGRAM).absolute()
