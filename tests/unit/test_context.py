@@ -20,8 +20,8 @@ def test_an_encoder_that_has_less_gets_no_more_than_it_has():
     assert positions(SAMPLE_RATE, 512) == 0
 
 
-def transcript(*texts: str, logprob: float = -0.2) -> Transcript:
-    segments = [Segment(0, 0.0, 1.0, text, (1, 2, 3), logprob, 0.0) for text in texts]
+def transcript(*texts: str, logprob: float = -0.2, silent: float = 0.1) -> Transcript:
+    segments = [Segment(0, 0.0, 1.0, text, (1, 2, 3), logprob, silent) for text in texts]
     return Transcript("", "en", 0.9, 5.0, "transcribe", ()).with_segments(segments)
 
 
@@ -32,6 +32,10 @@ def test_what_is_said_for_certain_is_not_decoded_again():
 def test_what_is_improbable_is_doubtful_and_nothing_too():
     assert is_doubtful(transcript(" Ask not", logprob=-0.55), DecodeOptions())
     assert is_doubtful(transcript(), DecodeOptions())
+
+
+def test_text_in_what_is_probably_silence_is_doubtful():
+    assert is_doubtful(transcript(" .", silent=0.95), DecodeOptions())
 
 
 def test_a_caller_may_doubt_more_but_not_less():

@@ -40,14 +40,16 @@ def first_try(options: DecodeOptions) -> DecodeOptions:
 
 
 def is_doubtful(transcript: Transcript, options: DecodeOptions) -> bool:
-    """Tell whether what was decoded with less than the window may differ from what all of it gives.
+    """Tell whether what was decoded with less than the window must be decoded again with all of it.
 
-    Whisper would try again, or nearly so, or there is no text.
+    It is where Whisper itself would try again, or nearly so, where it hears silence, and where there is no text.
     """
     tokens = sum(len(segment.tokens) for segment in transcript.segments)
     if not tokens:
         return True
     sure = sum(segment.avg_logprob * len(segment.tokens) for segment in transcript.segments) / tokens
     if sure < max(_LEAST_LOGPROB, options.logprob_threshold):
+        return True
+    if any(segment.no_speech_probability > options.no_speech_threshold for segment in transcript.segments):
         return True
     return compression_ratio(transcript.text.encode()) > options.compression_ratio_threshold
