@@ -229,7 +229,8 @@ def heard(artifacts_dir):
         "import json, sys\n"
         "from recordings import samples\n"
         "from whisper_xeon import WhisperLibraryAdapter\n"
-        "with WhisperLibraryAdapter(sys.argv[1], sys.argv[2], threads=2, cpu_variant=sys.argv[3]) as whisper:\n"
+        "options = {'threads': 2, 'audio_ctx': 'full', 'cpu_variant': sys.argv[3]}\n"
+        "with WhisperLibraryAdapter(sys.argv[1], sys.argv[2], **options) as whisper:\n"
         "    assert whisper.variant.name == sys.argv[3]\n"
         "    print(json.dumps({name: whisper.transcribe_pcm(samples(name)).text for name in sys.argv[4:]}))\n"
     )
