@@ -30,7 +30,7 @@ def test_what_is_said_for_certain_is_not_decoded_again():
 
 
 def test_what_is_improbable_is_doubtful_and_nothing_too():
-    assert is_doubtful(transcript(" Ask not", logprob=-0.55), DecodeOptions())
+    assert is_doubtful(transcript(" Ask not", logprob=-0.75), DecodeOptions())
     assert is_doubtful(transcript(), DecodeOptions())
 
 
@@ -40,7 +40,7 @@ def test_text_in_what_is_probably_silence_is_doubtful():
 
 def test_a_caller_may_doubt_more_but_not_less():
     assert is_doubtful(transcript(" Ask not"), DecodeOptions(logprob_threshold=-0.1))
-    assert is_doubtful(transcript(" Ask not", logprob=-0.55), DecodeOptions(logprob_threshold=-5))
+    assert is_doubtful(transcript(" Ask not", logprob=-0.75), DecodeOptions(logprob_threshold=-5))
 
 
 def test_what_repeats_itself_is_doubtful_by_the_callers_measure():

@@ -21,8 +21,8 @@ _LEAST_POSITIONS = 512  # 10 s
 _MARGIN_SECONDS = 2
 
 # With less of a window than Whisper was trained on it is less certain where it errs.
-LEAST_LANGUAGE = 0.7  # probability of the language, where it is detected
-_LEAST_LOGPROB = -0.5  # mean of the tokens
+LEAST_LANGUAGE = 0.6  # probability of the language, where it is detected
+_LEAST_LOGPROB = -0.7  # mean of the tokens
 _NO_LIMIT = 1e9
 
 
