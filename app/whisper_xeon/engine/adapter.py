@@ -231,7 +231,7 @@ class WhisperAdapter:
             return self._nothing(count, options)
         # Not detected again in the first 30 s of the recording, where there may be no speech.
         known = replace(options, language=options.language or recognized[0]) if recognized else options
-        # Nobody hears of it on the way: whether any of it stays is known at the end only. And it has all of its windows:
+        # Nobody hears of it on the way: whether any of it stays is known at the end only. It has whole windows:
         # with less than it was trained on, Whisper hears words in noise.
         transcript = voice.without_sounds(self._run(samples, count, known, 0, None))
         if not transcript.segments or (not recognized and not voice.is_credible(transcript, options)):
