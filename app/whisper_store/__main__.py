@@ -325,9 +325,15 @@ def _adopt_options(parser: argparse.ArgumentParser) -> None:
         "--libraries",
         default="dist",
         metavar="DIR",
-        help="package that was built here, or directory of some, for weights without a manifest (dist)",
+        help="package that was built here, or directory of some: its libraries are adopted, and no others (dist)",
     )
-    parser.add_argument("--weights-only", action="store_true", help="take the libraries from there in any case")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--weights-only", action="store_true", help="take all but the weights from there")
+    which.add_argument(
+        "--own-libraries",
+        action="store_true",
+        help="adopt a package's own libraries, whatever they are: hosts will run them, so only for builds of yours",
+    )
     parser.add_argument("--output", metavar="DIR", help="put the signed packages there, and nothing into the store")
     _dry_run_option(parser)
     parser.set_defaults(run=_adopt)
@@ -372,12 +378,20 @@ def _adopt_one(old: OldPackage, store: Store | None, signer: Signer | None, opti
         print(f"channel {options.channel} has release {release.release_id} of {old.model} already: nothing was done")
         return
     if not signer:
-        how = "whole" if old.has_manifest and not options.weights_only else "its weights"
+        how = "its weights"
+        if old.has_manifest and not options.weights_only:
+            how = (
+                "whole"
+                if options.own_libraries
+                else f"whole if its libraries are those in {options.libraries}, else {how}"
+            )
         print(f"{old.where}: {len(old.sizes)} files, {sum(old.sizes.values()) / 1e6:.1f} MB: would be adopted, {how}")
         return
     built = adoption.built_here(old.model, Path(options.libraries))
     with tempfile.TemporaryDirectory(prefix="whisper-xeon-adopt-") as scratch:
-        done = adoption.adopt(old, built, Path(scratch), options.weights_only)
+        done = adoption.adopt(
+            old, built, Path(scratch), weights_only=options.weights_only, own_libraries=options.own_libraries
+        )
         try:
             done.package.sign(signer, new_serial())
         except SigningError as error:

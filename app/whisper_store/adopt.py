@@ -3,11 +3,10 @@
 Nobody signed what is there. So adopting it is for its owner, with the signing key, and no code from there runs on the
 machine that has the key:
 
-* A package with a manifest is compared with it and adopted whole. The self-test is run here if its libraries are those
-  of a package that was built here; otherwise each host runs it before it switches.
-* Of a package without one only the weights are adopted, once they are known to be safe to load: nothing says how its
-  libraries are called and which processor they need. They get the libraries of a package that was built here, and then
-  the self-test must pass here.
+* A package with a manifest is compared with it and adopted whole if its libraries are those of a package that was built
+  here, and then the self-test must pass here. `own_libraries` adopts it with others too: hosts will run them.
+* Of any other only the weights are adopted, once they are known to be safe to load. They get the libraries of a package
+  that was built here, and then the self-test must pass here.
 
 What is adopted is only read, whatever becomes of it.
 """
@@ -22,6 +21,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import whisper_package
 from whisper_package.alignment import alignment_heads
@@ -136,16 +136,22 @@ def built_here(model: str, directory: Path) -> Package | None:
     return package
 
 
-def adopt(old: OldPackage, built: Package | None, scratch: Path, weights_only: bool) -> Adopted:
+def adopt(
+    old: OldPackage, built: Package | None, scratch: Path, *, weights_only: bool = False, own_libraries: bool = False
+) -> Adopted:
     """Make a package in the present layout of `old`, in `scratch`. `built` is a package from this machine.
 
-    `weights_only` leaves the libraries of a package with a manifest. Raises `StoreError` for what cannot be adopted.
+    `weights_only` leaves the libraries of a package with a manifest, `own_libraries` takes them whatever they are.
+    Raises `StoreError` for what cannot be adopted.
     """
     target = scratch / package_directory(old.model)
     target.mkdir(parents=True)
     try:
         if old.has_manifest and not weights_only:
-            return _whole(old, built, target)
+            manifest = _manifest(old, target / MANIFEST_NAME)
+            known = built is not None and _runs_as_built(manifest, built)
+            if known or own_libraries:
+                return _whole(old, manifest, target, known=known)
         return _weights(old, built, target)
     except PackageError as error:
         raise DigestMismatch(f"{old.where} was not adopted: {str(error).replace(str(target), old.where)}") from None
@@ -153,13 +159,22 @@ def adopt(old: OldPackage, built: Package | None, scratch: Path, weights_only: b
         raise StoreError(f"{target} cannot be written: {error.strerror}; TMPDIR names another place") from None
 
 
-def _whole(old: OldPackage, built: Package | None, target: Path) -> Adopted:
+def _manifest(old: OldPackage, target: Path) -> dict[str, Any]:
     if old.sizes[MANIFEST_NAME] > MAX_MANIFEST_SIZE:
         raise DigestMismatch(f"{old.where} has a manifest.json that is larger than any manifest")
-    old.save(MANIFEST_NAME, target / MANIFEST_NAME)
-    manifest = parse_manifest(read_small(target / MANIFEST_NAME, MAX_MANIFEST_SIZE), f"manifest.json of {old.where}")
+    old.save(MANIFEST_NAME, target)
+    try:
+        manifest = parse_manifest(read_small(target, MAX_MANIFEST_SIZE), f"manifest.json of {old.where}")
+    except PackageError as error:
+        raise DigestMismatch(
+            f"{old.where} was not adopted: {error}; --weights-only takes its weights all the same"
+        ) from None
     if manifest["model"]["name"] != old.model:
         raise DigestMismatch(f"manifest.json of {old.where} is that of model {manifest['model']['name']!r}")
+    return manifest
+
+
+def _whole(old: OldPackage, manifest: dict[str, Any], target: Path, *, known: bool) -> Adopted:
     for entry in manifest["files"]:
         path = target / entry["path"]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -171,14 +186,11 @@ def _whole(old: OldPackage, built: Package | None, target: Path) -> Adopted:
     check_model_file(package.model_file)
     if package.vad_file:
         check_vad_file(package.vad_file)
-    notes = []
-    if built and _runs_as_built(package, built):
-        notes.append(_self_tested(package, old))
-    else:
-        notes.append(
-            "not self-tested here, because nobody signed its libraries and they are not those of a package that was "
-            "built here: each host runs the self-test before it switches"
-        )
+    notes = [
+        _self_tested(package, old)
+        if known
+        else "with its own libraries, which were not run here: each host runs the self-test before it switches"
+    ]
     listed = {entry["path"] for entry in manifest["files"]}
     lacking = {
         "voice detection": not package.vad_file,
@@ -190,16 +202,16 @@ def _whole(old: OldPackage, built: Package | None, target: Path) -> Adopted:
     return Adopted(package, notes)
 
 
-def _runs_as_built(package: Package, built: Package) -> bool:
-    """Return whether all that a package loads and runs is that of `built`, called in the same way.
+def _runs_as_built(manifest: dict[str, Any], built: Package) -> bool:
+    """Return whether all that a package of this manifest loads and runs is that of `built`, called in the same way.
 
     Its other files are data, which is looked at before it is used.
     """
     ours = {entry["sha256"] for entry in built.manifest["files"]}
-    variants = {variant["path"] for variant in package.manifest["variants"]}
-    return all(package.manifest[part] == built.manifest[part] for part in ("abi", "variants", "whisper_cpp")) and all(
+    variants = {variant["path"] for variant in manifest["variants"]}
+    return all(manifest[part] == built.manifest[part] for part in ("abi", "variants", "whisper_cpp")) and all(
         entry["sha256"] in ours
-        for entry in package.manifest["files"]
+        for entry in manifest["files"]
         if entry["executable"] or ".so" in entry["path"] or entry["path"] in variants
     )
 
@@ -207,7 +219,7 @@ def _runs_as_built(package: Package, built: Package) -> bool:
 def _weights(old: OldPackage, built: Package | None, target: Path) -> Adopted:
     if not built:
         raise StoreError(
-            f"{old.where} has no manifest.json, so its weights can be adopted and its libraries must be built: run "
+            f"nobody signed the libraries of {old.where}: its weights can be adopted and libraries must be built: run "
             "`ansible-playbook build.yml --skip-tags publish` once, then this command again (or name a package that "
             "was built with --libraries)"
         )

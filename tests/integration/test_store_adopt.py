@@ -192,7 +192,9 @@ def a_library_that_looks_like_data(manifest, entry):
 
 
 @pytest.mark.parametrize("attack", [another_library, a_library_that_looks_like_data])
-def test_code_that_nobody_signed_is_not_run_beside_the_key(run, package_copy, put, tmp_path, attack):
+def test_code_that_nobody_signed_is_neither_adopted_nor_run_beside_the_key(
+    run, package_copy, put, owner, small_package, tmp_path, attack
+):
     library = tmp_path / "library"
     library.write_bytes(b"no library: to load it would have failed the self-test")
     entry = {"size": library.stat().st_size, "sha256": file_digest(library), "executable": False}
@@ -200,11 +202,16 @@ def test_code_that_nobody_signed_is_not_run_beside_the_key(run, package_copy, pu
     rewrite(package_copy, lambda manifest: paths.append(attack(manifest, entry)))
     shutil.copyfile(library, package_copy / paths[0])
     put(package_copy)
-    whole = run("adopt")
-    assert whole.returncode == 0, whole.stderr
-    assert "not self-tested here" in whole.stdout
-    safe = run("adopt", "--weights-only", "--channel", "weights")
-    assert "self-test heard" in safe.stdout, safe.stderr
+    assert "whole if its libraries are those in dist, else its weights" in run("adopt", "--dry-run").stdout
+    adopted = run("adopt")
+    assert "self-test heard" in adopted.stdout, adopted.stderr
+    store = Store(owner, trusted=TRUSTED)
+    files = {each["path"]: each["sha256"] for each in store.resolve("small").manifest["files"]}
+    assert files["libwhisper.so.1"] == file_digest(small_package.path("libwhisper.so.1"))
+    assert entry["sha256"] not in files.values()
+    wanted = run("adopt", "--own-libraries", "--channel", "own")
+    assert "which were not run here" in wanted.stdout, wanted.stderr
+    assert store.resolve("small", "own").release_id == Package(package_copy).release_id
 
 
 def garbage(package: Path) -> None:
@@ -252,7 +259,7 @@ def test_weights_that_hear_other_words_are_refused(run, old_bucket, package_copy
 def test_without_a_package_that_was_built_here_the_build_is_named(run, old_bucket, tmp_path):
     result = run("adopt", "--libraries", str(tmp_path / "absent"))
     assert result.returncode == 1
-    assert "its weights can be adopted and its libraries must be built" in result.stderr
+    assert "its weights can be adopted and libraries must be built" in result.stderr
     assert "ansible-playbook build.yml --skip-tags publish" in result.stderr
 
 
