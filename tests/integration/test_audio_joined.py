@@ -11,7 +11,7 @@ import pytest
 
 from audio_files import ffmpeg
 from paths import RECORDINGS
-from whisper_xeon.audio import joined
+from whisper_xeon.audio import damage, joined
 from whisper_xeon.audio.decode import decode
 from whisper_xeon.audio.errors import AudioTooLong, UnreadableAudio
 
@@ -222,6 +222,21 @@ def test_what_is_no_sound_may_follow_them(minutes, name, rest):
 def test_a_file_that_was_cut_off_is_decoded_as_far_as_it_goes(minutes, name):
     sound = (minutes / name).read_bytes()
     assert decoded_seconds(sound[: len(sound) // 2]) == pytest.approx(MINUTE / 2, abs=4)
+
+
+def test_a_file_that_ends_within_its_header_is_refused(minutes):
+    sound = (minutes / "minute.wma").read_bytes()
+    own, properties = damage._ASF_DATA, damage._ASF_PROPERTIES
+    header = sound[:16] + struct.pack("<Q", 40) + properties + own + struct.pack("<Q", 1000)
+    for upload in (header, sound[: sound.index(properties) + 40], header + bytes(2000)):
+        with pytest.raises(UnreadableAudio):
+            decoded_seconds(upload)
+
+
+def test_wavpack_of_countless_blocks_is_refused():
+    block = struct.pack("<4sIH", b"wvpk", 24, 0x410).ljust(32, b"\0")
+    with pytest.raises(UnreadableAudio, match="more than 1048576 blocks"):
+        decoded_seconds(block * ((1 << 20) + 1))
 
 
 @pytest.mark.parametrize(

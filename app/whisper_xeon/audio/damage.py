@@ -13,12 +13,13 @@ import struct
 from typing import NamedTuple
 
 from whisper_xeon.audio.errors import UnreadableAudio
-from whisper_xeon.audio.joined import TAGS, counted
+from whisper_xeon.audio.joined import TAGS, beginnings, counted
 
 _WAVPACK = b"wvpk"
 _BLOCK = struct.Struct("<4sIH")  # name, length of what follows it, version
 _BLOCK_HEADER = 32  # bytes
 _LARGEST_BLOCK = 1 << 20  # that ffmpeg reads
+_MOST_BLOCKS = 1 << 20  # days of sound, walked through in half a second
 _VERSIONS = range(0x402, 0x411)  # likewise
 # With one of these versions, which hardly anything has that has the name by chance.
 _BLOCK_BEGINS = re.compile(rb"wvpk.{4}[\x02-\x10]\x04", re.DOTALL)
@@ -54,7 +55,7 @@ def check(fd: int, size: int) -> None:
     with mmap.mmap(fd, size, prot=mmap.PROT_READ) as data:
         if data[:4] == _WAVPACK:
             at = _chain_ends(data)
-            if _BLOCK_BEGINS.search(data, at):
+            if any(True for _ in beginnings(fd, size, _BLOCK_BEGINS, at)):
                 raise damaged(at)
         for chunks in _CHUNKED:
             if data[: len(chunks.magic)] == chunks.magic:
@@ -73,8 +74,13 @@ def damaged(at: int) -> UnreadableAudio:
 
 def _chain_ends(data: mmap.mmap) -> int:
     """Return where something other than a block follows the blocks of a WavPack file, its end at most."""
-    at, size = 0, len(data)
+    at, size, number = 0, len(data), 0
     while at + _BLOCK_HEADER <= size:
+        number += 1
+        if number > _MOST_BLOCKS:
+            raise UnreadableAudio(
+                f"the file has more than {_MOST_BLOCKS} blocks: ffmpeg -i FILE audio.flac converts it"
+            )
         name, length, version = _BLOCK.unpack_from(data, at)
         if name != _WAVPACK or version not in _VERSIONS or not _BLOCK_HEADER - 8 <= length <= _LARGEST_BLOCK:
             break
@@ -90,8 +96,9 @@ def _sound_ends(data: mmap.mmap, chunks: _Chunks) -> int | None:
         name, length = chunks.head.unpack_from(data, at)
         end = _end(at, length, chunks)
         if name == chunks.sound:
-            told = length >= _LEAST_SOUND and not _is_broadcast(data, at, chunks)
-            return end if told and end < len(data) else None
+            # With as many bytes behind it, all flags are in the file.
+            told = length >= _LEAST_SOUND and end < len(data) and not _is_broadcast(data, at, chunks)
+            return end if told else None
         if end < at + chunks.head.size:
             return None
         at = end

@@ -57,7 +57,7 @@ def check(fd: int, size: int) -> None:
         return
     # What has no header of its own, such as MP3, may have any other file after it.
     for name in _KINDS if own is None else (own,):
-        for at in _beginnings(fd, size, _KINDS[name]):
+        for at in beginnings(fd, size, _KINDS[name]):
             if at > 0 and not _is_one(name, own, head, os.pread(fd, _HEAD, at)):
                 raise UnreadableAudio(
                     f"the file has another file after its first one ({name}, from byte {at}): send them as files of "
@@ -109,8 +109,9 @@ def counted(chunks: int) -> int:
     return chunks + 1
 
 
-def _beginnings(fd: int, size: int, pattern: re.Pattern[bytes]) -> Iterator[int]:
-    for start in range(0, size, _BLOCK):
+def beginnings(fd: int, size: int, pattern: re.Pattern[bytes], begin: int = 0) -> Iterator[int]:
+    """Return where the pattern, which matches a few bytes, begins in a file, from byte `begin` on."""
+    for start in range(begin, size, _BLOCK):
         for found in pattern.finditer(os.pread(fd, _BLOCK + _OVERLAP, start)):
             if found.start() < _BLOCK:
                 yield start + found.start()
