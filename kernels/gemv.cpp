@@ -375,9 +375,9 @@ void multiply(const ggml_tensor * op, ggml_type type, int64_t first, int64_t las
         const char * w = (const char *) src0->data + r * src0->nb[1];
         const int m = (int) std::min<int64_t>(last - r, 16);
         int64_t parts = (n + TOGETHER - 1) / TOGETHER;
-        for (int64_t j = 0, together; j < n; j += together) {
+        for (int64_t j = 0, together; j < n; j += together, parts--) {
             column x[TOGETHER];
-            together = (n - j + parts - 1) / parts--;
+            together = (n - j + parts - 1) / parts;
             for (int64_t i = 0; i < together; i++) {
                 x[i] = column_at(scratch + (j + i) * column_size(nb), nb);
             }
