@@ -100,7 +100,10 @@ def _may_stream(asked: Mapping[str, Any], sent: str, endpoint: Endpoint) -> bool
     if endpoint.streams and asked.get("response_format", endpoint.format) in JSON_FORMATS:
         return not ignores_stream(model)
     if streams(model):
-        raise _unavailable(sent, f"only {', '.join(JSON_FORMATS)} can be streamed: leave stream out")
+        what = (
+            f"only {', '.join(JSON_FORMATS)} can be streamed" if endpoint.streams else "this endpoint does not stream"
+        )
+        raise _unavailable(sent, f"{what}: leave stream out")
     return False
 
 
