@@ -85,7 +85,7 @@ def test_archive_holds_what_roles_need_and_nothing_of_this_machine(archive):
         assert [name for name in files if SECRET.encode() in content.extractfile(name).read()] == []
     tops = {name.split("/")[0] for name in files}
     assert {"app", "docker", "meta", "playbooks", "plugins", "roles", "scripts", "versions.yml"} <= tops
-    assert not {"tests", "molecule", "bench", "collections", ".ci", "Makefile"} & tops
+    assert not {"tests", "molecule", "bench", "collections", ".ci", "Dockerfile", "Makefile"} & tops
     assert {name for name in files if name.startswith("scripts/")} == {
         "scripts/download_whisper_artifacts.py",
         "scripts/go_install.sh",
