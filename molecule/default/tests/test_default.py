@@ -124,7 +124,7 @@ def test_service_sees_the_disk_read_only(host, main_pid):
         ("SystemCallArchitectures", "native"),
         ("Restart", "always"),
         ("StartLimitIntervalUSec", "0"),
-        ("RestartPreventExitStatus", "2"),
+        ("RestartPreventExitStatus", "2 3"),
         ("OOMPolicy", "continue"),
         ("KillMode", "mixed"),
     ],
