@@ -12,6 +12,7 @@
 
 #include "attention-windows.h"
 
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
@@ -149,7 +150,8 @@ struct whisper_xeon_together {
         waiting.push_back(&part);
         while (!part.done) {
             if ((int) waiting.size() < n_members) {
-                part.changed.wait(lock);
+                // Not wait(), which GCC 12 takes from a libstdc++ newer than the packages are promised to need.
+                part.changed.wait_for(lock, std::chrono::hours(1));
                 continue;
             }
             std::vector<whisper_xeon_part *> all;

@@ -69,8 +69,16 @@ def three(hosts) -> Iterator[Hosts]:
     """The two hosts and a third one."""
     content = json.loads(hosts.inventory.read_text())
     members = content["all"]["children"]["whisper_hosts"]["hosts"]
-    own = {"ansible_port": 12213, "container_host_service_port": THIRD.port, "whisper_service_model": "small"}
-    members[THIRD.name] = own
+    # Removing a host removes the SSH files of its directory: it has one of its own.
+    state = hosts.inventory.parent / "third"
+    members[THIRD.name] = {
+        "ansible_port": 12213,
+        "ansible_ssh_private_key_file": str(state / "ssh" / "id_ed25519"),
+        "ansible_ssh_common_args": f"-o IdentitiesOnly=yes -o UserKnownHostsFile={state / 'ssh' / 'known_hosts'}",
+        "container_host_service_port": THIRD.port,
+        "container_host_state_dir": str(state),
+        "whisper_service_model": "small",
+    }
     inventory = hosts.inventory.with_name("three.json")
     inventory.write_text(json.dumps(content))
     fleet = dataclasses.replace(hosts, inventory=inventory)
