@@ -16,6 +16,7 @@ from whisper_xeon.web.api_table import (
     errors_of,
 )
 from whisper_xeon.web.content import FORM, URLENCODED
+from whisper_xeon.web.events import EVENTS_TYPE
 from whisper_xeon.web.fields import MAX_FIELDS
 
 _TEXT = {"type": "string"}
@@ -235,7 +236,11 @@ def _responses(endpoint: Endpoint, schemas: Collection[str]) -> dict[str, Any]:
     names = _JSON_ANSWERS.get(endpoint.name, _TRANSCRIPTIONS if endpoint.transcribes else ("Any",))
     answers = [_ref(name) for name in names]
     json_schema = answers[0] if len(answers) == 1 else {"anyOf": answers}
-    content = {kind: {"schema": json_schema if kind == JSON else _TEXT} for kind in endpoint.answers}
+    # Before OpenAPI 3.2 no schema can tell of one event.
+    content = {
+        kind: {} if kind == EVENTS_TYPE else {"schema": json_schema if kind == JSON else _TEXT}
+        for kind in endpoint.answers
+    }
     responses: dict[str, Any] = {"200": {"description": "success", "content": content}}
     if endpoint.name == "ready":
         responses["503"] = {"description": "not ready", "content": {JSON: {"schema": _ref("Any")}}}
