@@ -101,6 +101,7 @@ def _complain(line: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = _help(argparse.ArgumentParser(prog="python -m whisper_store", description="The artifact store."), "")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    further = {"download": _DOWNLOAD_ENVIRONMENT, "sign": _SIGN_ENVIRONMENT, "adopt": _SIGN_ENVIRONMENT}
     for name, add_options in (
         ("keys", _keys_options),
         ("sign", _sign_options),
@@ -113,14 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         ("prune", _prune_options),
     ):
         command = commands.add_parser(name, help=add_options.__doc__, description=add_options.__doc__)
-        add_options(
-            _help(
-                command,
-                {"download": _DOWNLOAD_ENVIRONMENT, "sign": _SIGN_ENVIRONMENT, "adopt": _SIGN_ENVIRONMENT}.get(
-                    name, ""
-                ),
-            )
-        )
+        add_options(_help(command, further.get(name, "")))
     return parser
 
 

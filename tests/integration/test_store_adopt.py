@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
@@ -13,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from minio_server import account_environment
 from paths import APP, ROOT
 from sealed_packages import rewrite
-from signing import KEY_FILE, PUBLIC, TRUSTED
+from service_container import OLD_LIBRARIES
+from signing import KEY_FILE, TRUSTED
 from whisper_package.digests import file_digest
 from whisper_package.manifest import MANIFEST_NAME, SIGNATURE_NAME
 from whisper_package.package import Package
@@ -23,8 +24,6 @@ from whisper_package.signature import new_private_key
 from whisper_store.client import s3_client
 from whisper_store.store import Store
 
-# What the first documents have in a package.
-LIBRARIES = ("libwhisper.so", "libggml.so.0", "libggml-base.so.0", "libggml-cpu.so.0")
 WEIGHTS = "ggml-small-q5_1.bin"
 
 
@@ -45,15 +44,10 @@ def client(owner):
 def environment(owner, artifacts_dir, tmp_path):
     """The operator's, in a directory with packages that were built here, in `dist`."""
     (tmp_path / "dist").symlink_to(artifacts_dir)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MINIO_", "WHISPER_", "AWS_"))}
     return {
-        **kept,
+        **account_environment(owner),
         "PYTHONPATH": str(APP),
-        "MINIO_ENDPOINT": owner.endpoint,
-        "MINIO_ACCESS_KEY": owner.access_key,
-        "MINIO_SECRET_KEY": owner.secret_key,
         "MINIO_BUCKET": owner.bucket,
-        "WHISPER_TRUSTED_KEYS": PUBLIC,
         "WHISPER_SIGNING_KEY_FILE": str(KEY_FILE),
     }
 
@@ -103,7 +97,7 @@ def contents(owner, client):
 @pytest.fixture
 def old_bucket(small_package, put):
     """A bucket as the first documents leave it: libraries and weights of `small`, and nothing about them."""
-    put(small_package.directory, [*LIBRARIES, WEIGHTS])
+    put(small_package.directory, [*OLD_LIBRARIES, WEIGHTS])
 
 
 def commands(message: str) -> list[list[str]]:
@@ -288,7 +282,7 @@ def test_an_empty_bucket_has_nothing_to_adopt(run):
 def test_an_old_directory_is_neither_used_nor_replaced(run, owner, small_package, package_copy, tmp_path):
     Store(owner, trusted=TRUSTED).publish(small_package.directory)
     for path in package_copy.rglob("*"):
-        if path.is_file() and path.name not in (*LIBRARIES, WEIGHTS):
+        if path.is_file() and path.name not in (*OLD_LIBRARIES, WEIGHTS):
             path.unlink()
     refused = run("download", "small", "--dir", str(package_copy.parent))
     assert refused.returncode == 3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.server
-import os
 import resource
 import subprocess
 import sys
@@ -14,9 +13,10 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from attacks import ATTACKS, NEW_SERIAL, OLD_SERIAL, RENEWED, endless_channel, evil, old_channel, published
+from minio_server import account_environment
 from paths import ROOT
 from sealed_packages import hollow_package
-from signing import KEY_FILE, PUBLIC, TRUSTED, sign
+from signing import KEY_FILE, TRUSTED, sign
 from whisper_package.manifest import SIGNATURE_NAME
 from whisper_package.package import Package
 from whisper_package.signature import new_private_key, new_serial, public_key
@@ -47,13 +47,9 @@ def run(settings, tmp_path):
 
     def run(command, *arguments, limit=None, **more):
         environment = {
-            **os.environ,
+            **account_environment(settings),
             "PYTHONPATH": str(ROOT / "app"),
-            "MINIO_ENDPOINT": settings.endpoint,
-            "MINIO_ACCESS_KEY": settings.access_key,
-            "MINIO_SECRET_KEY": settings.secret_key,
             "MINIO_BUCKET": settings.bucket,
-            "WHISPER_TRUSTED_KEYS": PUBLIC,
             **more,
         }
         return subprocess.run(

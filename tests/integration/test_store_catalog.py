@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -12,9 +11,10 @@ import uuid
 
 import pytest
 
+from minio_server import account_environment
 from paths import APP
 from sealed_packages import hollow_package, variant
-from signing import PUBLIC, TRUSTED
+from signing import TRUSTED
 from whisper_package.manifest import MANIFEST_NAME, SIGNATURE_NAME
 from whisper_package.package import Package
 from whisper_store import catalog
@@ -43,13 +43,9 @@ def run(owner):
 
     def run(*arguments):
         environment = {
-            **os.environ,
+            **account_environment(owner),
             "PYTHONPATH": str(APP),
-            "MINIO_ENDPOINT": owner.endpoint,
-            "MINIO_ACCESS_KEY": owner.access_key,
-            "MINIO_SECRET_KEY": owner.secret_key,
             "MINIO_BUCKET": owner.bucket,
-            "WHISPER_TRUSTED_KEYS": PUBLIC,
         }
         command = [sys.executable, "-m", "whisper_store", *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from minio_server import account_environment
 from paths import ROOT
 from sealed_packages import variant
-from signing import PUBLIC, sign
+from signing import sign
 from tcp_proxy import TcpProxy
 from whisper_package.package import Package
 from whisper_package.signature import new_serial
@@ -38,15 +39,7 @@ def channel():
 @pytest.fixture
 def environment(minio):
     """What the command needs to reach the store, and nothing else of ours."""
-    settings = minio.settings("reader")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MINIO_", "WHISPER_", "AWS_"))}
-    return {
-        **kept,
-        "MINIO_ENDPOINT": settings.endpoint,
-        "MINIO_ACCESS_KEY": settings.access_key,
-        "MINIO_SECRET_KEY": settings.secret_key,
-        "WHISPER_TRUSTED_KEYS": PUBLIC,
-    }
+    return account_environment(minio.settings("reader"))
 
 
 @pytest.fixture

@@ -129,3 +129,15 @@ def minio(tmp_path_factory) -> MinioServer:
     finally:
         with one_at_a_time():
             server.remove()
+
+
+def account_environment(settings: StoreSettings) -> dict[str, str]:
+    """Return the environment of a command that reaches the store with an account: nothing else of ours is in it."""
+    ours = ("MINIO_", "WHISPER_", "AWS_")
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith(ours)},
+        "MINIO_ENDPOINT": settings.endpoint,
+        "MINIO_ACCESS_KEY": settings.access_key,
+        "MINIO_SECRET_KEY": settings.secret_key,
+        "WHISPER_TRUSTED_KEYS": PUBLIC,
+    }
